@@ -1,0 +1,1 @@
+"""policyd: the circuit breaker for LLM traffic."""

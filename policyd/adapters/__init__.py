@@ -1,0 +1,1 @@
+"""Everything that touches the world: Envoy, counters, files, records. Adapters share contracts, not code."""

@@ -1,0 +1,1 @@
+"""The Envoy side: ext_proc messages to events, steps to ext_proc messages."""

@@ -1,0 +1,1 @@
+"""From YAML text to an immutable, type-checked PolicySet."""

@@ -1,0 +1,186 @@
+"""What the compiler makes: an immutable PolicySet, named by its digest.
+
+Rule 1: nothing in here changes after the compiler has made it; a call pins the set it began with.
+Rule 2: reads are dotted paths as POLICY.md writes them ("request.model", "counters.spend.exceeded"), counters scoped
+        to the policy that declares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from policyd.core.model.counters import Charge, Window
+from policyd.core.model.decision import Action, FailurePolicy, Mode, RuleSeverity
+from policyd.core.model.facts import CounterFacts, Facts
+
+
+class Phase(IntEnum):
+    """The earliest moment at which everything that a rule reads is known."""
+
+    REQUEST = 1  # request facts (headers and body), caller, session, counters before this call's hold
+    RESERVED = 2  # counters.NAME.exceeded: the hold has been tried
+    RESPONSE_HEADERS = 3  # response.status, response.headers
+    RESPONSE = 4  # the answer's body, event by event; elapsed_ms
+
+
+CounterRef = tuple[str, str]
+"""(qualified policy name, counter name)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """A condition on response text that is matched as the text grows, outside CEL, and handed in as its truth.
+
+    `reach`: how many characters a match can span, so how many must be kept back until judged; None when unbounded.
+    """
+
+    kind: str  # contains | matches
+    pattern: str
+    reach: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CelFailure:
+    """An evaluation that gave no value; `reason` is safe to record."""
+
+    reason: str
+
+
+class Program(Protocol):
+    """One compiled expression. `slot` identifies it within its PolicySet."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def reads(self) -> frozenset[str]: ...
+    @property
+    def policy(self) -> str: ...  # qualified name: the scope of counters.NAME
+    @property
+    def watchers(self) -> tuple[Watcher, ...]: ...
+
+
+class Batch(Protocol):
+    """Programs that are judged together over one activation; build once, evaluate often."""
+
+    def evaluate(
+        self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: frozenset[Watcher] | set[Watcher]
+    ) -> list[object]:
+        """One value per program, in order: bool, str, int, float or list[str]; or a CelFailure. Never raises."""
+        ...
+
+
+class Engine(Protocol):
+    """The one door to CEL at run time."""
+
+    def batch(self, programs: Sequence[Program]) -> Batch: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledRule:
+    """One rule, ready to judge. Implied rules (`NAME.exceeded`) have `implied` set and `when` None."""
+
+    policy: str  # metadata.name
+    namespace: str  # empty for a ClusterLLMPolicy
+    cluster: bool
+    name: str
+    position: int
+    severity: RuleSeverity
+    mode: Mode  # the lower of the policy's and the rule's own
+    failure_policy: FailurePolicy
+    action: Action
+    when: Program | None  # None: always, or for an implied rule whenever its counter is exceeded
+    phase: Phase
+    reads: frozenset[str]  # of `when` and of what it needs to act
+    reads_exceeded: frozenset[str]  # names of counters whose `exceeded` it reads
+    implied: str | None = None  # the counter's name
+    monotone: bool = False  # once true it stays true while the answer grows
+    hold_back: int = 0  # characters of response text kept back until judged
+    message_expression: Program | None = None
+    fallback_expression: Program | None = None
+
+    @property
+    def qualified_policy(self) -> str:
+        return f"{self.namespace}/{self.policy}" if not self.cluster else self.policy
+
+    @property
+    def id(self) -> str:
+        return f"{self.qualified_policy}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A fixed limit, or one looked up by a key; store units. `by` None: `default` is the limit."""
+
+    default: int | None
+    by: Program | None = None
+    values: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledCounter:
+    """One counter, ready to count."""
+
+    name: str
+    key: tuple[Program, ...]
+    charge: Charge
+    amount: Program | None  # of a charge by expression: evaluated when the call is over
+    window: Window
+    limit: Limit | None
+    clamp: bool
+    denies: bool  # onExceeded: Terminate
+    scope: str  # Tenant | Global
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The static part of a policy's match: globs over the whole string, empty = all."""
+
+    operations: tuple[str, ...] = ()  # empty: all but unknown and other
+    models: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MatchCondition:
+    """A named CEL condition that must hold for the policy to apply."""
+
+    name: str
+    program: Program
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledPolicy:
+    """One policy, ready to judge."""
+
+    name: str
+    namespace: str
+    cluster: bool
+    mode: Mode
+    failure_policy: FailurePolicy
+    match: Match
+    conditions: tuple[MatchCondition, ...]
+    counters: tuple[CompiledCounter, ...]
+    rules: tuple[CompiledRule, ...]  # the implied ones last
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.namespace}/{self.name}" if not self.cluster else self.name
+
+
+class PolicySet(Protocol):
+    """Policies in force together. Selecting costs what the matching policies cost, not what is loaded."""
+
+    @property
+    def digest(self) -> str: ...
+    @property
+    def policies(self) -> tuple[CompiledPolicy, ...]: ...
+    @property
+    def engine(self) -> Engine: ...
+    def select(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
+        """The policies whose static match fits, in a stable order. The same tuple object for the same answer, as far
+        as a bounded cache reaches. `model` None: not known yet, so every policy that some model could fit."""
+        ...

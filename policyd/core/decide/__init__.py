@@ -1,0 +1,1 @@
+"""Rules times facts: outcomes, and how they combine into one decision."""

@@ -1,0 +1,1 @@
+"""The nouns, frozen. No behaviour that decides anything."""

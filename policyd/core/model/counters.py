@@ -1,0 +1,135 @@
+"""Counters as nouns: identity, window, what is asked of a store and what it answers.
+
+Rule 1: amounts are integers: nano-dollars for Cost, tokens or requests for the rest, and millionths for a charge
+        by expression. No amount or limit exceeds 2**53 - 1.
+Rule 2: the identity of a counter leaves out its limit: raising a limit keeps what was counted.
+Rule 3: a store answers every operation exactly once by its idempotency key, however often it is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+MAX_AMOUNT = 2**53 - 1
+NANO = 1_000_000_000  # nano-dollars in a dollar
+MICRO = 1_000_000  # units of a charge by expression in one
+
+
+class Charge(StrEnum):
+    """What a counter counts."""
+
+    COST = "Cost"
+    REQUESTS = "Requests"
+    TOTAL_TOKENS = "TotalTokens"
+    INPUT_TOKENS = "InputTokens"
+    OUTPUT_TOKENS = "OutputTokens"
+    CACHED_INPUT_TOKENS = "CachedInputTokens"
+    REASONING_TOKENS = "ReasoningTokens"
+    EXPRESSION = "Expression"
+
+    @property
+    def scale(self) -> int:
+        """Store units in one unit of CEL's double."""
+        match self:
+            case Charge.COST:
+                return NANO
+            case Charge.EXPRESSION:
+                return MICRO
+            case _:
+                return 1
+
+
+class WindowKind(StrEnum):
+    """How a counter forgets."""
+
+    LIFETIME = "lifetime"  # duration from the first charge
+    IDLE = "idle"  # duration since the last charge
+    SLIDING = "sliding"  # the last duration, 60 sub-windows
+    CALENDAR = "calendar"  # Day, Week (Monday), Month, Year in a time zone
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The period a counter covers."""
+
+    kind: WindowKind
+    seconds: float = 0.0  # of lifetime, idle, sliding
+    calendar: str = ""  # Day | Week | Month | Year
+    time_zone: str = "UTC"
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.calendar}@{self.time_zone}" if self.calendar else f"{self.kind}:{self.seconds:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class CounterId:
+    """Which counter: the limit is no part of it. `life` keeps a Monitor policy's counting apart."""
+
+    policy: str  # namespace/name
+    name: str
+    key: tuple[str, ...]
+    charge: str  # Charge, or for an expression "Expression:" and its source
+    window: Window
+    tenant: str = "default"
+    scope: str = "Tenant"  # Tenant | Global
+    life: str = "live"  # live | monitor
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What one call asks of one counter. A store grants as much as fits between `least` and `most`."""
+
+    counter: CounterId
+    least: int
+    most: int
+    limit: int | None  # None: never refuses
+
+
+@dataclass(frozen=True, slots=True)
+class SessionId:
+    """Whose finished calls `session.*` adds up."""
+
+    tenant: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One counter as the store sees it, this call's own hold left out. Store units."""
+
+    value: int = 0  # settled
+    held: int = 0  # by other calls
+    granted: int = 0  # held by this call, all its grants together
+    available: bool = True  # the store answered
+    retry_after_s: float | None = None  # when the window frees `least`, if waiting can help
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReading:
+    """What a session's finished calls add up to."""
+
+    calls: int = 0
+    cost_nano: int = 0
+    tokens: int = 0
+    age_s: float = 0.0
+    similarity: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCharge:
+    """What one finished call adds to its session."""
+
+    session: SessionId
+    cost_nano: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """A store's answer; `counters` stand in the order they were asked for."""
+
+    counters: tuple[Reading, ...] = ()
+    session: SessionReading | None = None
+    refused: int | None = None  # index of the first hold that did not fit; then nothing at all was held
+    failure: str = ""  # why the store could not answer: timeout, unavailable, ...

@@ -1,0 +1,144 @@
+"""What a rule may read. Field names are those of POLICY.md and of proto/policyd/facts/v1/facts.proto.
+
+Rule 1: `None` means "was not sent": it reads as the type's empty value, and `has()` is false.
+Rule 2: these are plain, mutable while a call runs, and owned by one exchange; CEL never sees them directly:
+        compile/cel.py copies the few fields that a batch of rules reads into narrow messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Message:
+    """One message of the request: its visible text, parts joined with newlines."""
+
+    role: str
+    text: str
+    name: str | None = None
+
+
+@dataclass(slots=True)
+class ToolCall:
+    """One tool call of the answer; `arguments` is the JSON text so far."""
+
+    name: str
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class RequestFacts:
+    """The call as its sender sent it."""
+
+    method: str = ""
+    path: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    operation: str = "unknown"  # chat, completion, embedding, tool_call, unknown, other
+    dialect: str = ""  # openai.chat, anthropic.messages; empty when not understood
+    provider: str = ""  # openai, anthropic, ...
+    model: str | None = None
+    stream: bool | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    messages: list[Message] = field(default_factory=list)
+    system: str | None = None
+    text: str | None = None  # every text of the request, system included, joined with newlines
+    tools: list[str] = field(default_factory=list)  # names
+    input_tokens: int = 0  # an estimate, tokens
+    choices: int = 1  # how many answers were asked for
+
+
+@dataclass(slots=True)
+class CallerFacts:
+    """Who is calling, as far as the identity source tells."""
+
+    user: str = ""
+    team: str = ""
+    tenant: str = ""
+    key: str = ""  # stable pseudonym of the credential
+    labels: dict[str, str] = field(default_factory=dict)
+    source: str = "headers"
+
+
+@dataclass(slots=True)
+class SessionFacts:
+    """What the finished calls of this session add up to."""
+
+    id: str = ""
+    source: str = ""  # header, key, ...
+    calls: int = 0
+    cost_nano: int = 0  # nano-dollars; CEL reads cost_usd
+    tokens: int = 0
+    age_s: float = 0.0  # seconds since the first call; CEL reads age (duration)
+    similarity: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class CounterFacts:
+    """One counter as a rule sees it; doubles in USD, tokens or requests."""
+
+    value: float = 0.0
+    held: float = 0.0
+    limit: float | None = None
+    remaining: float | None = None
+    used: float = 0.0
+    exceeded: bool = False
+    available: bool = True
+
+
+@dataclass(slots=True)
+class ResponseFacts:
+    """The answer so far. Token counts include the running estimate until the provider's own numbers arrive."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    model: str | None = None
+    texts: dict[int, list[str]] = field(default_factory=dict)  # choice -> pieces, see `text`
+    text_chars: int = 0  # over all choices
+    delta: str = ""  # visible text of the newest event, all choices
+    events: int = 0  # protocol events seen, this one included
+    input_tokens: int = 0  # all input, cached included
+    output_tokens: int = 0  # reasoning included
+    cached_input_tokens: int = 0  # read from the provider's cache
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    usage_source: str = "estimate"  # provider, tokenizer, estimate
+    cost_nano: int = 0  # nano-dollars; CEL reads cost_usd
+    elapsed_ms: float = 0.0
+    ttft_ms: float | None = None
+    finish_reasons: list[str] = field(default_factory=list)  # verbatim, one a choice, in choice order
+    tool_calls: list[ToolCall] = field(default_factory=list)  # in order of appearance
+    refusal: str | None = None
+    inspection: str = "full"  # full, partial, none
+    partial_reason: str = ""  # why inspection is not full; safe to record
+    is_error: bool = False  # an error answer of the provider
+
+    def text(self, choice: int = 0) -> str:
+        """The visible text of one choice so far."""
+        pieces = self.texts.get(choice)
+        if not pieces:
+            return ""
+        if len(pieces) > 1:
+            pieces[:] = ["".join(pieces)]
+        return pieces[0]
+
+    def all_text(self) -> str:
+        """The visible text of every choice, joined with newlines: what `response.text` reads."""
+        if len(self.texts) <= 1:
+            return self.text(next(iter(self.texts), 0))
+        return "\n".join(self.text(choice) for choice in sorted(self.texts))
+
+
+@dataclass(slots=True)
+class Facts:
+    """Everything that the rules of one call may read."""
+
+    request: RequestFacts = field(default_factory=RequestFacts)
+    caller: CallerFacts = field(default_factory=CallerFacts)
+    session: SessionFacts = field(default_factory=SessionFacts)
+    response: ResponseFacts = field(default_factory=ResponseFacts)
+    now: float = 0.0  # seconds since 1970, UTC, when the call began
+    unreadable_request: str = ""  # why the body facts of a known operation could not be read; empty = readable
+    unreadable_response: str = ""

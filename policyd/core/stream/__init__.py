@@ -1,0 +1,1 @@
+"""Bytes to facts and back: framing, dialects, hold-back."""

@@ -1,0 +1,156 @@
+"""Dialects: how one provider's bytes become facts, and how policyd speaks that provider's own language.
+
+Rule 1: a dialect never guesses. What it does not understand raises `Malformed`, or marks the answer `partial`.
+Rule 2: no two dialects import each other; what they share lives in shared.py.
+Rule 3: policyd never translates between dialects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import Protocol
+
+from policyd.core.model.facts import RequestFacts, ResponseFacts
+
+Path = tuple[str | int, ...]
+"""Where a value stands in a JSON document: keys and indexes from the top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One change to a JSON document; every other byte stays as it came.
+
+    `value` replaces or, where the last key is missing, adds; `remove` drops the member or element; `insert` puts
+    `value` before the element at the path's last index (an index equal to the length appends).
+    """
+
+    path: Path
+    value: object = None
+    remove: bool = False
+    insert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestChange:
+    """What the winning obligations ask of a request body, in policyd's words."""
+
+    model: str = ""
+    caps: tuple[tuple[str, int], ...] = ()
+    sets: tuple[tuple[tuple[str, ...], object], ...] = ()
+    tools_allow: frozenset[str] | None = None
+    tools_deny: frozenset[str] = frozenset()
+    inject_system: tuple[str, ...] = ()
+    include_usage: bool = False
+
+
+Channel = tuple[str, int, int]
+"""Where a run of editable text belongs: (kind, choice, part); kind is "text", "args" (of tool call `part`), "reasoning"
+or "refusal". Text of one channel is one string, however many events carry it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of editable text inside one event (or JSON answer): `text` is the value at `path` of its document."""
+
+    channel: Channel
+    path: Path
+    text: str
+
+
+class Changed(IntFlag):
+    """Which facts an event touched."""
+
+    NOTHING = 0
+    TEXT = 1
+    TOOLS = 2
+    FINISH = 4
+    USAGE = 8
+    MODEL = 16
+    REFUSAL = 32
+    INSPECTION = 64
+    ERROR = 128
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one event said: its editable text, the channels that it closes, and which facts it touched."""
+
+    segments: Sequence[Segment] = ()
+    closes: Sequence[Channel] = ()  # no more text will come here
+    changed: Changed = Changed.NOTHING
+    last: bool = False  # the protocol's own end ([DONE], message_stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A whole HTTP body of our own."""
+
+    content_type: str
+    data: bytes
+    headers: tuple[tuple[str, str], ...] = field(default=())
+
+
+class AnswerReader(Protocol):
+    """Reads one answer into its ResponseFacts, and can end it properly at any event boundary."""
+
+    def read_json(self, doc: object) -> Reading:
+        """The whole answer of a call that does not stream (or an error answer). Raises Malformed."""
+        ...
+
+    def read_event(self, name: str, data: str) -> Reading:
+        """One event of a stream: its SSE event name (may be empty) and data. Malformed data never raises here: the
+        answer becomes `partial` and the reading says INSPECTION."""
+        ...
+
+    def ending(self, text: str, reason: str) -> bytes:
+        """The bytes that end the stream properly from here, with `text` as the last visible text: open blocks closed,
+        finish/stop reason, usage so far, the protocol's own end. Reads what has been *released*: see `mark`."""
+        ...
+
+    def mark(self) -> object:
+        """Where the reader stands after the event just read; cheap. Given back to `rewind` by a cut at an earlier
+        event, so that `ending` closes what the client has really seen open."""
+        ...
+
+    def rewind(self, mark: object) -> None: ...
+
+    def finish(self) -> None:
+        """The body is over: an answer that lacks its proper end becomes `partial`."""
+        ...
+
+
+class Dialect(Protocol):
+    """One provider's language."""
+
+    @property
+    def name(self) -> str: ...
+
+    def operation(self, method: str, path: str, headers: Mapping[str, str]) -> str | None:
+        """The operation that this path stands for, or None when it is not this dialect's. Path without query."""
+        ...
+
+    def provider(self, host: str, path: str, headers: Mapping[str, str]) -> str: ...
+
+    def read_request(self, doc: object, facts: RequestFacts) -> None:
+        """Fills the body facts. Raises Malformed when a field that policies read has a type it cannot have."""
+        ...
+
+    def request_segments(self, doc: object) -> Sequence[Segment]:
+        """Every editable text of a request, for redaction."""
+        ...
+
+    def edits(self, doc: object, change: RequestChange) -> Sequence[Edit]:
+        """The change in this dialect's own fields. A cap lowers, or sets when absent; never raises a value."""
+        ...
+
+    def reader(self, request: RequestFacts, response: ResponseFacts) -> AnswerReader: ...
+
+    def error(self, status: int, reason: str, message: str) -> Body:
+        """An error answer in the provider's own shape, such that its SDK raises its own exception with `message`."""
+        ...
+
+    def completion(self, request: RequestFacts, text: str, id: str) -> Body:
+        """A well-formed answer (a stream when one was asked for) that says `text`."""
+        ...
