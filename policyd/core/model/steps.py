@@ -109,6 +109,7 @@ class Reserve:
     call: str  # the decision id that the holds belong to
     holds: tuple[Hold, ...]
     lease_s: float = 15.0
+    session: SessionId | None = None  # bring its reading too
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ class Reading:
     closes: Sequence[Channel] = ()  # no more text will come here
     changed: Changed = Changed.NOTHING
     last: bool = False  # the protocol's own end ([DONE], message_stop)
+    malformed: bool = False  # this event's data could not be read at all: what reads the answer cannot be judged
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,25 @@
+"""What the process decides for every call, and no policy can change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policyd.core.model.decision import Mode
+
+MAX_REQUEST = 32 * 1024 * 1024  # bytes: request bodies that are read, and answers that are judged whole
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of the data plane that the core needs."""
+
+    mode: Mode = Mode.FULL  # the process's own ceiling
+    identity: str = "headers"  # headers | metadata:NAMESPACE
+    namespace: str | None = None  # narrows namespaced policies
+    max_request: int = MAX_REQUEST  # bytes
+    observe_all: bool = False  # read every body for its usage, changing nothing: dry runs
+    slice_tokens: int = 512  # output tokens that one hold covers
+    tick_s: float = 0.1  # how often rules on elapsed_ms are judged while nothing arrives, seconds
+    lease_s: float = 15.0  # seconds that a hold outlives its holder
+    max_held: int = 8 * 1024 * 1024  # bytes of one answer that may wait to be judged
+    max_text: int = 1024 * 1024  # characters of an answer that CEL may read whole
