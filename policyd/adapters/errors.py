@@ -1,0 +1,41 @@
+"""What keeps an adapter from doing its work, as errors that the command line turns into exit codes.
+
+Messages follow core/errors.py: lower case, without a full stop, in the user's words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in an input file; `line` and `column` count from 1, 0 when unknown."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        if not self.line:
+            return self.file
+        return f"{self.file}:{self.line}:{self.column}" if self.column else f"{self.file}:{self.line}"
+
+
+class UnreadableInput(Exception):  # noqa: N818 - the user's input, an ordinary value to us
+    """An input that cannot be read: missing, of another format, or broken. Exit code 2."""
+
+    def __init__(self, place: Place | Path | str, message: str) -> None:
+        self.place = place if isinstance(place, Place) else Place(str(place))
+        self.message = message
+        super().__init__(f"{self.place}: {message}")
+
+
+class NotAvailable(Exception):  # noqa: N818
+    """Something needed is not there: a port in use, a service that is down, a part not built yet. Exit code 3."""
+
+
+def reason_of(error: OSError) -> str:
+    """The system's own words for an error, without the path that `str(error)` would repeat."""
+    return (error.strerror or type(error).__name__).lower()

@@ -1,0 +1,234 @@
+"""Policies from files: reading them, and keeping the set in force in step with them.
+
+Rule 1: a set that does not compile never replaces one that does.
+Rule 2: what is compiled is one state of the directory, never half of two: read, look again, retry until nothing moved.
+Rule 3: whoever holds the current set holds one immutable object; a reload is one reference swap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from policyd.adapters.errors import Place, UnreadableInput, reason_of
+from policyd.core.compile.policyset import PolicySet
+from policyd.core.errors import Issue, PolicyError, Severity
+
+SUFFIXES = (".yaml", ".yml")
+TEST_SUFFIXES = (".test.yaml", ".test.yml")
+POLL_S = 0.2
+SETTLE_S = 0.03
+PATIENCE = 8  # looks at a directory that keeps changing, before taking what stands still for the length of one read
+
+Documents = list[tuple[str, str]]
+"""(file name as the user would write it, its text)"""
+
+Signature = tuple[tuple[str, int, int, int, int], ...]
+"""(name, device-wide file number, size, modified, changed) of every file"""
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def policy_files(paths: Sequence[Path | str]) -> list[Path]:
+    """Every policy file below these files and folders, sorted, each once. Raises UnreadableInput."""
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        for file in _below(path):
+            found.setdefault(os.path.realpath(file), file)
+    return sorted(found.values(), key=str)
+
+
+def read_policies(paths: Sequence[Path | str]) -> Documents:
+    """Name and text of every policy file below these paths. Raises UnreadableInput."""
+    return [(str(file), _text(file)) for file in policy_files(paths)]
+
+
+def _below(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from _walk(path)
+        return
+    if not path.exists():
+        raise UnreadableInput(path, "no such file or folder")
+    if not path.is_file():
+        raise UnreadableInput(path, "neither a file nor a folder")
+    if path.name.endswith(TEST_SUFFIXES):
+        raise UnreadableInput(path, "holds test cases, not policies; run `policyd test` on it")
+    yield path
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Names that begin with a dot are left out: a mounted ConfigMap keeps a second copy of each file in `..data`."""
+    seen: set[str] = set()
+    for at, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        real = os.path.realpath(at)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        seen.add(real)
+        for name in files:
+            if _is_policy(name) and (file := Path(at, name)).is_file():
+                yield file
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UnreadableInput(str(error.filename), reason_of(error))
+
+
+def _is_policy(name: str) -> bool:
+    return name.endswith(SUFFIXES) and not name.endswith(TEST_SUFFIXES) and not name.startswith(".")
+
+
+def _text(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UnreadableInput(file, reason_of(error)) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnreadableInput(_place(file, data, error.start), f"not UTF-8: byte 0x{data[error.start]:02x}") from None
+
+
+def _place(file: Path, data: bytes, offset: int) -> Place:
+    before = data[:offset]
+    line_start = before.rfind(b"\n") + 1
+    return Place(str(file), before.count(b"\n") + 1, len(before[line_start:].decode("utf-8", "replace")) + 1)
+
+
+# ---- watching -------------------------------------------------------------------------------------------------------
+
+
+class Compilation(Protocol):
+    """What compiling gives: a set, or None and the errors that forbid one."""
+
+    @property
+    def policy_set(self) -> PolicySet | None: ...
+    @property
+    def issues(self) -> Sequence[Issue]: ...
+
+
+Compile = Callable[[Documents], Compilation]
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What one look at changed files came to. `digest` names the set in force afterwards."""
+
+    result: str  # loaded | unchanged | refused
+    digest: str
+    issues: tuple[Issue, ...] = ()
+    failure: str = ""  # why the files could not even be read
+
+
+@dataclass(slots=True)
+class PolicyDirectory:
+    """The policy set in force, kept in step with files. `start` once, then `watch` until cancelled."""
+
+    paths: Sequence[Path | str]
+    compile: Compile
+    report: Callable[[Reload], None] = lambda _: None
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    refused: Reload | None = None  # the newest reload, if it did not come into force
+    _current: PolicySet | None = field(default=None, init=False)
+    _seen: Signature | None = field(default=None, init=False)
+
+    @property
+    def current(self) -> PolicySet:
+        """The set in force. INVARIANT: after `start` there always is one."""
+        assert self._current is not None, "start() first"
+        return self._current
+
+    def start(self) -> tuple[Issue, ...]:
+        """Put the first set in force and give its warnings. Raises UnreadableInput, or PolicyError with all issues."""
+        compilation = self.compile(self._steady())
+        issues = tuple(compilation.issues)
+        if compilation.policy_set is None or _forbids(issues):
+            raise PolicyError(issues)
+        self._current = compilation.policy_set
+        return issues
+
+    async def watch(self, poll_s: float = POLL_S) -> None:
+        """Look every `poll_s` seconds, for ever."""
+        while True:
+            await self.pause(poll_s)
+            await self.look()
+
+    async def look(self) -> Reload | None:
+        """One look at the files: None when nothing moved since the last one, else what came of it."""
+        try:
+            if signature(self.paths) == self._seen:
+                return None
+            documents = await self._settled()
+        except UnreadableInput as error:
+            return self._unreadable(error)
+        # Compiling holds the interpreter for long stretches; in a thread it at least yields between them.
+        reload = self._swap(await asyncio.to_thread(self.compile, documents))
+        return self._tell(reload)
+
+    async def _settled(self) -> Documents:
+        """The files of one state. A writer in full swing is waited for, but not for ever."""
+        for _ in range(PATIENCE):
+            before = signature(self.paths)
+            await self.pause(SETTLE_S)
+            if signature(self.paths) == before:
+                break
+        return self._steady()
+
+    def _steady(self) -> Documents:
+        for _ in range(PATIENCE):
+            before = signature(self.paths)
+            documents = read_policies(self.paths)
+            if signature(self.paths) == before:
+                self._seen = before
+                _refuse_empty(before)
+                return documents
+        raise UnreadableInput(Place(", ".join(map(str, self.paths))), "files keep changing while they are read")
+
+    def _swap(self, compilation: Compilation) -> Reload:
+        issues = tuple(compilation.issues)
+        new = compilation.policy_set
+        if new is None or _forbids(issues):
+            return Reload("refused", self.current.digest, issues)
+        if new.digest == self.current.digest:
+            return Reload("unchanged", new.digest, issues)
+        self._current = new
+        return Reload("loaded", new.digest, issues)
+
+    def _unreadable(self, error: UnreadableInput) -> Reload | None:
+        failure = str(error)
+        if self.refused and self.refused.failure == failure:
+            return None  # said already
+        self._seen = None
+        return self._tell(Reload("refused", self.current.digest, failure=failure))
+
+    def _tell(self, reload: Reload) -> Reload:
+        self.refused = reload if reload.result == "refused" else None
+        self.report(reload)
+        return reload
+
+
+def signature(paths: Sequence[Path | str]) -> Signature:
+    """What would change if any of the files did. Raises UnreadableInput."""
+    return tuple(_stat(file) for file in policy_files(paths))
+
+
+def _stat(file: Path) -> tuple[str, int, int, int, int]:
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise UnreadableInput(file, reason_of(error)) from None
+    return str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _refuse_empty(files: Signature) -> None:
+    """A file of no bytes at all is one whose writer has just begun: taking it would drop its policies for a moment."""
+    for name, _, size, _, _ in files:
+        if not size:
+            raise UnreadableInput(name, "is empty; delete the file to drop its policies")
+
+
+def _forbids(issues: Sequence[Issue]) -> bool:
+    return any(issue.severity is Severity.ERROR for issue in issues)

@@ -1,0 +1,106 @@
+"""`policyd`: one file a command, each imported only when it is called.
+
+Rule 1: a user's mistake is one clear line on stderr and an exit code, never a stack trace.
+Rule 2: exit codes are 0 fine, 1 findings, 2 wrong usage or unreadable input, 3 something needed is not available.
+Rule 3: a command's module has `app` (a typer.Typer) or a function of the command's name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+
+from policyd.adapters.errors import NotAvailable, UnreadableInput
+from policyd.core.errors import PolicyError
+
+OK, FINDINGS, USAGE, UNAVAILABLE = 0, 1, 2, 3
+
+COMMANDS = {
+    "demo": "Play a short story of the actions and the modes on a real Envoy.",
+    "serve": "Run the ext_proc server beside Envoy.",
+    "check": "Compile policies and report every issue at once.",
+    "replay": "Dry run policies over recorded traffic, through the engine that serves.",
+    "envoy": "Print the Envoy side of it, as YAML.",
+}
+
+
+class LazyCommands(typer.core.TyperGroup):
+    """Lists commands without importing them, so that `policyd --help` is quick."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the shape is the parent's
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        return typer.core.TyperCommand(cmd_name, help=COMMANDS[cmd_name])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        self.commands = {name: self.get_command(ctx, name) for name in COMMANDS}  # for "did you mean"
+        name, stub, rest = super().resolve_command(ctx, args)
+        return name, load(name) if stub and name else stub, rest
+
+
+def load(name: str) -> Any:
+    """The real command behind a name."""
+    module = importlib.import_module(f"policyd.cli.{name}")
+    found = getattr(module, "app", None)
+    if found is None:
+        found = typer.Typer(add_completion=False)
+        found.command(name)(getattr(module, name))
+    command = typer.main.get_command(found)
+    command.name = name
+    return command
+
+
+app = typer.Typer(
+    cls=LazyCommands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The circuit breaker for LLM traffic.",
+    epilog="Exit codes: 0 fine, 1 findings, 2 wrong usage or unreadable input, 3 something needed is not available.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"policyd {version('policyd')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(args: list[str] | None = None) -> None:
+    """The console script: runs one command and leaves with its exit code."""
+    try:
+        app(args)
+    except PolicyError as error:
+        _leave(FINDINGS, *map(str, error.issues))
+    except UnreadableInput as error:
+        _leave(USAGE, f"policyd: {error}")
+    except NotAvailable as error:
+        _leave(UNAVAILABLE, f"policyd: {error}")
+
+
+def _leave(code: int, *lines: str) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
