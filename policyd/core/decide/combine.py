@@ -1,0 +1,353 @@
+"""How rules combine, and nothing else. tests/oracle.py is a second, slower telling of it.
+
+INVARIANT: adding a terminate rule never turns a refusal into anything else.
+INVARIANT: a rule that cannot be judged under Fail counts as a terminate, whatever its own action, where it would be
+           enforced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from policyd.core.decide.evaluate import Judged
+from policyd.core.decide.plan import effective, enforceable
+from policyd.core.model.decision import (
+    Action,
+    Allow,
+    Constrain,
+    FailurePolicy,
+    Mode,
+    Outcome,
+    Redaction,
+    Reroute,
+    RuleResult,
+    Terminate,
+    Verdict,
+    verdict_of,
+)
+from policyd.core.model.steps import HeaderEdit, Headers
+
+CANNOT_JUDGE = Terminate(
+    status=503, reason="policy_error", message="a policy could not be judged", fallback="a policy could not be judged"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Obligations:
+    """Every constrain that is in force, merged."""
+
+    caps: tuple[tuple[str, int], ...] = ()
+    sets: tuple[tuple[tuple[str, ...], object], ...] = ()
+    tools_allow: frozenset[str] | None = None
+    tools_deny: frozenset[str] = frozenset()
+    inject_system: tuple[str, ...] = ()
+    request_headers: HeaderEdit = HeaderEdit()
+    response_headers: HeaderEdit = HeaderEdit()
+    redactions: tuple[Redaction, ...] = ()
+    pace: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one judging adds up to. `winner` is what is done; `would` counts the rules that are not enforced too."""
+
+    verdict: Verdict = Verdict.ALLOW
+    winner: Judged | None = None
+    would: Verdict = Verdict.ALLOW
+    would_winner: Judged | None = None
+    obligations: Obligations = Obligations()
+    degraded: bool = False
+    mode: Mode = Mode.FULL
+    results: tuple[RuleResult, ...] = ()
+    conflicts: tuple[str, ...] = ()
+
+    @property
+    def reroute(self) -> Reroute | None:
+        action = acting(self.winner) if self.winner and self.verdict is Verdict.REROUTE else None
+        return action if isinstance(action, Reroute) else None
+
+    @property
+    def terminate(self) -> Terminate | None:
+        action = acting(self.winner) if self.winner and self.verdict is Verdict.TERMINATE else None
+        return action if isinstance(action, Terminate) else None
+
+
+def acting(judged: Judged) -> Action | None:
+    """What this rule asks for: its action when matched, a terminate when it fails closed, else nothing."""
+    match judged.outcome:
+        case Outcome.MATCHED:
+            return judged.bound.rule.action
+        case Outcome.ERRORED if judged.bound.rule.failure_policy is FailurePolicy.FAIL:
+            return CANNOT_JUDGE
+        case _:
+            return None
+
+
+def combine(judged: Sequence[Judged], process: Mode, *, reroutes: bool = True) -> Decision:
+    """One decision of these outcomes. `reroutes` False: a second pass, in which no reroute counts."""
+    enforced = {id(one) for one in judged if enforceable(one.bound.rule, process)}
+    ours = _settle(judged, process, enforced_only=True)
+    shadow = _settle(judged, process, enforced_only=False)
+    doing = [one for one in ours if id(one) in enforced and _counts(one, reroutes)]
+    would = [one for one in shadow if _counts(one, reroutes)]
+    winner, would_winner = _strictest(doing), _strictest(would)
+    merged = _Merge()
+    for one in sorted((one for one in doing if isinstance(acting(one), Constrain)), key=_order):
+        merged.add(one, acting(one))
+    return Decision(
+        verdict=_verdict(winner),
+        winner=winner,
+        would=_verdict(would_winner),
+        would_winner=would_winner,
+        obligations=merged.obligations(),
+        degraded=any(_ignored(one) for one in ours),
+        mode=_mode(winner or would_winner, judged, process),
+        results=tuple(_result(one, id(one) in enforced, process, reroutes) for one in ours),
+        conflicts=tuple(merged.conflicts),
+    )
+
+
+def join(first: Decision, second: Decision) -> Decision:
+    """A later judging added to an earlier one: the stricter wins, obligations merge, results add up."""
+    winner = _strictest([one for one in (first.winner, second.winner) if one])
+    would = _strictest([one for one in (first.would_winner, second.would_winner) if one])
+    merged = _Merge()
+    merged.take(first.obligations)
+    merged.take(second.obligations)
+    return Decision(
+        verdict=_verdict(winner),
+        winner=winner,
+        would=_verdict(would),
+        would_winner=would,
+        obligations=merged.obligations(),
+        degraded=first.degraded or second.degraded,
+        mode=(second if winner and winner is second.winner else first).mode if winner else _later_mode(first, second),
+        results=_add_results(first.results, second.results),
+        conflicts=tuple(dict.fromkeys((*first.conflicts, *second.conflicts, *merged.conflicts))),
+    )
+
+
+def _later_mode(first: Decision, second: Decision) -> Mode:
+    if second.would.rank > first.would.rank:
+        return second.mode
+    if first.results:
+        return first.mode
+    return second.mode
+
+
+_STRENGTH = {Outcome.NOT_MATCHED: 0, Outcome.EXEMPTED: 1, Outcome.MATCHED: 2, Outcome.ERRORED: 3}
+
+
+def _add_results(first: tuple[RuleResult, ...], second: tuple[RuleResult, ...]) -> tuple[RuleResult, ...]:
+    if not second:
+        return first
+    results = {(one.namespace, one.policy, one.rule): one for one in first}
+    for one in second:
+        key = (one.namespace, one.policy, one.rule)
+        known = results.get(key)
+        if known is None or _STRENGTH[one.outcome] >= _STRENGTH[known.outcome]:
+            results[key] = one
+    return tuple(results.values())
+
+
+# ---- exemptions and implied rules ------------------------------------------------------------------------------------
+
+
+def _settle(judged: Sequence[Judged], process: Mode, *, enforced_only: bool) -> list[Judged]:
+    """The outcomes after exemptions, and with implied rules stepping aside for the author's own."""
+    exempt = _exempted(judged, process)
+    out = []
+    for one in judged:
+        if exempt and _is_exempt(one, exempt) and acting(one) is not None:
+            out.append(Judged(one.bound, Outcome.EXEMPTED, one.reason))
+        elif one.outcome is Outcome.MATCHED and _spoken_for(one, judged, exempt, process, enforced_only):
+            out.append(Judged(one.bound, Outcome.NOT_MATCHED, "a rule of the author's answers for it"))
+        else:
+            out.append(one)
+    return _same_identity(judged, out)
+
+
+def _same_identity(before: Sequence[Judged], after: list[Judged]) -> list[Judged]:
+    # An unchanged outcome stays the very same object: `combine` tells enforced ones by identity.
+    return [new if new.outcome is not old.outcome else old for old, new in zip(before, after, strict=True)]
+
+
+def _exempted(judged: Sequence[Judged], process: Mode) -> dict[str, set[str | None]]:
+    """policy/rule -> the namespaces whose policies are exempted from it; None stands for every namespace."""
+    exempt: dict[str, set[str | None]] = {}
+    for one in judged:
+        rule = one.bound.rule
+        if one.outcome is Outcome.MATCHED and isinstance(rule.action, Allow) and enforceable(rule, process):
+            for name in rule.action.rules:
+                exempt.setdefault(name, set()).add(None if rule.cluster else rule.namespace)
+    return exempt
+
+
+def _is_exempt(one: Judged, exempt: dict[str, set[str | None]]) -> bool:
+    rule = one.bound.rule
+    spaces = exempt.get(f"{rule.policy}/{rule.name}")
+    if not spaces:
+        return False
+    return None in spaces or (not rule.cluster and rule.namespace in spaces)
+
+
+def _spoken_for(
+    implied: Judged, judged: Sequence[Judged], exempt: dict[str, set[str | None]], process: Mode, enforced_only: bool
+) -> bool:
+    """Whether a rule of the author's that matches on `exceeded` answers in an implied rule's place."""
+    counter = implied.bound.rule.implied
+    if counter is None:
+        return False
+    return any(
+        one.outcome is Outcome.MATCHED
+        and one.bound.policy is implied.bound.policy
+        and counter in one.bound.rule.reads_exceeded
+        and not isinstance(one.bound.rule.action, Allow)
+        and not _is_exempt(one, exempt)
+        and (enforceable(one.bound.rule, process) or not enforced_only)
+        for one in judged
+    )
+
+
+def _counts(one: Judged, reroutes: bool) -> bool:
+    action = acting(one)
+    if action is None or isinstance(action, Allow):
+        return False
+    return reroutes or not isinstance(action, Reroute)
+
+
+def _ignored(one: Judged) -> bool:
+    return one.outcome is Outcome.ERRORED and one.bound.rule.failure_policy is FailurePolicy.IGNORE
+
+
+# ---- order -----------------------------------------------------------------------------------------------------------
+
+
+def _order(one: Judged) -> tuple[int, bool, str, int]:
+    rule = one.bound.rule
+    return (-rule.severity.rank, not rule.cluster, rule.qualified_policy, rule.position)
+
+
+def _strictest(candidates: Iterable[Judged]) -> Judged | None:
+    return min(candidates, key=lambda one: (-_verdict(one).rank, *_order(one)), default=None)
+
+
+def _verdict(one: Judged | None) -> Verdict:
+    action = acting(one) if one else None
+    return verdict_of(action) if action else Verdict.ALLOW
+
+
+def _mode(decisive: Judged | None, judged: Sequence[Judged], process: Mode) -> Mode:
+    if decisive:
+        return effective(decisive.bound.rule, process)
+    return max((effective(one.bound.rule, process) for one in judged), key=lambda mode: mode.rank, default=process)
+
+
+def _result(one: Judged, enforced: bool, process: Mode, reroutes: bool) -> RuleResult:
+    rule = one.bound.rule
+    allow = isinstance(rule.action, Allow) and one.outcome is Outcome.MATCHED
+    return RuleResult(
+        policy=rule.policy,
+        namespace=rule.namespace,
+        rule=rule.name,
+        action=verdict_of(rule.action),
+        outcome=one.outcome,
+        enforced=enforced and (allow or _counts(one, reroutes)),
+        severity=rule.severity,
+        mode=effective(rule, process),
+        reason=one.reason,
+    )
+
+
+# ---- constrains ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Merge:
+    """Constrains added in order: the first wins a path or a header, the lowest cap and pace win, the rest unites."""
+
+    caps: dict[str, int] = field(default_factory=dict)
+    sets: dict[tuple[str, ...], object] = field(default_factory=dict)
+    tools_allow: frozenset[str] | None = None
+    tools_deny: frozenset[str] = frozenset()
+    inject: list[str] = field(default_factory=list)
+    headers: dict[tuple[str, str], str | None] = field(default_factory=dict)  # (direction, name) -> value, None removes
+    redactions: list[Redaction] = field(default_factory=list)
+    pace: float | None = None
+    conflicts: list[str] = field(default_factory=list)
+
+    def add(self, one: Judged, action: Action | None) -> None:
+        if not isinstance(action, Constrain):
+            return
+        self._numbers(action.cap, action.pace)
+        for path, value in action.set:
+            self._set(path, value, one.bound.rule.id)
+        self._tools(action.tools_allow, action.tools_deny)
+        self._inject((action.inject_system,) if action.inject_system else ())
+        self._headers("request", action.request_headers, one.bound.rule.id)
+        self._headers("response", action.response_headers, one.bound.rule.id)
+        self._redact((action.redact,) if action.redact else ())
+
+    def take(self, obligations: Obligations) -> None:
+        self._numbers(obligations.caps, obligations.pace)
+        for path, value in obligations.sets:
+            self._set(path, value, "a later rule")
+        self._tools(obligations.tools_allow, obligations.tools_deny)
+        self._inject(obligations.inject_system)
+        self._headers("request", obligations.request_headers, "a later rule")
+        self._headers("response", obligations.response_headers, "a later rule")
+        self._redact(obligations.redactions)
+
+    def _numbers(self, caps: Iterable[tuple[str, int]], pace: float | None) -> None:
+        for name, value in caps:
+            self.caps[name] = min(value, self.caps.get(name, value))
+        if pace is not None:
+            self.pace = pace if self.pace is None else min(self.pace, pace)
+
+    def _set(self, path: tuple[str, ...], value: object, who: str) -> None:
+        for known in self.sets:
+            shorter = min(len(known), len(path))
+            if known[:shorter] == path[:shorter]:
+                if known != path or self.sets[known] != value:
+                    self.conflicts.append(f"{who}: set {'.'.join(path)}")
+                return
+        self.sets[path] = value
+
+    def _tools(self, allow: frozenset[str] | None, deny: frozenset[str]) -> None:
+        if allow is not None:
+            self.tools_allow = allow if self.tools_allow is None else self.tools_allow & allow
+        self.tools_deny |= deny
+
+    def _inject(self, texts: Iterable[str]) -> None:
+        self.inject.extend(text for text in texts if text not in self.inject)
+
+    def _headers(self, direction: str, edit: HeaderEdit, who: str) -> None:
+        wanted: list[tuple[str, str | None]] = [*edit.set, *((name, None) for name in edit.remove)]
+        for name, value in wanted:
+            key = (direction, name)
+            if key not in self.headers:
+                self.headers[key] = value
+            elif self.headers[key] != value:
+                self.conflicts.append(f"{who}: {direction} header {name}")
+
+    def _redact(self, redactions: Iterable[Redaction]) -> None:
+        self.redactions.extend(one for one in redactions if one not in self.redactions)
+
+    def _edit(self, direction: str) -> HeaderEdit:
+        mine = [(name, value) for (where, name), value in self.headers.items() if where == direction]
+        sets: Headers = tuple((name, value) for name, value in mine if value is not None)
+        return HeaderEdit(sets, tuple(name for name, value in mine if value is None))
+
+    def obligations(self) -> Obligations:
+        return Obligations(
+            caps=tuple(self.caps.items()),
+            sets=tuple(self.sets.items()),
+            tools_allow=self.tools_allow,
+            tools_deny=self.tools_deny,
+            inject_system=tuple(self.inject),
+            request_headers=self._edit("request"),
+            response_headers=self._edit("response"),
+            redactions=tuple(self.redactions),
+            pace=self.pace,
+        )

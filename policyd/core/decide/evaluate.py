@@ -1,0 +1,115 @@
+"""Rules times facts: one outcome a rule. Where facts could not be read their readers err, never judged over emptiness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from policyd.core.compile.policyset import CelFailure, CompiledPolicy, CounterRef, Watcher
+from policyd.core.decide.plan import (
+    BoundRule,
+    Plan,
+    counters_read,
+    reads_request_body,
+    reads_response_body,
+    reads_session,
+)
+from policyd.core.model.decision import Outcome
+from policyd.core.model.facts import CounterFacts, Facts
+
+
+@dataclass(slots=True)
+class World:
+    """Everything that rules are judged over at one moment, and what of it could not be had."""
+
+    facts: Facts
+    counters: dict[CounterRef, CounterFacts] = field(default_factory=dict)
+    counter_failures: dict[CounterRef, str] = field(default_factory=dict)
+    session_failure: str = ""
+    blind: dict[str, str] = field(default_factory=dict)  # qualified policy -> why nothing of it can be judged
+    hits: set[Watcher] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one rule said, and for an error why."""
+
+    bound: BoundRule
+    outcome: Outcome
+    reason: str = ""
+
+
+def judge(plan: Plan, rules: Sequence[BoundRule], world: World) -> list[Judged]:
+    """One outcome for each of these rules, in order."""
+    judged: list[Judged | None] = [_without_cel(bound, world) for bound in rules]
+    asked = [index for index, known in enumerate(judged) if known is None]
+    if asked:
+        programs = [program for index in asked if (program := rules[index].rule.when) is not None]
+        values = plan.batch(programs).evaluate(world.facts, world.counters, world.hits)
+        for index, value in zip(asked, values, strict=True):
+            judged[index] = _outcome(rules[index], value)
+    return [one for one in judged if one is not None]
+
+
+def _outcome(bound: BoundRule, value: object) -> Judged:
+    if value is True:
+        return Judged(bound, Outcome.MATCHED)
+    if value is False:
+        return Judged(bound, Outcome.NOT_MATCHED)
+    reason = value.reason if isinstance(value, CelFailure) else "the condition gave no boolean"
+    return Judged(bound, Outcome.ERRORED, reason)
+
+
+def _without_cel(bound: BoundRule, world: World) -> Judged | None:
+    rule = bound.rule
+    if failure := cannot_judge(bound, world):
+        return Judged(bound, Outcome.ERRORED, failure)
+    if rule.implied:
+        exceeded = world.counters[(bound.policy.qualified, rule.implied)].exceeded
+        return Judged(bound, Outcome.MATCHED if exceeded else Outcome.NOT_MATCHED)
+    if rule.when is None:
+        return Judged(bound, Outcome.MATCHED)
+    return None
+
+
+def cannot_judge(bound: BoundRule, world: World) -> str:
+    """Why this rule cannot be judged over this world; empty when it can."""
+    rule, facts = bound.rule, world.facts
+    if world.blind and (why := world.blind.get(bound.policy.qualified)):
+        return why
+    if facts.unreadable_request and reads_request_body(rule.reads):
+        return f"request not readable: {facts.unreadable_request}"
+    if facts.unreadable_response and reads_response_body(rule.reads):
+        return f"answer not readable: {facts.unreadable_response}"
+    if world.session_failure and reads_session(rule.reads):
+        return f"session: {world.session_failure}"
+    if world.counter_failures:
+        return _counter_failure(bound, world.counter_failures)
+    return ""
+
+
+def _counter_failure(bound: BoundRule, failures: Mapping[CounterRef, str]) -> str:
+    names = {bound.rule.implied} if bound.rule.implied else counters_read(bound.rule.reads)
+    for name in sorted(name for name in names if name):
+        if why := failures.get((bound.policy.qualified, name)):
+            return f"counter {name}: {why}"
+    return ""
+
+
+def applies(plan: Plan, world: World) -> tuple[CompiledPolicy, ...]:
+    """The policies whose match conditions hold; one that cannot be judged stays, blind."""
+    conditions = [(policy, condition) for policy in plan.policies for condition in policy.conditions]
+    if not conditions:
+        return plan.policies
+    values = plan.batch([condition.program for _, condition in conditions]).evaluate(
+        world.facts, world.counters, world.hits
+    )
+    out: set[str] = set()
+    for (policy, condition), value in zip(conditions, values, strict=True):
+        unreadable = world.facts.unreadable_request and reads_request_body(condition.program.reads)
+        if unreadable or not isinstance(value, bool):
+            why = world.facts.unreadable_request if unreadable else getattr(value, "reason", "no boolean")
+            world.blind[policy.qualified] = f"matchCondition {condition.name}: {why}"
+        elif not value:
+            out.add(policy.qualified)
+    return tuple(policy for policy in plan.policies if policy.qualified not in out)

@@ -1,0 +1,214 @@
+"""What the policies that match a call will need: which rules when, which bytes at all. Made once a selection.
+
+Rule 1: a call pays for what its own rules read, and for nothing else.
+Rule 2: a rule's answer is needed again only when something that it reads has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from policyd.core.compile.policyset import (
+    Batch,
+    CompiledCounter,
+    CompiledPolicy,
+    CompiledRule,
+    Engine,
+    Phase,
+    Program,
+)
+from policyd.core.model.counters import Charge
+from policyd.core.model.decision import Allow, Constrain, Mode, Reroute, RuleSeverity, Terminate, lowest
+
+REQUEST_BODY_READS = frozenset(
+    f"request.{name}"
+    for name in ("model", "stream", "max_tokens", "temperature", "messages", "system", "text", "tools", "input_tokens")
+)
+RESPONSE_HEADER_READS = frozenset({"response.status", "response.headers"})
+SESSION_STORE_READS = frozenset(f"session.{name}" for name in ("calls", "cost_usd", "tokens", "age", "similarity"))
+
+
+def reads_request_body(reads: frozenset[str]) -> bool:
+    return any(_root(read) in REQUEST_BODY_READS for read in reads)
+
+
+def reads_response_body(reads: frozenset[str]) -> bool:
+    return any(read.startswith("response.") and _root(read) not in RESPONSE_HEADER_READS for read in reads)
+
+
+def reads_session(reads: frozenset[str]) -> bool:
+    return any(_root(read) in SESSION_STORE_READS for read in reads)
+
+
+def counters_read(reads: frozenset[str]) -> frozenset[str]:
+    """The names of the counters that these reads need an answer of the store for.
+
+    `limit` and `available` are known without one.
+    """
+    names = (read.split(".") for read in reads if read.startswith("counters."))
+    return frozenset(parts[1] for parts in names if len(parts) < 3 or parts[2] not in ("limit", "available"))
+
+
+def _root(read: str) -> str:
+    return ".".join(read.split(".", 2)[:2])
+
+
+def effective(rule: CompiledRule, process: Mode) -> Mode:
+    """The mode that a rule runs in."""
+    return lowest(rule.mode, process)
+
+
+def enforceable(rule: CompiledRule, process: Mode) -> bool:
+    """Whether a match of this rule would be acted on."""
+    match effective(rule, process):
+        case Mode.MONITOR:
+            return False
+        case Mode.SOFT:
+            return isinstance(rule.action, Allow) or rule.severity is RuleSeverity.CRITICAL
+        case Mode.FULL:
+            return True
+
+
+def needs_usage(counter: CompiledCounter) -> bool:
+    """Whether the answer has to be read to know what to charge."""
+    if counter.charge is Charge.EXPRESSION:
+        return counter.amount is not None and reads_response_body(counter.amount.reads)
+    return counter.charge is not Charge.REQUESTS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoundRule:
+    """A rule with the policy that it belongs to."""
+
+    rule: CompiledRule
+    policy: CompiledPolicy
+
+
+@dataclass(eq=False)
+class Plan:
+    """The rules of one selection of policies, sorted by when they can be judged."""
+
+    policies: tuple[CompiledPolicy, ...]
+    engine: Engine
+    process: Mode
+    _batches: dict[tuple[int, ...], Batch] = field(default_factory=dict)
+
+    @cached_property
+    def rules(self) -> tuple[BoundRule, ...]:
+        return tuple(BoundRule(rule, policy) for policy in self.policies for rule in policy.rules)
+
+    def of_phase(self, phase: Phase) -> tuple[BoundRule, ...]:
+        return self._by_phase[phase]
+
+    @cached_property
+    def _by_phase(self) -> dict[Phase, tuple[BoundRule, ...]]:
+        return {phase: tuple(b for b in self.rules if b.rule.phase is phase) for phase in Phase}
+
+    @cached_property
+    def counters(self) -> tuple[tuple[CompiledPolicy, CompiledCounter], ...]:
+        return tuple((policy, counter) for policy in self.policies for counter in policy.counters)
+
+    @cached_property
+    def counting(self) -> tuple[BoundRule, ...]:
+        """Terminate rules of the request that counters may make true later: judged again as the call spends."""
+        early = (*self.of_phase(Phase.REQUEST), *self.of_phase(Phase.RESERVED), *self.of_phase(Phase.RESPONSE_HEADERS))
+        return tuple(
+            bound
+            for bound in early
+            if isinstance(bound.rule.action, Terminate)
+            and (bound.rule.implied or any(read.startswith("counters.") for read in bound.rule.reads))
+        )
+
+    @cached_property
+    def needs_request_body(self) -> bool:
+        return (
+            any(policy.match.models for policy in self.policies)
+            or any(reads_request_body(condition.program.reads) for p in self.policies for condition in p.conditions)
+            or any(_needs_body(bound.rule) for bound in self.rules)
+            or any(_counter_needs_body(counter) for _, counter in self.counters)
+            or self.reads_session
+            or any(reads_response_body(bound.rule.reads) for bound in self.rules)
+        )
+
+    @cached_property
+    def needs_response_body(self) -> bool:
+        """Whether the answer's bytes must be read at all."""
+        return (
+            any(bound.rule.phase is Phase.RESPONSE for bound in self.rules)
+            or any(reads_response_body(bound.rule.reads) for bound in self.rules)
+            or any(needs_usage(counter) for _, counter in self.counters)
+            or self.reads_session
+        )
+
+    @cached_property
+    def may_edit_response_body(self) -> bool:
+        """Whether an enforceable constrain may change the answer's bytes."""
+        return any(
+            isinstance(bound.rule.action, Constrain)
+            and bound.rule.action.edits_response_body
+            and enforceable(bound.rule, self.process)
+            for bound in self.rules
+        )
+
+    @cached_property
+    def enforces(self) -> bool:
+        """Whether any rule of this selection could be acted on: if not, not a header of the answer changes."""
+        return any(enforceable(bound.rule, self.process) for bound in self.rules)
+
+    @cached_property
+    def reads_session(self) -> bool:
+        return any(reads_session(bound.rule.reads) for bound in self.rules)
+
+    def batch(self, programs: Sequence[Program]) -> Batch:
+        """The batch of these programs, made once. The programs must be this selection's own."""
+        key = tuple(map(id, programs))
+        batch = self._batches.get(key)
+        if batch is None:
+            if len(self._batches) >= 256:  # a bound, not a tuning: few combinations are ever live
+                self._batches.clear()
+            batch = self._batches[key] = self.engine.batch(programs)
+        return batch
+
+
+def _needs_body(rule: CompiledRule) -> bool:
+    if reads_request_body(rule.reads):
+        return True
+    match rule.action:
+        case Constrain() as constrain:
+            return constrain.edits_request_body
+        case Reroute() as reroute:
+            return bool(reroute.model)
+        case Terminate() | Allow():
+            return False
+
+
+def _counter_needs_body(counter: CompiledCounter) -> bool:
+    programs: list[Program] = list(counter.key)
+    if counter.limit and counter.limit.by:
+        programs.append(counter.limit.by)
+    if counter.amount:
+        programs.append(counter.amount)
+    return needs_usage(counter) or any(reads_request_body(program.reads) for program in programs)
+
+
+class Plans:
+    """Plans by selection. INVARIANT: an entry keeps its policies alive, so an id is never reused while cached."""
+
+    def __init__(self, engine: Engine, process: Mode, session_readers: bool, bound: int = 4096) -> None:
+        self._engine, self._process, self._bound = engine, process, bound
+        self._plans: dict[tuple[int, ...], Plan] = {}
+        self.session_readers = session_readers
+
+    def of(self, policies: tuple[CompiledPolicy, ...]) -> Plan:
+        key = tuple(map(id, policies))
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= self._bound:
+                self._plans.clear()
+            plan = self._plans[key] = Plan(policies, self._engine, self._process)
+        return plan
+
+
+PlanOf = Callable[[tuple[CompiledPolicy, ...]], Plan]
