@@ -15,6 +15,7 @@ from typing import Protocol
 from policyd.core.model.counters import Charge, Window
 from policyd.core.model.decision import Action, FailurePolicy, Mode, RuleSeverity
 from policyd.core.model.facts import CounterFacts, Facts
+from policyd.core.model.reach import Watcher as Watcher
 
 
 class Phase(IntEnum):
@@ -28,18 +29,6 @@ class Phase(IntEnum):
 
 CounterRef = tuple[str, str]
 """(qualified policy name, counter name)"""
-
-
-@dataclass(frozen=True, slots=True)
-class Watcher:
-    """A condition on response text that is matched as the text grows, outside CEL, and handed in as its truth.
-
-    `reach`: how many characters a match can span, so how many must be kept back until judged; None when unbounded.
-    """
-
-    kind: str  # contains | matches
-    pattern: str
-    reach: int | None
 
 
 @dataclass(frozen=True, slots=True)
