@@ -1,0 +1,207 @@
+"""What an Envoy beside policyd is to look like, as the user says it: addresses, upstreams, limits.
+
+Rule 1: this module stays light. bootstrap.py makes Envoy's own messages of it, which take half a second to import.
+Rule 2: sizes are bytes, an address is `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PROCESS_METHOD = "Process"
+SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+NAMESPACE = "policyd"  # of dynamic metadata, and of the access log
+UPSTREAM_HEADER = "x-policyd-upstream"  # set by a reroute, read by the route, taken off before the upstream sees it
+MAX_REQUEST = 32 << 20
+STREAM_CHUNK = 64 << 10  # Envoy asks for no more in one streamed body answer
+DEFAULT_LISTENER = "127.0.0.1:10000"
+DEFAULT_EXTPROC = "unix:./policyd.sock"
+DEFAULT_UPSTREAM = "openai=https://api.openai.com"
+
+_CA_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # macOS, BSD
+)
+_NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
+
+
+class BadSetting(ValueError):  # noqa: N818 - the user's words, shown to the user
+    """An option that says nothing that Envoy could be told; the message names what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where something listens: a host and port, or a unix socket's path."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def literal(self) -> bool:
+        """Whether no name has to be resolved to reach it."""
+        return bool(self.path) or is_ip(self.host)
+
+    def worker(self, number: int) -> Address:
+        """The address of the n-th worker: PATH, PATH.1 …; PORT, PORT+1 …"""
+        if number == 0:
+            return self
+        if self.path:
+            return Address(path=f"{self.path}.{number}")
+        return Address(self.host, self.port + number)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A provider, by the name that `reroute: {upstream: NAME}` uses."""
+
+    name: str
+    host: str
+    port: int
+    tls: bool
+
+    @property
+    def authority(self) -> str:
+        """What its Host header says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that `policyd envoy bootstrap` can be told. `max_request` is bytes."""
+
+    listener: Address
+    upstreams: tuple[Upstream, ...]  # the first is the default
+    extproc: Address
+    workers: int = 1
+    max_request: int = MAX_REQUEST
+    fail_open: bool = False
+    admin: Address | None = None
+    ca_file: str = _CA_FILES[0]
+
+    def __post_init__(self) -> None:
+        if not self.upstreams:
+            raise BadSetting("no upstream: give at least one NAME=[https://]HOST[:PORT]")
+        names = [upstream.name for upstream in self.upstreams]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BadSetting(f"upstream `{twice[0]}` is given twice")
+        if self.workers < 1:
+            raise BadSetting(f"{self.workers} workers: at least one is needed")
+        if not 1024 <= self.max_request <= 1 << 30:
+            raise BadSetting(f"a request limit of {self.max_request} bytes is outside 1024 to 1073741824")
+        _ = _port(self.extproc.port + self.workers - 1, str(self.extproc)) if not self.extproc.path else 0
+
+    @property
+    def processors(self) -> tuple[Address, ...]:
+        """Where policyd's workers listen."""
+        return tuple(self.extproc.worker(number) for number in range(self.workers))
+
+
+def parse_address(text: str) -> Address:
+    """`HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`; raises BadSetting."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path:
+            raise BadSetting(f"`{text}` names no socket: write unix:PATH")
+        return Address(path=path)
+    host, colon, port = text.rpartition(":")
+    if not colon or not host:
+        raise BadSetting(f"`{text}` is no address: write HOST:PORT or unix:PATH")
+    return Address(_host(host, text), _port(port, text))
+
+
+def parse_upstream(text: str) -> Upstream:
+    """`NAME=[https://]HOST[:PORT]`; plain HTTP without the https; raises BadSetting."""
+    name, equals, place = text.partition("=")
+    if not equals or not _NAME.fullmatch(name):
+        raise BadSetting(f"`{text}` is no upstream: write NAME=[https://]HOST[:PORT], NAME in lower case")
+    scheme, _, rest = place.rpartition("://")
+    if scheme not in ("", "http", "https"):
+        raise BadSetting(f"`{text}`: `{scheme}://` is not supported, only http and https")
+    host, port = _host_and_port(rest.removesuffix("/"), text)
+    tls = scheme == "https"
+    return Upstream(name, host, port or (443 if tls else 80), tls)
+
+
+def settings(
+    *,
+    listener: str = DEFAULT_LISTENER,
+    upstreams: Sequence[str] = (),
+    extproc: str = DEFAULT_EXTPROC,
+    workers: int = 1,
+    max_request: int = MAX_REQUEST,
+    fail_open: bool = False,
+    admin: str = "",
+) -> Settings:
+    """The settings that these words say; raises BadSetting."""
+    return Settings(
+        listener=_tcp(listener, "listener"),
+        upstreams=tuple(map(parse_upstream, upstreams or (DEFAULT_UPSTREAM,))),
+        extproc=parse_address(extproc),
+        workers=workers,
+        max_request=max_request,
+        fail_open=fail_open,
+        admin=_tcp(admin, "admin") if admin else None,
+        ca_file=system_ca_file(),
+    )
+
+
+def system_ca_file() -> str:
+    """The file of certificate authorities that this system trusts."""
+    return next((name for name in _CA_FILES if Path(name).exists()), _CA_FILES[0])
+
+
+def is_ip(host: str) -> bool:
+    """Whether a host is an address and not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _tcp(text: str, what: str) -> Address:
+    address = parse_address(text)
+    if address.path:
+        raise BadSetting(f"the {what} cannot be a unix socket: write HOST:PORT")
+    return address
+
+
+def _host_and_port(text: str, whole: str) -> tuple[str, int]:
+    if text.startswith("["):
+        host, bracket, port = text.partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            raise BadSetting(f"`{whole}`: write an IPv6 address as [ADDRESS]:PORT")
+        return _host(host + "]", whole), _port(port[1:], whole) if port else 0
+    host, colon, port = text.partition(":")
+    return _host(host, whole), _port(port, whole) if colon else 0
+
+
+def _host(text: str, whole: str) -> str:
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if is_ip(bare) or _HOST.fullmatch(bare):
+        return bare
+    raise BadSetting(f"`{whole}`: `{text}` is no host")
+
+
+def _port(text: str | int, whole: str) -> int:
+    try:
+        port = int(text)
+    except ValueError:
+        port = 0
+    if 1 <= port <= 65535:
+        return port
+    raise BadSetting(f"`{whole}`: `{text}` is no port (1 to 65535)")
