@@ -1,0 +1,96 @@
+"""VCR cassettes, of Python and of Ruby, in YAML or JSON. Nothing in them is ever executed: unknown tags are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from policyd.adapters.errors import Place, UnreadableInput
+from policyd.adapters.recordings import Recording, shape
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_yaml(name: str, data: bytes) -> Iterator[Recording]:
+    """The interactions of a YAML cassette. Raises UnreadableInput."""
+    return read_cassette(name, _load(name, data))
+
+
+def read_cassette(name: str, document: object) -> Iterator[Recording]:
+    """The interactions of a parsed cassette. Raises UnreadableInput."""
+    if not isinstance(document, dict) or not {"interactions", "http_interactions"} & document.keys():
+        raise UnreadableInput(
+            Place(name, 1, 1), "not a recording: expected exchange JSONL, a HAR or a VCR cassette with `interactions`"
+        )
+    place = Place(name)
+    field = "interactions" if "interactions" in document else "http_interactions"
+    for index, item in enumerate(shape.listing(place, document[field] or [], field)):
+        at = Place(f"{name}#{index}")
+        yield _recording(at, shape.mapping(at, item, f"{field}[{index}]"))
+
+
+def _recording(place: Place, interaction: dict[str, object]) -> Recording:
+    request = shape.mapping(place, interaction.get("request"), "request")
+    answer = shape.mapping(place, interaction.get("response"), "response")
+    scheme, host, path = shape.split_url(place, request.get("uri"), "request.uri")
+    headers = shape.header_pairs(place, request.get("headers"), "request.headers")
+    headers, body, _ = shape.decoded(headers, _body(place, request.get("body"), "request.body"))
+    response_headers = shape.header_pairs(place, answer.get("headers"), "response.headers")
+    raw = _body(place, answer.get("body", answer.get("content")), "response.body")
+    response_headers, data, encoded = shape.decoded(response_headers, raw)
+    return Recording(
+        source=place.file,
+        time=None,
+        method=shape.text(place, request.get("method"), "request.method").upper(),
+        path=path,
+        host=host,
+        scheme=scheme,
+        headers=headers,
+        body=body,
+        status=_status(place, answer),
+        response_headers=response_headers,
+        chunks=((0.0, data),) if data else (),
+        encoded=encoded,
+    )
+
+
+def _status(place: Place, answer: dict[str, object]) -> int:
+    status = answer.get("status", answer.get("status_code"))
+    if isinstance(status, dict):
+        status = status.get("code")
+    return shape.status_code(place, status, "response.status")
+
+
+def _body(place: Place, body: object, field: str) -> bytes:
+    match body:
+        case None:
+            return b""
+        case bytes():
+            return body
+        case str():
+            return shape.to_bytes(body)
+        case {"base64_string": encoded} if encoded is not None:
+            return shape.from_base64(place, encoded, f"{field}.base64_string")
+        case {"string": inner}:
+            return _body(place, inner, f"{field}.string")
+        case _:
+            raise UnreadableInput(place, f"{field}: expected a string or bytes, not {shape.kind_of(body)}")
+
+
+# ---- YAML -----------------------------------------------------------------------------------------------------------
+
+
+def _load(name: str, data: bytes) -> object:
+    try:
+        return yaml.load(data, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        raise _broken(name, error.problem_mark, error.problem or error.context) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _broken(name, None, getattr(error, "reason", None)) from None
+
+
+def _broken(name: str, mark: Any, problem: object) -> UnreadableInput:
+    place = Place(name, mark.line + 1, mark.column + 1) if mark else Place(name)
+    return UnreadableInput(place, f"broken YAML: {problem}" if problem else "broken YAML")

@@ -1,0 +1,95 @@
+"""policyd's own exchange file: one JSON object a line, as `serve --capture` writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from policyd.adapters.errors import Place, UnreadableInput
+from policyd.adapters.recordings import MAX_LINE, Recording, parse_json, shape
+
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark too
+
+
+def read(name: str, file: BinaryIO) -> Iterator[Recording]:
+    """The exchanges of an open file, a line at a time."""
+    count = 0
+    line = 0
+    while data := file.readline(MAX_LINE + 1):
+        line += 1
+        if len(data) > MAX_LINE:
+            raise UnreadableInput(Place(name, line), f"the line is longer than {MAX_LINE} bytes")
+        if not data.strip(_BLANK):
+            continue
+        place = Place(name, line)
+        yield recording(place, f"{name}#{count}", parse_json(name, data.rstrip(b"\r\n"), line))
+        count += 1
+
+
+def recording(place: Place, source: str, document: object) -> Recording:
+    """One exchange from its JSON. Raises UnreadableInput."""
+    exchange = shape.mapping(place, document, "exchange")
+    request = shape.mapping(place, exchange.get("request"), "request")
+    headers = shape.header_pairs(place, request.get("headers"), "request.headers")
+    headers, body, _ = shape.decoded(headers, _data(place, request, "body", "request."))
+    answer = exchange.get("response")
+    status, response_headers, chunks, encoded = _answer(place, answer) if answer is not None else (0, (), (), "")
+    return Recording(
+        source=source,
+        time=shape.moment(place, exchange["time"], "time") if exchange.get("time") is not None else None,
+        method=shape.text(place, request.get("method"), "request.method").upper(),
+        path=shape.text(place, request.get("path"), "request.path"),
+        host=shape.first(headers, "host"),
+        scheme="https",
+        headers=headers,
+        body=body,
+        status=status,
+        response_headers=response_headers,
+        chunks=chunks,
+        encoded=encoded,
+    )
+
+
+def _answer(place: Place, answer: object) -> tuple[int, shape.Headers, tuple[tuple[float, bytes], ...], str]:
+    response = shape.mapping(place, answer, "response")
+    status = shape.status_code(place, response.get("status"), "response.status")
+    headers = shape.header_pairs(place, response.get("headers"), "response.headers")
+    chunks = _chunks(place, response.get("chunks"))
+    headers, chunks, encoded = _decoded(headers, chunks)
+    return status, headers, chunks, encoded
+
+
+def _chunks(place: Place, given: object) -> tuple[tuple[float, bytes], ...]:
+    if given is None:
+        return ()
+    chunks: list[tuple[float, bytes]] = []
+    at = 0.0
+    for index, item in enumerate(shape.listing(place, given, "response.chunks")):
+        field = f"response.chunks[{index}]"
+        chunk = shape.mapping(place, item, field)
+        ms = shape.number(place, chunk.get("ms", at), f"{field}.ms")
+        if ms < at:
+            raise UnreadableInput(place, f"{field}.ms: is earlier than the chunk before")
+        at = ms
+        chunks.append((ms, _data(place, chunk, "data", f"{field}.")))
+    return tuple(chunks)
+
+
+def _decoded(
+    headers: shape.Headers, chunks: tuple[tuple[float, bytes], ...]
+) -> tuple[shape.Headers, tuple[tuple[float, bytes], ...], str]:
+    """An encoded answer is judged as it was before its encoding, whole: where its chunks were cut is lost."""
+    if not shape.first(headers, "content-encoding"):
+        return headers, chunks, ""
+    headers, body, encoded = shape.decoded(headers, b"".join(data for _, data in chunks))
+    if encoded or not chunks or not body:
+        return headers, chunks, encoded
+    return headers, ((chunks[-1][0], body),), ""
+
+
+def _data(place: Place, holder: dict[str, object], field: str, prefix: str) -> bytes:
+    encoded = holder.get(f"{field}_base64")
+    if encoded is not None:
+        return shape.from_base64(place, encoded, f"{prefix}{field}_base64")
+    plain = holder.get(field)
+    return shape.to_bytes(shape.text(place, plain, f"{prefix}{field}")) if plain is not None else b""
