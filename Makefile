@@ -1,0 +1,50 @@
+# Everything from a clone. Needed: Python 3.11 or newer, git, make. The rest is installed into .venv, once.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help demo test check lint format bench proto clean
+.DEFAULT_GOAL := help
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: $(STAMP) ## a short story on a real Envoy: the actions and the modes
+	@$(BIN)/policyd demo
+
+test: $(STAMP) ## every test; says what it skips and why
+	@$(BIN)/pytest -rs
+
+check: lint ## what must pass before a commit: format, lint, types, floors, tests without Envoy
+	@$(BIN)/pytest -rs -m "not envoy"
+
+lint: $(STAMP) ## format, lint, types, floors
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(STAMP) ## puts the code into its form
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## policyd beside an empty echo server, in one run
+	@$(BIN)/python -m bench
+
+proto: $(STAMP) ## generates the message classes from proto/
+	@$(BIN)/python proto/generate.py
+
+clean: ## removes what make has installed and what tools have cached
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# uv installs exactly what uv.lock names, hashes checked. Where it is missing, the new environment gets one of its own.
+# It trusts the system's certificates first, as git and pip do, else the ones it brings.
+SYNC := sync --quiet --frozen --inexact
+$(STAMP): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "policyd needs python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1): make PYTHON=python3.11" >&2; exit 3; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
+	  || { rm -rf .venv; echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 3; }
+	@uv=$$(command -v uv) || { $(BIN)/python -m pip install --quiet --disable-pip-version-check uv && uv=$(BIN)/uv; }; \
+	  UV_SYSTEM_CERTS=1 UV_NATIVE_TLS=1 $$uv $(SYNC) || $$uv $(SYNC)
+	@touch $@
