@@ -1,0 +1,335 @@
+"""Counters that live in this process.
+
+Rule 1: holding is all or nothing and never lets settled + held exceed a limit; settling counts above limits too.
+Rule 2: a call is settled once. What comes for it afterwards holds and charges nothing.
+Rule 3: a lease that runs out turns into a charge of what was last observed, dated at its end; a settlement that comes
+        after that replaces the charge.
+Rule 4: nothing raises: what cannot be done is a `failure` in the answer, and then nothing has changed.
+Rule 5: reading leaves no trace, and every other trace has an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from policyd.adapters.tally import Agenda, Due, Stake, Tally
+from policyd.core.model.counters import (
+    MAX_AMOUNT,
+    CounterId,
+    Hold,
+    Reading,
+    Readings,
+    SessionCharge,
+    SessionId,
+    SessionReading,
+)
+from policyd.core.model.steps import Extend, Read, Reserve, Settle
+
+SESSION_S = 24 * 3600.0  # a session is forgotten this long after its last finished call
+LAPSED_S = 24 * 3600.0  # how late a settlement may come and still replace what its lapsed lease was charged
+REMEMBER_S = 30.0  # how long the operations of a finished call are still recognised
+MAX_COUNTERS = 1_000_000  # counters, and as many sessions; beyond them new ones fail with `full`
+
+
+@dataclass(slots=True, eq=False)
+class _Call(Due):
+    """One call: what it holds until `due`, and what it was answered. Once settled, `due` is when it is forgotten."""
+
+    id: str
+    stakes: dict[Tally, Stake] = field(default_factory=dict)
+    answers: dict[str, Readings] = field(default_factory=dict)
+    settled: Readings | None = None
+
+    @property
+    def running(self) -> list[Stake]:
+        return [stake for stake in self.stakes.values() if not stake.lapsed]
+
+
+@dataclass(slots=True, eq=False)
+class _Session(Due):
+    """What the finished calls of one session add up to."""
+
+    id: SessionId
+    first: float
+    calls: int = 0
+    cost_nano: int = 0
+    tokens: int = 0
+
+
+class MemoryCounters:
+    """A CounterStore without I/O. `clock`: seconds since 1970, UTC. The `*_now` methods are the same, at once.
+
+    An operation is recognised while its call runs and for `remember_s` afterwards.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float], *, remember_s: float = REMEMBER_S, max_counters: int = MAX_COUNTERS
+    ) -> None:
+        self._clock = clock
+        self._remember_s = remember_s
+        self._max = max_counters
+        self._tallies: dict[CounterId, Tally] = {}
+        self._calls: dict[str, _Call] = {}
+        self._sessions: dict[SessionId, _Session] = {}
+        self._agenda = Agenda()
+
+    async def read(self, need: Read) -> Readings:
+        return self.read_now(need)
+
+    async def reserve(self, need: Reserve) -> Readings:
+        return self.reserve_now(need)
+
+    async def extend(self, need: Extend) -> Readings:
+        return self.extend_now(need)
+
+    async def settle(self, step: Settle) -> Readings:
+        return self.settle_now(step)
+
+    def read_now(self, need: Read) -> Readings:
+        """What these counters stand at; the holds of every call are `held`."""
+        now = self._tick()
+        found = (self._tallies.get(_plain(counter)) for counter in need.counters)
+        counters = tuple(Reading() if tally is None else _reading(tally, None, now) for tally in found)
+        return Readings(counters, self._session_reading(need.session, now))
+
+    def reserve_now(self, need: Reserve) -> Readings:
+        """Hold all or nothing."""
+        return self._hold(need, (0,) * len(need.holds), need.session)
+
+    def extend_now(self, need: Extend) -> Readings:
+        """Hold more, all or nothing. Whatever the answer, the lease is renewed and `observed` remembered.
+
+        A call whose lease has run out must fit again whole: what it held before, and what it asks for now.
+        """
+        return self._hold(need, need.observed, None)
+
+    def settle_now(self, step: Settle) -> Readings:
+        """Drop the call's holds and count what it used. An amount above MAX_AMOUNT counts as that."""
+        now = self._tick()
+        call = self._calls.get(step.call)
+        if call is not None and call.settled is not None:
+            return call.settled
+        if failure := _bad_settlement(step):
+            return Readings(failure=failure)
+        call = call or self._open(step.call)
+        self._drop_stakes(call, now)
+        lost = [counter for counter, amount in step.charges if not self._charge(counter, amount, now)]
+        complete = self._charge_session(step.session, now) and not lost
+        found = [self._tallies.get(_plain(counter)) for counter, _ in step.charges]
+        counters = tuple(Reading() if tally is None else _reading(tally, None, now) for tally in found)
+        call.settled = Readings(counters, failure="" if complete else "full")
+        self._agenda.put(call, now + self._remember_s)
+        return call.settled
+
+    def snapshot(self) -> Mapping[CounterId, int]:
+        """Every counter that stands above zero, and its settled value."""
+        now = self._tick()
+        return {counter: value for counter, tally in self._tallies.items() if (value := tally.value(now))}
+
+    def size(self) -> int:
+        """How many things are remembered: counters, calls, sessions and appointments."""
+        self._tick()
+        return len(self._tallies) + len(self._calls) + len(self._sessions) + len(self._agenda)
+
+    # ---- holding ----------------------------------------------------------------------------------------------------
+
+    def _hold(self, need: Reserve | Extend, observed: Sequence[int], session: SessionId | None) -> Readings:
+        now = self._tick()
+        call = self._calls.get(need.call)
+        if call is not None and (answer := call.answers.get(need.op)):
+            return answer
+        if failure := self._unholdable(need.holds, observed, call):
+            return Readings(failure=failure)
+        call = call or self._open(need.call)
+        tallies = [self._tally(hold.counter) for hold in need.holds]
+        grants, refused = _grants(need.holds, tallies, call, now)
+        if isinstance(need, Extend) or refused is None:
+            self._observe(call, tallies, observed)
+        if refused is None:
+            self._take(call, tallies, grants, now)
+        self._renew(call, now, need.lease_s)
+        readings = [_reading(tally, call.stakes.get(tally), now) for tally in tallies]
+        if refused is not None:
+            retry = _retry_after(tallies[refused], need.holds[refused], need.lease_s, now)
+            readings[refused] = replace(readings[refused], retry_after_s=retry)
+        call.answers[need.op] = Readings(tuple(readings), self._session_reading(session, now), refused)
+        self._forget_empty(tallies)
+        return call.answers[need.op]
+
+    def _unholdable(self, holds: Sequence[Hold], observed: Sequence[int], call: _Call | None) -> str:
+        """Why nothing can be held, whatever the counters stand at; empty when something can."""
+        if call is not None and call.settled is not None:
+            return "settled"
+        if bad := _bad_holds(holds, observed):
+            return bad
+        if len(self._tallies) + len(holds) <= self._max:
+            return ""
+        return "" if all(_plain(hold.counter) in self._tallies for hold in holds) else "full"
+
+    def _observe(self, call: _Call, tallies: Sequence[Tally], observed: Sequence[int]) -> None:
+        for tally, seen in zip(tallies, observed, strict=True):
+            self._stake(call, tally).observed = min(seen, MAX_AMOUNT)
+
+    def _take(self, call: _Call, tallies: Sequence[Tally], grants: Sequence[int], now: float) -> None:
+        for tally, grant in zip(tallies, grants, strict=True):
+            stake = self._stake(call, tally)
+            stake.revive(now)
+            stake.add(grant)
+
+    def _renew(self, call: _Call, now: float, lease_s: float) -> None:
+        if call.running:
+            self._agenda.put(call, now + lease_s)
+        elif call.queued is None:
+            self._agenda.put(call, now + self._remember_s)  # nothing is held: only the answer is remembered
+
+    # ---- settling ---------------------------------------------------------------------------------------------------
+
+    def _drop_stakes(self, call: _Call, now: float) -> None:
+        for stake in call.stakes.values():
+            stake.drop(now)
+        self._let_go(call)
+
+    def _let_go(self, call: _Call) -> None:
+        tallies = list(call.stakes)
+        call.stakes.clear()
+        for tally in tallies:
+            tally.stakes -= 1
+        self._forget_empty(tallies)
+
+    def _charge(self, counter: CounterId, amount: int, now: float) -> bool:
+        """Count an amount; false when there is no room for one more counter. Nothing is nothing: it opens no window."""
+        if not amount:
+            return True
+        if len(self._tallies) >= self._max and _plain(counter) not in self._tallies:
+            return False
+        tally = self._tally(counter)
+        tally.charge(min(amount, MAX_AMOUNT), now)
+        self._agenda.put(tally, tally.slots[-1].until)
+        return True
+
+    def _charge_session(self, charge: SessionCharge | None, now: float) -> bool:
+        if charge is None:
+            return True
+        key = _plain_session(charge.session)
+        if key not in self._sessions and len(self._sessions) >= self._max:
+            return False
+        session = self._sessions.setdefault(key, _Session(key, now))
+        session.calls += 1
+        session.cost_nano = min(MAX_AMOUNT, session.cost_nano + charge.cost_nano)
+        session.tokens = min(MAX_AMOUNT, session.tokens + charge.tokens)
+        self._agenda.put(session, now + SESSION_S)
+        return True
+
+    # ---- what time does ---------------------------------------------------------------------------------------------
+
+    def _tick(self) -> float:
+        now = self._clock()
+        for item in self._agenda.take(now):
+            match item:
+                case _Call():
+                    self._call_due(item)
+                case Tally():
+                    item.value(item.due)
+                    self._forget_empty([item])
+                case _Session():
+                    del self._sessions[item.id]
+        return now
+
+    def _call_due(self, call: _Call) -> None:
+        running = call.running
+        if call.settled is not None or not running:
+            self._let_go(call)
+            del self._calls[call.id]
+            return
+        ended = call.due
+        for stake in running:
+            stake.lapse(ended)
+            if stake.slot is not None:
+                self._agenda.put(stake.tally, stake.tally.slots[-1].until)
+        charged = any(stake.charged for stake in call.stakes.values())
+        self._agenda.put(call, ended + (LAPSED_S if charged else self._remember_s))
+
+    # ---- small things -----------------------------------------------------------------------------------------------
+
+    def _open(self, id: str) -> _Call:
+        call = self._calls[id] = _Call(id)
+        return call
+
+    def _tally(self, counter: CounterId) -> Tally:
+        key = _plain(counter)
+        tally = self._tallies.get(key)
+        if tally is None:
+            tally = self._tallies[key] = Tally(key)
+        return tally
+
+    def _stake(self, call: _Call, tally: Tally) -> Stake:
+        stake = call.stakes.get(tally)
+        if stake is None:
+            stake = call.stakes[tally] = Stake(tally)
+            tally.stakes += 1
+        return stake
+
+    def _forget_empty(self, tallies: Sequence[Tally]) -> None:
+        for tally in tallies:
+            if tally.empty and self._tallies.get(tally.id) is tally:
+                del self._tallies[tally.id]
+
+    def _session_reading(self, session: SessionId | None, now: float) -> SessionReading | None:
+        if session is None:
+            return None
+        known = self._sessions.get(_plain_session(session))
+        if known is None:
+            return SessionReading()
+        return SessionReading(known.calls, known.cost_nano, known.tokens, max(0.0, now - known.first))
+
+
+def _grants(
+    holds: Sequence[Hold], tallies: Sequence[Tally], call: _Call, now: float
+) -> tuple[Sequence[int], int | None]:
+    """What each hold would be granted; or the index of the first that does not fit."""
+    grants: list[int] = []
+    pending: dict[Tally, int] = {}  # one counter may be asked for more than once
+    for at, (hold, tally) in enumerate(zip(holds, tallies, strict=True)):
+        ceiling = MAX_AMOUNT if hold.limit is None else min(hold.limit, MAX_AMOUNT)
+        stake = call.stakes.get(tally)
+        spoken_for = pending.get(tally, 0) if tally in pending else stake.missing(now) if stake else 0
+        room = ceiling - tally.value(now) - tally.held - spoken_for
+        grant = min(hold.most, max(0, room))
+        if hold.limit is not None and (grant < hold.least or (room < 0 and stake is not None and stake.lapsed)):
+            return (), at
+        grants.append(grant)
+        pending[tally] = spoken_for + grant
+    return grants, None
+
+
+def _retry_after(tally: Tally, hold: Hold, lease_s: float, now: float) -> float | None:
+    return None if hold.limit is None else tally.retry_after(hold.least, min(hold.limit, MAX_AMOUNT), lease_s, now)
+
+
+def _reading(tally: Tally, stake: Stake | None, now: float) -> Reading:
+    if stake is None:
+        return Reading(tally.value(now), tally.held)
+    return Reading(tally.value(now), tally.held - (0 if stake.lapsed else stake.held), stake.granted)
+
+
+def _bad_holds(holds: Sequence[Hold], observed: Sequence[int]) -> str:
+    """A hold that makes no sense is a mistake of the caller's program, never of a user."""
+    if len(observed) != len(holds):
+        return "observed does not fit the holds"
+    sound = all(0 <= hold.least <= hold.most <= MAX_AMOUNT for hold in holds) and all(seen >= 0 for seen in observed)
+    return "" if sound else "amount out of range"
+
+
+def _bad_settlement(step: Settle) -> str:
+    session = step.session
+    amounts = [amount for _, amount in step.charges] + ([session.cost_nano, session.tokens] if session else [])
+    return "" if all(amount >= 0 for amount in amounts) else "amount out of range"
+
+
+def _plain(counter: CounterId) -> CounterId:
+    return counter if counter.tenant else replace(counter, tenant="default")
+
+
+def _plain_session(session: SessionId) -> SessionId:
+    return session if session.tenant else SessionId("default", session.id)

@@ -1,0 +1,196 @@
+"""What one counter has added up to, what a call has in it, and what is due when: what the memory store is made of.
+
+Rule 1: memory is what still counts: charges that have left their window are gone at the next touch.
+Rule 2: no total exceeds MAX_AMOUNT; it saturates there instead of wrapping or losing digits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from policyd.core.model.counters import MAX_AMOUNT, CounterId, WindowKind
+from policyd.core.model.windows import counts_until
+
+
+@dataclass(slots=True, eq=False)
+class Due:
+    """Something that has to be looked at again at `due`, seconds since 1970."""
+
+    due: float = field(default=math.inf, init=False)
+    queued: float | None = field(default=None, init=False)
+
+
+class Agenda:
+    """Hands out what is due, in order of time. Moving an appointment to later costs nothing."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Due]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def put(self, item: Due, due: float) -> None:
+        """Look at `item` at `due`, and not at the time it had before."""
+        item.due = due
+        if item.queued is None or due < item.queued:
+            self._push(item)
+
+    def take(self, now: float) -> Iterator[Due]:
+        """What is due by now. Each is off the agenda until it is put on it again."""
+        while self._heap and self._heap[0][0] <= now:
+            when, _, item = heapq.heappop(self._heap)
+            if when != item.queued:
+                continue  # it was moved to earlier, and has been taken then
+            if item.due > now:
+                self._push(item)
+                continue
+            item.queued = None
+            yield item
+
+    def _push(self, item: Due) -> None:
+        item.queued = item.due
+        self._count += 1
+        heapq.heappush(self._heap, (item.due, self._count, item))
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """Charges that stop counting together, at `until`."""
+
+    until: float
+    amount: int
+
+
+@dataclass(slots=True, eq=False)
+class Tally(Due):
+    """One counter: what is settled and still counts, and what running calls hold. Store units.
+
+    INVARIANT: `slots` ascend by `until`; `settled` is their sum; `held` is the sum of the stakes' holds.
+    """
+
+    id: CounterId
+    held: int = 0
+    settled: int = 0
+    stakes: int = 0  # how many calls have one
+    slots: deque[Slot] = field(default_factory=deque)
+
+    def value(self, now: float) -> int:
+        """What counts at this time."""
+        slots = self.slots
+        while slots and slots[0].until <= now:
+            self.settled -= slots.popleft().amount
+        return self.settled
+
+    @property
+    def empty(self) -> bool:
+        return not self.stakes and not self.slots
+
+    def charge(self, amount: int, now: float) -> Slot:
+        """Count `amount` (> 0) from now on; gives the slot that it went to."""
+        added = min(amount, MAX_AMOUNT - self.value(now))
+        slot = self._slot(now)
+        slot.amount += added
+        self.settled += added
+        return slot
+
+    def _slot(self, now: float) -> Slot:
+        newest = self.slots[-1] if self.slots else None
+        until = counts_until(self.id.window, now, newest.until if newest else None)
+        if newest is not None and (until <= newest.until or self.id.window.kind is WindowKind.IDLE):
+            newest.until = max(until, newest.until)  # a clock that was put back never shortens a window
+            return newest
+        self.slots.append(Slot(until, 0))
+        return self.slots[-1]
+
+    def take_back(self, slot: Slot, amount: int, now: float) -> None:
+        """Undo a charge, as far as it still counts."""
+        if slot.until <= now:
+            return
+        slot.amount -= amount
+        self.settled -= amount
+
+    def retry_after(self, least: int, limit: int, lease_s: float, now: float) -> float | None:
+        """Seconds until a hold of `least` may fit: until enough has left the window or, where only holds of running
+        calls are in the way, within a lease: by then each is settled, renewed or lapsed. None: waiting cannot help."""
+        if least > limit:
+            return None
+        needed = self.value(now) + least - limit
+        settled_alone, with_holds = self._wait(needed, now), self._wait(needed + self.held, now)
+        if settled_alone is None:
+            return None
+        if not settled_alone:
+            return lease_s if with_holds is None else min(lease_s, with_holds)
+        return max(settled_alone, lease_s) if with_holds is None else with_holds
+
+    def _wait(self, needed: int, now: float) -> float | None:
+        """Seconds until charges of at least `needed` have left the window."""
+        if needed <= 0:
+            return 0.0
+        for slot in self.slots:
+            needed -= slot.amount
+            if needed <= 0:
+                return slot.until - now if math.isfinite(slot.until) else None
+        return None
+
+
+@dataclass(slots=True, eq=False)
+class Stake:
+    """What one call has in one counter: a hold or, once its lease has run out, the charge in its place."""
+
+    tally: Tally
+    held: int = 0
+    observed: int = 0  # what the call was last seen to have used
+    lapsed: bool = False
+    charged: int = 0  # only while lapsed
+    slot: Slot | None = None  # where the charge went
+
+    @property
+    def granted(self) -> int:
+        """What the call may spend, all its grants together."""
+        return self.charged if self.lapsed else self.held
+
+    def add(self, amount: int) -> None:
+        """Hold more."""
+        self.held += amount
+        self.tally.held += amount
+
+    def lapse(self, ended: float) -> None:
+        """The lease ran out: charge what was observed, at the lease's end."""
+        self.lapsed = True
+        self.tally.held -= self.held
+        if self.observed > 0:
+            before = self.tally.value(ended)
+            self.slot = self.tally.charge(self.observed, ended)
+            self.charged = self.tally.settled - before
+
+    def missing(self, now: float) -> int:
+        """How much more room the counter must have for a lapsed hold to be taken again."""
+        if not self.lapsed:
+            return 0
+        return self.held - (self.charged if self.slot is not None and self.slot.until > now else 0)
+
+    def revive(self, now: float) -> None:
+        """Take the hold again, in the place of the charge."""
+        if not self.lapsed:
+            return
+        self._uncharge(now)
+        self.lapsed = False
+        self.tally.held += self.held
+
+    def drop(self, now: float) -> None:
+        """Leave nothing behind, neither a hold nor its charge."""
+        if self.lapsed:
+            self._uncharge(now)
+        else:
+            self.tally.held -= self.held
+        self.held = 0
+
+    def _uncharge(self, now: float) -> None:
+        if self.slot is not None:
+            self.tally.take_back(self.slot, self.charged, now)
+        self.slot, self.charged = None, 0
