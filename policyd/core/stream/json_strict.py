@@ -1,0 +1,90 @@
+"""JSON as text: a strict reading, so that what is judged is what every other parser will read.
+
+Rule 1: a document that two parsers could read differently is refused: duplicate keys, NaN, numbers that overflow, lone
+        surrogates, nesting deeper than 200, anything but UTF-8, anything after the document.
+Rule 2: a reason quotes nothing of the document.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from math import isinf
+from typing import Never
+
+import jiter
+
+from policyd.core.errors import Malformed
+
+MAX_COUNT = 2**53 - 1  # the largest integer that every JSON parser keeps
+_PLACE = re.compile(r" at line (\d+) column (\d+)$")
+_REASONS = (
+    ("duplicate key", "duplicate key in a json object"),
+    ("EOF while parsing a value at line 1 column 0", "empty body"),
+    ("EOF", "json ends too early"),
+    ("trailing characters", "data after the json document"),
+    ("recursion limit", "json nested too deep"),
+    ("number out of range", "json number too long"),
+    ("hex escape", "lone surrogate or broken escape in a json string"),
+    ("surrogate", "lone surrogate or broken escape in a json string"),
+    ("unicode", "json is not utf-8"),
+)
+
+
+def loads(data: bytes | str) -> object:
+    """The document, read strictly. Raises Malformed."""
+    document = loads_event(data)
+    _refuse_overflow(document)
+    return document
+
+
+def loads_event(data: bytes | str) -> object:
+    """Like `loads`, but a number that overflows reads as infinite: for small documents whose numbers are checked where
+    they are read. Raises Malformed."""
+    try:
+        raw = data.encode() if isinstance(data, str) else data
+        return jiter.from_json(raw, allow_inf_nan=False, catch_duplicate_keys=True)
+    except UnicodeEncodeError:
+        raise Malformed("lone surrogate or broken escape in a json string") from None
+    except ValueError as error:
+        _refuse(data[:4], str(error))
+
+
+def _refuse(start: bytes | str, message: str) -> Never:
+    if isinstance(start, bytes):
+        if start.startswith(b"\xef\xbb\xbf"):
+            raise Malformed("json begins with a byte order mark")
+        if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in start:
+            raise Malformed("json is not utf-8")
+    place = _PLACE.search(message)
+    where = f" at line {place[1]} column {place[2]}" if place else ""
+    known = next((reason for sign, reason in _REASONS if sign in message), "broken json")
+    raise Malformed(known + where) from None
+
+
+def _refuse_overflow(document: object) -> None:
+    """1e999 is infinite to one parser and an error to another."""
+    todo: list[Iterable[object]] = [(document,)]
+    while todo:
+        for value in todo.pop():
+            kind = type(value)
+            if kind is dict:
+                todo.append(value.values())  # type: ignore[attr-defined]
+            elif kind is list:
+                todo.append(value)  # type: ignore[arg-type]
+            elif kind is float and isinf(value):  # type: ignore[arg-type]
+                raise Malformed("json number too large")
+
+
+def refuse_twins(document: dict[str, object], read: frozenset[str]) -> None:
+    """Refuses a key that differs from a key policies read only in its case: some servers match keys without it.
+    Raises Malformed."""
+    for key in document.keys() - read:
+        if key.casefold() in read or key.strip().casefold() in read:
+            raise Malformed("a json key differs from a known one only in its case")
+
+
+def dumps(value: object) -> str:
+    """Compact JSON, text as it is."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,223 @@
+"""Server-sent events: bytes in, events out, by the rules of the WHATWG HTML standard.
+
+Rule 1: the raws of all events, joined, are the input; nothing is dropped, nothing is added.
+Rule 2: how the network cut the bytes changes no event. So a CR at the end of what has come waits for the next byte: it
+        may be half of a CRLF, and that LF belongs to this event.
+Rule 3: time is linear in the bytes, memory is bounded by MAX_EVENT.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from policyd.core.errors import Malformed
+
+MAX_EVENT = 1024 * 1024  # bytes of one event, its comments included
+_BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class SseEvent(NamedTuple):
+    """One event, or a block that dispatches none.
+
+    `raw` holds its exact bytes with the blank line that ends it and all comments before it. `data` is None for a block
+    without data (a comment, a keep-alive, a blank line): it is no protocol event. `complete` is false for what was left
+    when the body ended. `malformed`: not UTF-8; `data` then has U+FFFD in place of what could not be decoded.
+    """
+
+    raw: bytes
+    name: str
+    data: str | None
+    complete: bool = True
+    malformed: bool = False
+
+
+class SseParser:
+    """Feed it bytes as they come; it answers with the events that they completed.
+
+    An event over the limit fails the stream: `failure` says why as soon as it is seen, the events before it are still
+    handed out, and every later call raises Malformed.
+    """
+
+    __slots__ = ("_buffer", "_crs", "_first", "_line", "_scan", "failure", "limit")
+
+    def __init__(self, limit: int = MAX_EVENT) -> None:
+        self.limit = limit
+        self.failure = ""
+        self._buffer = bytearray()  # what has come of the next event
+        self._scan = 0  # where in the buffer the search for its end goes on
+        self._line = 0  # where in the buffer the line begins that `_scan` is in
+        self._crs = False  # a CR has come: line ends are looked at one by one
+        self._first = True  # no event yet: a byte order mark may stand here
+
+    def feed(self, data: bytes) -> list[SseEvent]:
+        """The events that these bytes complete. Raises Malformed once an event is larger than the limit."""
+        if self.failure:
+            raise Malformed(self.failure)
+        if not self._crs and b"\r" in data:
+            self._crs = True
+            self._line = self._buffer.rfind(b"\n") + 1
+        events: list[SseEvent] = []
+        if self._crs:
+            self._feed_lines(data, events)
+        else:
+            self._feed_blocks(data, events)
+        if len(self._buffer) > self.limit:
+            self._fail()
+        if self.failure and not events:
+            raise Malformed(self.failure)
+        return events
+
+    def finish(self) -> SseEvent | None:
+        """The body is over: what is left. A block that only waited for the byte after its CR is complete."""
+        if self.failure:
+            raise Malformed(self.failure)
+        left = bytes(self._buffer)
+        self._buffer.clear()
+        self._scan = self._line = 0
+        if not left:
+            return None
+        # WHATWG discards a block that no blank line ends: an incomplete event is for whoever judges it to refuse.
+        return self._event(left, complete=_ends_blank(left))
+
+    def _feed_blocks(self, data: bytes, events: list[SseEvent]) -> None:
+        """Line feeds only: an event ends at the first blank line, found by a plain search."""
+        start = 0
+        if self._buffer:
+            start = self._complete_buffered(data, events)
+            if start < 0 or self.failure:
+                return
+        find, end = data.find, len(data)
+        while start < end:
+            blank = start - 1 if data[start] == 10 else find(b"\n\n", start)
+            if blank == -1 and data[start] != 10:
+                break
+            if not self._add(data[start : blank + 2], events):
+                return
+            start = blank + 2
+        if start < end:
+            self._buffer += data[start:]
+            self._scan = len(self._buffer)
+
+    def _complete_buffered(self, data: bytes, events: list[SseEvent]) -> int:
+        """Where the bytes after the buffered event begin; -1 when it is not complete yet."""
+        buffer = self._buffer
+        if buffer[-1] == 10 and data[:1] == b"\n":
+            stop = 1
+        else:
+            stop = data.find(b"\n\n") + 2
+            if stop == 1:
+                buffer += data
+                self._scan = len(buffer)
+                return -1
+        buffer += data[:stop]
+        block = bytes(buffer)
+        buffer.clear()
+        self._scan = 0
+        self._add(block, events)
+        return stop
+
+    def _feed_lines(self, data: bytes, events: list[SseEvent]) -> None:
+        """Any mix of line ends, a line at a time."""
+        buffer = self._buffer
+        buffer += data
+        start, line, scan = 0, self._line, self._scan
+        while match := _LINE_END.search(buffer, scan):
+            stop = match.end()
+            if stop == len(buffer) and buffer[stop - 1] == 13:
+                scan = match.start()
+                break
+            scan = stop
+            if match.start() > line:
+                line = stop
+                continue
+            if not self._add(bytes(buffer[start:stop]), events):
+                break
+            start = line = stop
+        else:
+            scan = len(buffer)
+        del buffer[:start]
+        self._scan, self._line = scan - start, line - start
+
+    def _add(self, block: bytes, events: list[SseEvent]) -> bool:
+        """False when the event is larger than the limit."""
+        if len(block) > self.limit:
+            self._fail()
+            return False
+        events.append(self._event(block, complete=True))
+        return True
+
+    def _fail(self) -> None:
+        self.failure = f"an event is larger than {self.limit} bytes"
+        self._buffer.clear()
+
+    def _event(self, block: bytes, *, complete: bool) -> SseEvent:
+        body = block
+        if self._first:
+            self._first = False
+            body = block.removeprefix(_BOM)
+        if body.startswith(b"data: ") and body.find(b"\n") == len(body) - 2 and 13 not in body:
+            try:
+                return SseEvent(block, "", body[6:-2].decode(), complete)
+            except UnicodeDecodeError:
+                return SseEvent(block, "", body[6:-2].decode(errors="replace"), complete, True)
+        return _parse(block, body, complete)
+
+
+def _parse(raw: bytes, body: bytes, complete: bool) -> SseEvent:
+    """The general case: any fields in any order, any line ends."""
+    malformed = False
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        text, malformed = body.decode(errors="replace"), True
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    name, data = "", []
+    for line in text.split("\n"):
+        field, _, value = line.partition(":")
+        if not field:
+            continue  # a blank line, or a comment
+        if value.startswith(" "):
+            value = value[1:]
+        if field == "data":
+            data.append(value)
+        elif field == "event":
+            name = value
+    return SseEvent(raw, name, "\n".join(data) if data else None, complete, malformed)
+
+
+def _ends_blank(block: bytes) -> bool:
+    """Whether the last line of a block is blank and ended."""
+    lines = _LINE_END.split(block)
+    return len(lines) >= 2 and not lines[-1] and not lines[-2]
+
+
+def render(data: str, name: str = "") -> bytes:
+    """An event of our own."""
+    lines = "".join(f"data: {line}\n" for line in data.split("\n"))
+    return (f"event: {name}\n{lines}\n" if name else f"{lines}\n").encode()
+
+
+def with_data(event: SseEvent, data: str) -> bytes:
+    """The event with other data: comments, other fields and line ends stay as they came."""
+    bom = _BOM if event.raw.startswith(_BOM) else b""
+    pieces, written = [bom], False
+    for line, end in _lines(event.raw[len(bom) :]):
+        if line != b"data" and not line.startswith(b"data:"):
+            pieces += (line, end)
+        elif not written:
+            head = b"data: " if line[5:6] == b" " else b"data:"
+            pieces += (head + part.encode() + end for part in data.split("\n"))
+            written = True
+    return b"".join(pieces)
+
+
+def _lines(block: bytes) -> list[tuple[bytes, bytes]]:
+    """(line, the bytes that end it); the last one may have no end."""
+    found, start = [], 0
+    for match in _LINE_END.finditer(block):
+        found.append((block[start : match.start()], match.group()))
+        start = match.end()
+    return [*found, (block[start:], b"")] if start < len(block) else found
