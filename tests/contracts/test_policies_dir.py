@@ -1,0 +1,254 @@
+"""Policies from files: which files count, and that the set in force is always one good state of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from policyd.adapters.errors import UnreadableInput
+from policyd.adapters.policies_dir import Documents, PolicyDirectory, Reload, policy_files, read_policies
+from policyd.core.compile.policyset import PolicySet
+from policyd.core.errors import Issue, PolicyError, Severity, Span
+
+
+def tree(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"# {name}\n")
+
+
+def names(root: Path, *paths: Path) -> list[str]:
+    return [str(file.relative_to(root)) for file in policy_files(paths or [root])]
+
+
+def test_a_folder_is_read_recursively_and_sorted(tmp_path: Path) -> None:
+    tree(tmp_path, "b.yaml", "a.yml", "sub/deep/c.yaml", "a.test.yaml", "b.test.yml", "readme.md", ".hidden.yaml")
+    assert names(tmp_path) == ["a.yml", "b.yaml", "sub/deep/c.yaml"]
+
+
+def test_a_named_file_counts_whatever_its_name(tmp_path: Path) -> None:
+    tree(tmp_path, "policy.txt", "b.yaml")
+    assert names(tmp_path, tmp_path / "policy.txt", tmp_path) == ["b.yaml", "policy.txt"]
+
+
+def test_a_file_reached_twice_counts_once(tmp_path: Path) -> None:
+    tree(tmp_path, "real/a.yaml")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path)
+    assert len(policy_files([tmp_path, tmp_path / "real" / "a.yaml"])) == 1
+
+
+def test_a_mounted_configmap_is_read_once(tmp_path: Path) -> None:
+    tree(tmp_path, "..2026_01/p.yaml")
+    (tmp_path / "..data").symlink_to("..2026_01")
+    (tmp_path / "p.yaml").symlink_to("..data/p.yaml")
+    assert names(tmp_path) == ["p.yaml"]
+
+
+@pytest.mark.parametrize("missing", ["none", "none.yaml", "sub/none"])
+def test_a_missing_path_is_refused(tmp_path: Path, missing: str) -> None:
+    with pytest.raises(UnreadableInput, match=f"{missing}: no such file or folder"):
+        policy_files([tmp_path, tmp_path / missing])
+
+
+def test_a_file_of_test_cases_is_refused_by_name(tmp_path: Path) -> None:
+    tree(tmp_path, "a.test.yaml")
+    with pytest.raises(UnreadableInput, match="test cases"):
+        policy_files([tmp_path / "a.test.yaml"])
+
+
+def test_a_pipe_is_no_policy(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.yaml")
+    assert policy_files([tmp_path]) == []
+    with pytest.raises(UnreadableInput, match="neither"):
+        policy_files([tmp_path / "p.yaml"])
+
+
+def test_text_is_read_with_its_name_and_without_its_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfkind: \xc3\xa9\n")
+    assert read_policies([tmp_path]) == [(str(tmp_path / "a.yaml"), "kind: é\n")]
+
+
+def test_bytes_that_are_no_text_are_refused_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes("é: 1\nb: é".encode() + b"\xff\n")
+    with pytest.raises(UnreadableInput, match=r"a\.yaml:2:5: not UTF-8: byte 0xff"):
+        read_policies([tmp_path])
+
+
+# ---- the set in force -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FakeSet:
+    digest: str
+
+
+@dataclass
+class Compiled:
+    policy_set: PolicySet | None
+    issues: list[Issue]
+
+
+def compile_words(documents: Documents) -> Compiled:
+    """A set is named by its files' words; the word `bad` is an error, `odd` a warning."""
+    text = "|".join(text.strip() for _, text in documents)
+    severity = Severity.ERROR if "bad" in text else Severity.WARNING
+    issues = [Issue(Span("f", 1, 1), "X", severity, text)] if "bad" in text or "odd" in text else []
+    good = cast(PolicySet, FakeSet(text)) if "bad" not in text else None
+    return Compiled(good, issues)
+
+
+@dataclass
+class Watched:
+    """A directory whose every pause runs the next of `meanwhile`: what somebody else does to the files."""
+
+    root: Path
+    directory: PolicyDirectory
+    reports: list[Reload]
+    meanwhile: list[Callable[[], object]]
+
+    def look(self) -> Reload | None:
+        return asyncio.run(self.directory.look())
+
+    def write(self, text: str, name: str = "a.yaml") -> None:
+        fresh = self.root / f".{name}"
+        fresh.write_text(text)
+        fresh.replace(self.root / name)  # a new file: a signature of its own, however fast we are
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    reports: list[Reload] = []
+    meanwhile: list[Callable[[], object]] = []
+
+    async def pause(_: float) -> None:
+        if meanwhile:
+            meanwhile.pop(0)()
+
+    (tmp_path / "a.yaml").write_text("one")
+    directory = PolicyDirectory([tmp_path], compile_words, reports.append, pause)
+    assert directory.start() == ()
+    return Watched(tmp_path, directory, reports, meanwhile)
+
+
+def test_nothing_moved_nothing_said(watched: Watched) -> None:
+    before = watched.directory.current
+    assert watched.look() is None
+    assert watched.directory.current is before
+    assert watched.reports == []
+
+
+def test_a_good_change_comes_into_force(watched: Watched) -> None:
+    watched.write("two")
+    assert watched.look() == Reload("loaded", "two")
+    assert watched.directory.current.digest == "two"
+    assert watched.look() is None
+
+
+def test_added_and_removed_files_are_changes(watched: Watched) -> None:
+    watched.write("b", "b.yaml")
+    watched.look()
+    assert watched.directory.current.digest == "one|b"
+    (watched.root / "a.yaml").unlink()
+    watched.look()
+    assert watched.directory.current.digest == "b"
+
+
+def test_a_bad_change_keeps_the_last_good_set_and_says_why(watched: Watched) -> None:
+    before = watched.directory.current
+    watched.write("bad")
+    reload = watched.look()
+    assert reload is not None
+    assert reload.result == "refused"
+    assert reload.digest == "one"
+    assert [issue.message for issue in reload.issues] == ["bad"]
+    assert watched.directory.current is before
+    assert watched.directory.refused is reload
+    assert watched.look() is None, "said once, not at every look"
+    watched.write("three")
+    assert watched.look() == Reload("loaded", "three")
+    assert watched.directory.refused is None
+
+
+def test_the_same_words_in_a_new_file_keep_the_set_object(watched: Watched) -> None:
+    before = watched.directory.current
+    watched.write("one")
+    reload = watched.look()
+    assert reload is not None
+    assert reload.result == "unchanged"
+    assert watched.directory.current is before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda root: (root / "a.yaml").write_bytes(b""), "is empty"),
+        (lambda root: (root / "a.yaml").write_bytes(b"\xff"), "not UTF-8"),
+        (lambda root: root.rename(root.with_name("elsewhere")), "no such file or folder"),
+    ],
+)
+def test_files_that_cannot_be_read_keep_the_last_good_set(
+    watched: Watched, spoil: Callable[[Path], object], reason: str
+) -> None:
+    before = watched.directory.current
+    spoil(watched.root)
+    reload = watched.look()
+    assert reload is not None
+    assert reload.result == "refused"
+    assert reason in reload.failure
+    assert watched.directory.current is before
+    assert watched.look() is None
+    watched.root.mkdir(exist_ok=True)
+    watched.write("again")
+    assert watched.look() == Reload("loaded", "again")
+
+
+def test_two_files_written_one_after_the_other_are_never_seen_half(watched: Watched) -> None:
+    watched.write("b1", "b.yaml")
+    watched.look()
+    watched.write("a2")
+    watched.meanwhile += [lambda: watched.write("b2", "b.yaml"), lambda: None]
+    watched.look()
+    assert [reload.digest for reload in watched.reports] == ["one|b1", "a2|b2"]
+
+
+def test_a_writer_who_never_stops_is_not_waited_for_without_end(watched: Watched) -> None:
+    watched.write("w0")
+    watched.meanwhile += [lambda n=n: watched.write(f"w{n}") for n in range(1, 100)]
+    watched.look()
+    assert watched.directory.current.digest.startswith("w")
+    assert len(watched.meanwhile) > 80
+
+
+def test_a_file_that_moves_while_it_is_compiled_is_looked_at_again(watched: Watched) -> None:
+    def compile_and_move(documents: Documents) -> Compiled:
+        if documents[0][1] == "two":
+            watched.write("three")
+        return compile_words(documents)
+
+    watched.directory.compile = compile_and_move
+    watched.write("two")
+    watched.look()
+    assert watched.directory.current.digest == "two"
+    watched.look()
+    assert watched.directory.current.digest == "three"
+
+
+def test_a_bad_set_is_refused_at_start_with_all_issues(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("bad")
+    with pytest.raises(PolicyError) as error:
+        PolicyDirectory([tmp_path], compile_words).start()
+    assert [issue.message for issue in error.value.issues] == ["bad"]
+
+
+def test_warnings_do_not_refuse(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("odd")
+    directory = PolicyDirectory([tmp_path], compile_words)
+    assert [issue.message for issue in directory.start()] == ["odd"]
+    assert directory.current.digest == "odd"
