@@ -1,0 +1,167 @@
+"""Whole exchanges, written down for a later dry run. Off unless asked for: what it writes is prompts and answers.
+
+Rule 1: no credential is written: each becomes the pseudonym that `caller.key` reads, so callers stay apart.
+Rule 2: what is captured is what came, not what policyd made of it: a dry run judges it as `serve` did.
+Rule 3: a call that grows past its bound is dropped whole and counted, never cut short in silence.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from policyd.core.exchange.opening import CREDENTIALS, OWN_PREFIX, key_id
+from policyd.core.model.steps import (
+    Ended,
+    Event,
+    Headers,
+    RequestBody,
+    RequestHeaders,
+    ResponseChunk,
+    ResponseHeaders,
+)
+
+MAX_CALL = 128 * 1024 * 1024  # bytes of one call
+_REMOVED = "[removed]"
+_SECRETS = CREDENTIALS | {"proxy-authorization", "set-cookie"}
+_SECRET_QUERY = re.compile(r"(?<=[?&])((?:api[-_]?key|key|access_token|token|sig|signature)=)([^&#]*)", re.IGNORECASE)
+
+
+class Lines(Protocol):
+    """Where lines go: jsonlines.LineFile. Never blocks."""
+
+    def put(self, line: Callable[[], bytes], size: int) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Begins one tap a call."""
+
+    lines: Lines
+    max_call: int = MAX_CALL
+    on_dropped: Callable[[int], None] = lambda _: None
+
+    def begin(self, event: RequestHeaders) -> Tap:
+        return Tap(self, event)
+
+
+@dataclass(slots=True)
+class Tap:
+    """What one call's events say, until `end` hands it over. `see` takes every event in order."""
+
+    capture: Capture
+    begun: RequestHeaders
+    _body: bytes = b""
+    _answer: ResponseHeaders | None = None
+    _chunks: list[tuple[float, bytes]] = field(default_factory=list)
+    _size: int = 0
+    _done: bool = False
+
+    def see(self, event: Event) -> None:
+        """Take one event of the call, before or after it was judged."""
+        match event:
+            case RequestBody(data=data):
+                self.request_body(data)
+            case ResponseHeaders():
+                self.response_headers(event)
+            case ResponseChunk(data=data, now=now):
+                self.chunk(data, now)
+            case Ended():
+                self.end()
+            case _:
+                pass
+
+    def request_body(self, data: bytes) -> None:
+        self._body = data
+        self._grow(len(data))
+
+    def response_headers(self, event: ResponseHeaders) -> None:
+        self._answer = event
+
+    def chunk(self, data: bytes, now: float) -> None:
+        if data and self._size <= self.capture.max_call:
+            self._chunks.append((now, data))
+        self._grow(len(data))
+
+    def end(self) -> None:
+        """Hand the call over to be written. Later events of it are not seen."""
+        if self._done:
+            return
+        self._done = True
+        if self._size > self.capture.max_call:
+            self.capture.on_dropped(1)
+            return
+        self.capture.lines.put(self.line, self._size)
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > self.capture.max_call:
+            self._body = b""
+            self._chunks.clear()
+
+    def line(self) -> bytes:
+        """The exchange as one line of JSON, without its end."""
+        return json.dumps(self._exchange(), separators=(",", ":"), ensure_ascii=True).encode()
+
+    def _exchange(self) -> dict[str, object]:
+        pseudo = {name: value for name, value in self.begun.headers if name.startswith(":")}
+        headers = self.begun.headers
+        if "host" not in dict(headers) and pseudo.get(":authority"):
+            headers = (("host", pseudo[":authority"]), *headers)
+        request: dict[str, object] = {
+            "method": pseudo.get(":method", ""),
+            "path": _SECRET_QUERY.sub(_hide, pseudo.get(":path", "")),
+            "headers": _headers(headers),
+            **_data("body", self._body),
+        }
+        time = datetime.fromtimestamp(self.begun.wall, UTC).isoformat(timespec="microseconds")
+        return {"time": time.replace("+00:00", "Z"), "request": request, "response": self._response()}
+
+    def _response(self) -> dict[str, object] | None:
+        if self._answer is None:
+            return None
+        status = dict(self._answer.headers).get(":status", "0")
+        return {
+            "status": int(status) if status.isdecimal() else 0,
+            "headers": _headers(self._answer.headers),
+            "chunks": [{"ms": self._ms(now), **_data("data", data)} for now, data in self._chunks],
+        }
+
+    def _ms(self, now: float) -> float:
+        return round(max(0.0, now - self.begun.now) * 1000, 3)
+
+
+def _headers(headers: Headers) -> dict[str, object]:
+    """Name to value, or to values where a header came more than once."""
+    found: dict[str, list[str]] = {}
+    for name, value in headers:
+        if not name.startswith((":", OWN_PREFIX)):
+            found.setdefault(name, []).append(_without_secret(name, value))
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def _without_secret(name: str, value: str) -> str:
+    if name not in _SECRETS:
+        return value
+    if "cookie" in name or not value.strip():
+        return _REMOVED if value else value
+    scheme, bearer, credential = value.strip().partition(" ")
+    if bearer and scheme.lower() == "bearer":
+        return f"Bearer {key_id(credential.strip())}"
+    return key_id(value.strip())
+
+
+def _hide(found: re.Match[str]) -> str:
+    return f"{found[1]}{key_id(found[2])}"
+
+
+def _data(name: str, data: bytes) -> dict[str, str]:
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(data).decode()}

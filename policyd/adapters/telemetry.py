@@ -1,0 +1,137 @@
+"""Metrics for Prometheus. Labels come from closed sets only: nothing that a caller sends becomes a label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from policyd.core.model.counters import NANO
+from policyd.core.model.decision import DecisionRecord, Verdict
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_LATENCIES = (25e-6, 50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1.6e-3, 3.2e-3, 6.4e-3, 12.8e-3, 25.6e-3, 0.1, 0.5, 2.0)
+_INSPECTIONS = ("full", "partial", "none")
+_ENDINGS = ("complete", "cut", "rejected", "cancelled", "broken")
+_RELOADS = ("loaded", "unchanged", "refused")
+_TOKENS = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cached_input": "cached_input_tokens",
+    "cache_write": "cache_write_tokens",
+    "reasoning": "reasoning_tokens",
+}
+_OTHER = "other"
+
+
+@dataclass(slots=True)
+class Telemetry:
+    """The metrics of one process, and a sink of the records that most of them are made from."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    _decisions: Counter = field(init=False)
+    _would: Counter = field(init=False)
+    _degraded: Counter = field(init=False)
+    _inspection: Counter = field(init=False)
+    _ended: Counter = field(init=False)
+    _events: Counter = field(init=False)
+    _tokens: Counter = field(init=False)
+    _cost: Counter = field(init=False)
+    _open: Gauge = field(init=False)
+    _latency: Histogram = field(init=False)
+    _policy_set: Gauge = field(init=False)
+    _policies: Gauge = field(init=False)
+    _reloads: Counter = field(init=False)
+    _lost_records: Counter = field(init=False)
+    _lost_captures: Counter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._decisions = self._counter("decisions", "calls decided", "verdict", "mode", "enforced")
+        self._would = self._counter("would", "verdicts that all rules together ask for, enforced or not", "verdict")
+        self._degraded = self._counter("degraded", "calls on which a rule could not be judged and was ignored")
+        self._inspection = self._counter("inspection", "calls by how much of them was understood", "inspection")
+        self._ended = self._counter("ended", "calls by how they ended", "ended")
+        self._events = self._counter("events", "protocol events read")
+        self._tokens = self._counter("tokens", "tokens of calls; cached and written are part of input", "class")
+        self._cost = self._counter("cost_usd", "dollars of calls, as priced here")
+        self._open = Gauge("policyd_open_calls", "calls that run now", registry=self.registry)
+        self._latency = Histogram(
+            "policyd_added_latency_seconds",
+            "from a message's arrival to the answer to it",
+            buckets=_LATENCIES,
+            registry=self.registry,
+        )
+        self._policy_set = Gauge(
+            "policyd_policy_set_info", "1 for the policy set in force", ["digest"], registry=self.registry
+        )
+        self._policies = Gauge("policyd_policies", "policies in force", registry=self.registry)
+        self._reloads = self._counter("reload", "looks at changed policies by what came of them", "result")
+        self._lost_records = self._counter("records_dropped", "decision records that could not be written")
+        self._lost_captures = self._counter("captures_dropped", "exchanges that could not be captured")
+        self._begin_at_zero()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"policyd_{name}", text, labels, registry=self.registry)
+
+    def _begin_at_zero(self) -> None:
+        """A series that appears with its first event has no rate for it."""
+        for verdict in Verdict:
+            self._would.labels(verdict.value)
+        for value in _INSPECTIONS:
+            self._inspection.labels(value)
+        for value in _RELOADS:
+            self._reloads.labels(value)
+
+    # ---- what is told -----------------------------------------------------------------------------------------------
+
+    def write(self, record: DecisionRecord) -> None:
+        """Count one decision."""
+        self._decisions.labels(record.verdict.value, record.mode.value, "true" if record.enforced else "false").inc()
+        self._would.labels(record.would.value).inc()
+        if record.degraded:
+            self._degraded.inc()
+        self._inspection.labels(_closed(record.inspection, _INSPECTIONS)).inc()
+        self._ended.labels(_closed(record.ended, _ENDINGS)).inc()
+        self._events.inc(record.events)
+        self._cost.inc(record.cost_nano / NANO)
+        for label, name in _TOKENS.items():
+            self._tokens.labels(label).inc(_amount(record.usage.get(name)))
+
+    def call_opened(self) -> None:
+        self._open.inc()
+
+    def call_closed(self) -> None:
+        self._open.dec()
+
+    def message(self, seconds: float) -> None:
+        """How long one message of Envoy's waited for its answer."""
+        self._latency.observe(seconds)
+
+    def policy_set(self, digest: str, policies: int) -> None:
+        """A policy set is in force from now on."""
+        self._policy_set.clear()
+        self._policy_set.labels(digest).set(1)
+        self._policies.set(policies)
+
+    def reload(self, result: str) -> None:
+        self._reloads.labels(_closed(result, _RELOADS)).inc()
+
+    def records_dropped(self, count: int) -> None:
+        self._lost_records.inc(count)
+
+    def captures_dropped(self, count: int) -> None:
+        self._lost_captures.inc(count)
+
+    def page(self) -> bytes:
+        """What `/metrics` answers."""
+        return generate_latest(self.registry)
+
+
+def _closed(value: str, allowed: tuple[str, ...]) -> str:
+    return value if value in allowed else _OTHER
+
+
+def _amount(value: object) -> float:
+    """Providers' numbers may be anything; a counter only takes what does not count back."""
+    return value if isinstance(value, int | float) and value > 0 else 0
