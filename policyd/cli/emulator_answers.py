@@ -134,7 +134,7 @@ def _plan(doc: Json, wish: Wish, limit: int | None, digest: str) -> _Plan:
         raise BadRequest("you must provide a model parameter")
     if not isinstance(doc.get("messages"), list):
         raise BadRequest("missing required parameter: 'messages'")
-    tokens = _tokens(wish)
+    tokens = spoken(wish)
     kept = tokens if limit is None else tokens[:limit]
     options = doc.get("stream_options")
     choices = doc.get("n")
@@ -152,7 +152,8 @@ def _plan(doc: Json, wish: Wish, limit: int | None, digest: str) -> _Plan:
     )
 
 
-def _tokens(wish: Wish) -> list[str]:
+def spoken(wish: Wish) -> list[str]:
+    """The tokens of the answer, before any limit."""
     if wish.text is not None:
         return tokens_of(wish.text, wish.token_chars)
     if wish.tool and wish.events is None:
