@@ -1,15 +1,43 @@
 """Drives one exchange: brings the readings that it needs, keeps deadlines, and turns their failures into events.
 
 The exchange decides, the enforcer fetches.
+
+Rule 1: no store makes a call wait longer than `Deadlines.store_s`; a late answer is a failure, and judged as one.
+Rule 2: whatever happens, a call that began is settled once and recorded once.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from policyd.core.compile.policyset import PolicySet
+from policyd.core.decide.plan import Plans, reads_session
+from policyd.core.exchange import Exchange, Ground, State
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import DecisionRecord
-from policyd.core.model.steps import Extend, Read, Reserve, Settle
+from policyd.core.model.facts import Facts
+from policyd.core.model.options import Options
+from policyd.core.model.prices import PriceTable
+from policyd.core.model.steps import (
+    Ended,
+    Event,
+    Extend,
+    Failed,
+    Need,
+    Read,
+    Record,
+    Reserve,
+    Settle,
+    Step,
+)
+
+log = logging.getLogger("policyd")
 
 
 class CounterStore(Protocol):
@@ -25,3 +53,170 @@ class RecordSink(Protocol):
     """Where decision records go. `write` returns at once; the work is done off the byte path."""
 
     def write(self, record: DecisionRecord) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long the world may take, seconds."""
+
+    store_s: float = 0.05  # one operation of the counter store
+    settle_s: float = 5.0  # a settlement, which nobody waits for
+
+
+class Enforcer:
+    """Opens calls. One policy set is in force at a time; a call keeps the one that it began with."""
+
+    def __init__(
+        self,
+        *,
+        policies: Callable[[], PolicySet],
+        counters: CounterStore,
+        prices: PriceTable,
+        sink: RecordSink,
+        options: Options | None = None,
+        deadlines: Deadlines | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        new_id: Callable[[], str] = lambda: secrets.token_hex(12),
+    ) -> None:
+        self._policies, self.counters, self.sink = policies, counters, sink
+        self._prices, self.options = prices, options or Options()
+        self.deadlines, self.clock, self._new_id = deadlines or Deadlines(), clock, new_id
+        self._ground: Ground | None = None
+        self._settling: set[asyncio.Task[None]] = set()
+        self.open_calls = 0
+
+    def ground(self) -> Ground:
+        """What calls that begin now stand on. INVARIANT: the set is read once, so no call sees two."""
+        policies = self._policies()
+        ground = self._ground
+        if ground is None or ground.policies is not policies:
+            session_readers = any(reads_session(rule.reads) for policy in policies.policies for rule in policy.rules)
+            plans = Plans(policies.engine, self.options.mode, session_readers)
+            ground = self._ground = Ground(policies, plans, self._prices, self.options)
+        return ground
+
+    def open(self) -> Call:
+        """A call begins."""
+        self.open_calls += 1
+        return Call(self, Exchange(self.ground(), self._new_id()))
+
+    def settle(self, step: Settle) -> None:
+        """Charge what a call used, off its byte path."""
+        task = asyncio.ensure_future(self._settle(step))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle(self, step: Settle) -> None:
+        answer = await within(self.counters.settle(step), self.deadlines.settle_s)
+        if answer.failure:
+            log.error("a settlement failed: %s; call %s is charged when its lease ends", answer.failure, step.call)
+
+    async def drain(self) -> None:
+        """Wait until every settlement that was begun is over."""
+        while self._settling:
+            await asyncio.gather(*self._settling)
+
+
+async def within(answer: Awaitable[Readings], seconds: float) -> Readings:
+    """The store's answer, or why there is none."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await answer
+    except TimeoutError:
+        return Readings(failure="the counter store did not answer in time")
+    except OSError as error:
+        return Readings(failure=f"the counter store is not available ({type(error).__name__})")
+
+
+class Call:
+    """One call being driven. `handle` every event in order; while `outstanding` is set, `deliver` when it is done."""
+
+    def __init__(self, enforcer: Enforcer, exchange: Exchange) -> None:
+        self._enforcer, self._exchange = enforcer, exchange
+        self.outstanding: asyncio.Future[Readings] | None = None
+        self._over = False
+
+    @property
+    def id(self) -> str:
+        return self._exchange.call.id
+
+    @property
+    def facts(self) -> Facts:
+        return self._exchange.call.facts
+
+    @property
+    def done(self) -> bool:
+        return self._exchange.state is State.DONE
+
+    async def handle(self, event: Event) -> Sequence[Step]:
+        """What is to be done about this event. Never raises for anything that a policy could judge."""
+        try:
+            steps = self._exchange.receive(event)
+            if self._exchange.need is not None:
+                steps = [*steps, *await self._fetch()]
+        except Exception:
+            log.exception("call %s: a defect of policyd; the call is judged as one that cannot be judged", self.id)
+            steps = self._defect(event)
+        if isinstance(event, Ended):
+            self._end()
+        return self._carry_out(steps)
+
+    async def deliver(self) -> Sequence[Step]:
+        """The extension that was asked for has been answered."""
+        outstanding, self.outstanding = self.outstanding, None
+        assert outstanding is not None
+        self._exchange.at(self._enforcer.clock())
+        steps = self._exchange.resume(await outstanding)
+        if self._exchange.need is not None:
+            steps = [*steps, *await self._fetch()]
+        return self._carry_out(steps)
+
+    async def _fetch(self) -> list[Step]:
+        """Bring what is needed, until nothing is, or until only an extension is, for which text may wait."""
+        steps: list[Step] = []
+        while (need := self._exchange.need) is not None and self.outstanding is None:
+            task = asyncio.ensure_future(self._ask(need))
+            if isinstance(need, Extend):
+                await asyncio.sleep(0)  # a store in this process has answered by now: then nothing has to wait
+                if not task.done():
+                    self.outstanding = task
+                    return steps
+            steps += self._exchange.resume(await task)
+        return steps
+
+    async def _ask(self, need: Need) -> Readings:
+        store, seconds = self._enforcer.counters, self._enforcer.deadlines.store_s
+        match need:
+            case Read():
+                return await within(store.read(need), seconds)
+            case Reserve():
+                return await within(store.reserve(need), seconds)
+            case Extend():
+                return await within(store.extend(need), seconds)
+
+    def _defect(self, event: Event) -> list[Step]:
+        try:
+            return self._exchange.receive(Failed("internal", event.now))
+        except Exception:
+            log.exception("call %s: a second defect; the call is broken", self.id)
+            return self._exchange.abandon(event.now)
+
+    def _carry_out(self, steps: Sequence[Step]) -> Sequence[Step]:
+        for step in steps:
+            match step:
+                case Settle():
+                    self._enforcer.settle(step)
+                case Record():
+                    self._enforcer.sink.write(step.record)
+                case _:
+                    pass
+        return steps
+
+    def _end(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._enforcer.open_calls -= 1
+        if self.outstanding is not None:
+            self.outstanding.cancel()
+            self.outstanding = None

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from policyd.core.decide.evaluate import Judged
-from policyd.core.decide.plan import effective, enforceable
+from policyd.core.decide.plan import BoundRule, effective, enforceable
 from policyd.core.model.decision import (
     Action,
     Allow,
@@ -26,7 +26,7 @@ from policyd.core.model.decision import (
     Verdict,
     verdict_of,
 )
-from policyd.core.model.steps import HeaderEdit, Headers
+from policyd.core.model.headers import HeaderEdit, Headers
 
 CANNOT_JUDGE = Terminate(
     status=503, reason="policy_error", message="a policy could not be judged", fallback="a policy could not be judged"
@@ -87,8 +87,8 @@ def acting(judged: Judged) -> Action | None:
 def combine(judged: Sequence[Judged], process: Mode, *, reroutes: bool = True) -> Decision:
     """One decision of these outcomes. `reroutes` False: a second pass, in which no reroute counts."""
     enforced = {id(one) for one in judged if enforceable(one.bound.rule, process)}
-    ours = _settle(judged, process, enforced_only=True)
-    shadow = _settle(judged, process, enforced_only=False)
+    ours = _settle(judged, process, reroutes, enforced_only=True)
+    shadow = _settle(judged, process, reroutes, enforced_only=False)
     doing = [one for one in ours if id(one) in enforced and _counts(one, reroutes)]
     would = [one for one in shadow if _counts(one, reroutes)]
     winner, would_winner = _strictest(doing), _strictest(would)
@@ -154,14 +154,16 @@ def _add_results(first: tuple[RuleResult, ...], second: tuple[RuleResult, ...]) 
 # ---- exemptions and implied rules ------------------------------------------------------------------------------------
 
 
-def _settle(judged: Sequence[Judged], process: Mode, *, enforced_only: bool) -> list[Judged]:
+def _settle(judged: Sequence[Judged], process: Mode, reroutes: bool, *, enforced_only: bool) -> list[Judged]:
     """The outcomes after exemptions, and with implied rules stepping aside for the author's own."""
     exempt = _exempted(judged, process)
     out = []
     for one in judged:
         if exempt and _is_exempt(one, exempt) and acting(one) is not None:
             out.append(Judged(one.bound, Outcome.EXEMPTED, one.reason))
-        elif one.outcome is Outcome.MATCHED and _spoken_for(one, judged, exempt, process, enforced_only):
+        elif one.outcome is Outcome.MATCHED and _spoken_for(
+            one, [other for other in judged if _speaks(other, exempt, process, reroutes, enforced_only)]
+        ):
             out.append(Judged(one.bound, Outcome.NOT_MATCHED, "a rule of the author's answers for it"))
         else:
             out.append(one)
@@ -192,22 +194,37 @@ def _is_exempt(one: Judged, exempt: dict[str, set[str | None]]) -> bool:
     return None in spaces or (not rule.cluster and rule.namespace in spaces)
 
 
-def _spoken_for(
-    implied: Judged, judged: Sequence[Judged], exempt: dict[str, set[str | None]], process: Mode, enforced_only: bool
-) -> bool:
+def _spoken_for(implied: Judged, speakers: Sequence[Judged]) -> bool:
     """Whether a rule of the author's that matches on `exceeded` answers in an implied rule's place."""
     counter = implied.bound.rule.implied
-    if counter is None:
-        return False
-    return any(
-        one.outcome is Outcome.MATCHED
-        and one.bound.policy is implied.bound.policy
-        and counter in one.bound.rule.reads_exceeded
-        and not isinstance(one.bound.rule.action, Allow)
-        and not _is_exempt(one, exempt)
-        and (enforceable(one.bound.rule, process) or not enforced_only)
-        for one in judged
+    return counter is not None and any(
+        one.bound.policy is implied.bound.policy and counter in one.bound.rule.reads_exceeded for one in speakers
     )
+
+
+def _speaks(
+    one: Judged, exempt: dict[str, set[str | None]], process: Mode, reroutes: bool, enforced_only: bool
+) -> bool:
+    rule = one.bound.rule
+    return (
+        one.outcome is Outcome.MATCHED
+        and not rule.implied
+        and bool(rule.reads_exceeded)
+        and _counts(one, reroutes)
+        and not _is_exempt(one, exempt)
+        and (enforceable(rule, process) or not enforced_only)
+    )
+
+
+def exempted_counters(judged: Sequence[Judged], process: Mode, implied: Iterable[BoundRule]) -> set[tuple[str, str]]:
+    """(qualified policy, counter name) of the counters whose implied rule an allow exempts: they count, and refuse
+    nothing."""
+    exempt = _exempted(judged, process)
+    return {
+        (bound.policy.qualified, bound.rule.implied)
+        for bound in implied
+        if bound.rule.implied and exempt and _is_exempt(Judged(bound, Outcome.MATCHED), exempt)
+    }
 
 
 def _counts(one: Judged, reroutes: bool) -> bool:

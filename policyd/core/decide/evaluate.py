@@ -1,4 +1,4 @@
-"""Rules times facts: one outcome a rule. Where facts could not be read their readers err, never judged over emptiness."""
+"""Rules times facts: one outcome a rule. Facts that could not be read make their readers err, never read as empty."""
 
 from __future__ import annotations
 

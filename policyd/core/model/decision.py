@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from policyd.core.model.steps import HeaderEdit
+from policyd.core.model.headers import HeaderEdit
 
 
 class Mode(StrEnum):

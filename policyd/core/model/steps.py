@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from policyd.core.model.counters import CounterId, Hold, Readings, SessionCharge, SessionId
-
-Headers = tuple[tuple[str, str], ...]
-
+from policyd.core.model.decision import DecisionRecord
+from policyd.core.model.headers import HeaderEdit, Headers
 
 # ---- events -------------------------------------------------------------------------------------------------------
 
@@ -142,14 +141,6 @@ class BodyMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class HeaderEdit:
-    """Changes to a header map: `set` overwrites or adds, `remove` drops every occurrence."""
-
-    set: Headers = ()
-    remove: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class PassRequestHeaders:
     """Let the request's headers go on, or, with `want_body`, bring the body first."""
 
@@ -233,9 +224,9 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Write down what was decided. `record` is a decision.DecisionRecord."""
+    """Write down what was decided."""
 
-    record: object
+    record: DecisionRecord
 
 
 Step = (

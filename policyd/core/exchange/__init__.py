@@ -1,0 +1,10 @@
+"""One call as a state machine: event -> steps | need. machine.py is the door; the others are the parts of a call.
+
+opening (headers to facts) > admission (may it leave) > departure (how it leaves) > answering (how the answer is read:
+streaming or whole) > recording (what it owes, what is written down).
+"""
+
+from policyd.core.exchange.call import Ground
+from policyd.core.exchange.machine import Exchange, State
+
+__all__ = ["Exchange", "Ground", "State"]

@@ -1,0 +1,175 @@
+"""May this call leave, and as what: every rule of the request, the reroute's second pass, one reservation.
+
+Rule 1: a reservation is made for the call as it will leave; whoever does not leave holds nothing.
+Rule 2: a generator that yields a Need is sent its Readings. It never sees an exception of a store.
+Rule 3: at most one reroute a call; a refusal in either pass refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+
+from policyd.core.compile.policyset import CompiledPolicy, Phase
+from policyd.core.decide.combine import Decision, combine, exempted_counters, join
+from policyd.core.decide.evaluate import Judged, World, applies, judge
+from policyd.core.decide.plan import BoundRule, Plan, counters_read, reads_session
+from policyd.core.exchange.call import Call
+from policyd.core.exchange.metering import Meter, gauges_of
+from policyd.core.model.counters import Readings, SessionId
+from policyd.core.model.decision import Allow, Outcome, Verdict
+from policyd.core.model.prices import Usage
+from policyd.core.model.steps import Need, Read, Reserve, Settle
+
+Asking = Generator[Need, Readings, Decision]
+
+
+def admit(call: Call) -> Generator[Need, Readings, None]:
+    """Judge the request; afterwards `call.decision` says what becomes of it, and its holds are taken."""
+    first = _Pass(call, call.facts.request.model, reroutes=True)
+    decision = yield from first.run()
+    last = first
+    if decision.reroute is not None:
+        last = _Pass(call, decision.reroute.model or call.facts.request.model, reroutes=False)
+        decision = join(decision, (yield from last.run()))
+    _adopt(call, decision, [first, last])
+
+
+def _adopt(call: Call, decision: Decision, passes: Sequence[_Pass]) -> None:
+    last = passes[-1]
+    policies = tuple(dict.fromkeys(policy for one in passes for policy in one.plan.policies))
+    call.plan = call.ground.plans.of(policies)
+    call.allows = [judged for one in passes for judged in one.judged if _exempts(judged)]
+    call.meter, call.price, call.served_model = last.meter, last.price, last.model or ""
+    call.holder = last.holder
+    call.world = replace(
+        last.world, facts=call.facts, blind={k: v for one in passes for k, v in one.world.blind.items()}
+    )
+    call.add(decision)
+    if decision.verdict is Verdict.TERMINATE:
+        last.release()
+
+
+def _exempts(judged: Judged) -> bool:
+    return judged.outcome is Outcome.MATCHED and isinstance(judged.bound.rule.action, Allow)
+
+
+def _asks_store(bound: BoundRule) -> bool:
+    return bool(counters_read(bound.rule.reads)) or reads_session(bound.rule.reads)
+
+
+class _Pass:
+    """The request's rules once, over one model."""
+
+    def __init__(self, call: Call, model: str | None, *, reroutes: bool) -> None:
+        self.call, self.model, self.reroutes = call, model, reroutes
+        facts = replace(call.facts, request=replace(call.facts.request, model=model))
+        self.world = World(facts)
+        selected = call.policies_for(None if facts.unreadable_request else model or "")
+        self._blind(selected)
+        self.plan: Plan = call.ground.plans.of(selected)
+        self.plan = call.ground.plans.of(applies(self.plan, self.world))
+        self.price = call.price_of(model)
+        self.judged: list[Judged] = []
+        self.meter = Meter()
+        self.held = False
+        # Each pass holds under a name of its own, so that giving back the first never touches the second.
+        self.holder = call.id if reroutes else f"{call.id}:rerouted"
+
+    def _blind(self, policies: Sequence[CompiledPolicy]) -> None:
+        """A policy for certain models cannot tell whether it applies to a request that could not be read."""
+        if why := self.world.facts.unreadable_request:
+            for policy in policies:
+                if policy.match.models:
+                    self.world.blind[policy.qualified] = f"request not readable: {why}"
+
+    def run(self) -> Asking:
+        rules = self.plan.of_phase(Phase.REQUEST)
+        early = [bound for bound in rules if not _asks_store(bound)]
+        late = [bound for bound in rules if _asks_store(bound)]
+        decision = self._judge(early)
+        self.meter = self._metered(decision)
+        leaves = decision.verdict is not Verdict.TERMINATE and decision.reroute is None
+        if leaves and self.meter.counted:
+            return (yield from self._reserve(late))
+        if late or (leaves and self._session_id):
+            yield from self._read()
+        reserved = self.plan.of_phase(Phase.RESERVED) if leaves else ()
+        self.meter.refresh(self.world, None)
+        return self._judge([*late, *reserved])
+
+    def _judge(self, rules: Sequence[BoundRule]) -> Decision:
+        self.judged += judge(self.plan, rules, self.world)
+        return combine(self.judged, self.call.options.mode, reroutes=self.reroutes)
+
+    def _metered(self, decision: Decision) -> Meter:
+        call = self.call
+        gauges = gauges_of(self.plan, self.plan.policies, self.world, self.price, call.options.mode, self.model or "")
+        implied = [bound for bound in self.plan.of_phase(Phase.RESERVED) if bound.rule.implied]
+        exempt = exempted_counters(self.judged, call.options.mode, implied)
+        for gauge in gauges:
+            gauge.refuses = gauge.refuses and gauge.ref not in exempt
+        return Meter(gauges, self.price, self._slice(decision))
+
+    def _slice(self, decision: Decision) -> int:
+        request = self.world.facts.request
+        most = [value for name, value in decision.obligations.caps if name == "max_tokens"]
+        most += [request.max_tokens] if request.max_tokens else []
+        slice_tokens = self.call.options.slice_tokens
+        return max(1, min([slice_tokens, *(tokens * request.choices for tokens in most)]))
+
+    @property
+    def _usage(self) -> Usage:
+        return Usage(input_tokens=self.world.facts.request.input_tokens)
+
+    @property
+    def _session_id(self) -> SessionId | None:
+        if not self.plan.reads_session:
+            return None
+        return SessionId(self.world.facts.caller.tenant or "default", self.world.facts.session.id)
+
+    def _read(self) -> Generator[Need, Readings, None]:
+        counters = tuple(gauge.id for gauge in self.meter.counted if gauge.id)
+        if not counters and not self._session_id:
+            return
+        self._take((yield Read(counters, self._session_id)), held=False)
+
+    def _reserve(self, late: Sequence[BoundRule]) -> Asking:
+        """Hold, then judge what the readings and `exceeded` tell. A counter whose refusal a rule of the author's has
+        answered in another way than by refusing is asked once more, as one that counts and refuses nothing."""
+        rules = [*late, *self.plan.of_phase(Phase.RESERVED)]
+        known = list(self.judged)
+        for _ in range(len(self.meter.gauges) + 1):
+            op = self.call.next_op("reserve")
+            readings = yield Reserve(
+                op, self.holder, self.meter.holds(self._usage), self.call.options.lease_s, self._session_id
+            )
+            self.held = not readings.failure and readings.refused is None
+            self._take(readings, held=True)
+            self.meter.refresh(self.world, None)
+            self.judged = list(known)
+            decision = self._judge(rules)
+            if readings.refused is None or decision.verdict is Verdict.TERMINATE or decision.reroute:
+                break
+            self.meter.counted[readings.refused].refuses = False
+        if decision.reroute is not None:
+            self.release()
+        return decision
+
+    def _take(self, readings: Readings, *, held: bool) -> None:
+        self.meter.take(readings, self._usage, held=held)
+        if not self._session_id:
+            return
+        if readings.failure or readings.session is None:
+            self.world.session_failure = readings.failure or "the store did not answer"
+            return
+        session = self.call.facts.session
+        session.calls, session.cost_nano = readings.session.calls, readings.session.cost_nano
+        session.tokens, session.age_s = readings.session.tokens, readings.session.age_s
+        session.similarity = list(readings.session.similarity)
+
+    def release(self) -> None:
+        """Give back what is held: the call will not leave as this pass saw it."""
+        if self.held:
+            self.held = False
+            self.call.releases.append(Settle(self.call.next_op("release"), self.holder, ()))

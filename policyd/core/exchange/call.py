@@ -1,0 +1,93 @@
+"""Everything one call carries from its first byte to its record. Data only; what happens to it stands beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from policyd.core.compile.policyset import CompiledPolicy, Phase, PolicySet
+from policyd.core.decide.combine import Decision, join
+from policyd.core.decide.evaluate import Judged, World
+from policyd.core.decide.plan import BoundRule, Plan, Plans
+from policyd.core.exchange.metering import Meter
+from policyd.core.model.facts import Facts
+from policyd.core.model.options import Options
+from policyd.core.model.prices import Price, PriceTable
+from policyd.core.model.steps import Settle
+from policyd.core.stream.dialects import Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every call under one policy set shares. INVARIANT: pinned when the call begins, never looked up again."""
+
+    policies: PolicySet
+    plans: Plans
+    prices: PriceTable
+    options: Options
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call."""
+
+    ground: Ground
+    id: str
+    began: float  # monotonic seconds
+    facts: Facts = field(default_factory=Facts)
+    dialect: Dialect | None = None
+    world: World = field(default_factory=lambda: World(Facts()))
+    plan: Plan | None = None  # of the policies in force for this call
+    decision: Decision = field(default_factory=Decision)
+    allows: list[Judged] = field(default_factory=list)  # matched exemptions: they hold for the whole call
+    meter: Meter = field(default_factory=Meter)
+    price: Price | None = None
+    served_model: str = ""
+    body: bytes | None = None  # the request's, as it came
+    document: object = None  # the request's, parsed
+    event: int | None = None  # of the cut
+    phase: str = "request"
+    status: int = 0  # what the client sees
+    reason: str = ""  # why it was refused
+    message: str = ""
+    degraded: bool = False
+    before: dict[tuple[str, str], int] = field(default_factory=dict)  # settled values when the call began
+    releases: list[Settle] = field(default_factory=list)
+    operations: int = 0
+    holder: str = ""  # whose holds the settlement drops
+    left: bool = False  # the request has gone to the upstream
+
+    @property
+    def options(self) -> Options:
+        return self.ground.options
+
+    def policies_for(self, model: str | None) -> tuple[CompiledPolicy, ...]:
+        """The policies whose static match fits this call with this model; None: not known yet."""
+        request = self.facts.request
+        selected = self.ground.policies.select(request.operation, request.provider, request.path, model)
+        space = self.options.namespace
+        if space is None or all(policy.cluster or policy.namespace == space for policy in selected):
+            return selected
+        return tuple(policy for policy in selected if policy.cluster or policy.namespace == space)
+
+    def price_of(self, model: str | None) -> Price | None:
+        if not model:
+            return None
+        return self.ground.prices.price(self.facts.request.provider, model, self.facts.now)
+
+    def next_op(self, what: str) -> str:
+        """An idempotency key that no other operation of any call has."""
+        self.operations += 1
+        return f"{self.id}:{what}:{self.operations}"
+
+    def add(self, decision: Decision) -> None:
+        """Join a later judging to what has been decided."""
+        self.decision = join(self.decision, decision)
+        self.degraded = self.degraded or decision.degraded
+
+    def releases_now(self) -> list[Settle]:
+        """The holds to give back before the call goes on."""
+        releases, self.releases = self.releases, []
+        return releases
+
+    def rules_of(self, phase: Phase) -> tuple[BoundRule, ...]:
+        return self.plan.of_phase(phase) if self.plan else ()

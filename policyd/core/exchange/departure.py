@@ -1,0 +1,89 @@
+"""The request as it leaves: every obligation carried out on the bytes that were judged, and on nothing else.
+
+Rule 1: what is forwarded is what was judged, except for the edits; no other byte of the body changes.
+Rule 2: an obligation that cannot be carried out refuses the call: it never leaves as if there were none.
+"""
+
+from __future__ import annotations
+
+from policyd.core.errors import Malformed
+from policyd.core.exchange.call import Call
+from policyd.core.exchange.opening import CREDENTIALS
+from policyd.core.model.headers import HeaderEdit, Headers
+from policyd.core.model.prices import Usage
+from policyd.core.stream import json_text
+from policyd.core.stream.dialects import Edit, RequestChange
+from policyd.core.stream.holdback import redact_text
+from policyd.core.stream.redactor import redactors
+
+CLAMP_WHEN_ABSENT = 32_768  # output tokens: a headroom beyond any model's own ceiling needs no max_tokens
+UPSTREAM_HEADER = "x-policyd-upstream"
+
+
+def request_change(call: Call) -> RequestChange:
+    """What the decision asks of the body, in policyd's words."""
+    obligations = call.decision.obligations
+    reroute = call.decision.reroute
+    caps = dict(obligations.caps)
+    if (clamp := _clamp(call)) is not None:
+        caps["max_tokens"] = min(clamp, caps.get("max_tokens", clamp))
+    return RequestChange(
+        model=reroute.model if reroute else "",
+        caps=tuple(caps.items()),
+        sets=tuple((path, value) for path, value in obligations.sets if not (reroute and path == ("model",))),
+        tools_allow=obligations.tools_allow,
+        tools_deny=obligations.tools_deny,
+        inject_system=obligations.inject_system,
+    )
+
+
+def _clamp(call: Call) -> int | None:
+    headroom = call.meter.headroom_tokens(Usage(input_tokens=call.facts.request.input_tokens))
+    if headroom is None:
+        return None
+    each = max(1, headroom // max(1, call.facts.request.choices))
+    asked = call.facts.request.max_tokens
+    if asked is None:
+        return each if each < CLAMP_WHEN_ABSENT else None
+    return each if each < asked else None
+
+
+def depart(call: Call) -> bytes | None:
+    """The body as it leaves; None when it leaves as it came. Raises Malformed when an obligation cannot be met."""
+    change = request_change(call)
+    search = redactors([one for one in call.decision.obligations.redactions if one.in_request])
+    if change == RequestChange() and not search:
+        return None
+    if call.body is None or call.dialect is None or call.document is None:
+        raise Malformed("a change was asked of a request whose body could not be read")
+    edits: list[Edit] = []
+    if search:
+        for segment in call.dialect.request_segments(call.document):
+            text = redact_text(segment.text, search, arguments=segment.channel[0] == "args")
+            if text != segment.text:
+                edits.append(Edit(segment.path, text))
+    data = json_text.splice(call.body, edits) if edits else call.body
+    document = json_text.loads(data) if edits else call.document
+    more = call.dialect.edits(document, change)
+    if more:
+        data = json_text.splice(data, more)
+        json_text.loads(data)  # INVARIANT: what leaves can be read by the rules that judged what came
+    return data if data != call.body else None
+
+
+def header_edit(call: Call, *, narrow: bool) -> HeaderEdit:
+    """The request's headers as they leave. `narrow`: the answer must be readable, so it may not be encoded."""
+    obligations, reroute = call.decision.obligations, call.decision.reroute
+    sets: dict[str, str] = dict(obligations.request_headers.set)
+    removes = set(obligations.request_headers.remove)
+    if reroute:
+        sets.update(reroute.headers.set)
+        removes.update(reroute.headers.remove)
+        if reroute.upstream:
+            sets[UPSTREAM_HEADER] = reroute.upstream
+            if not reroute.keep_credentials:
+                removes.update(CREDENTIALS - {name for name, _ in reroute.headers.set})
+    if narrow:
+        sets["accept-encoding"] = "identity"
+    headers: Headers = tuple(sets.items())
+    return HeaderEdit(headers, tuple(sorted(removes - sets.keys())))

@@ -1,0 +1,286 @@
+"""What one call holds, spends and owes, over every counter that its policies declare.
+
+Rule 1: a call never spends past its grant without having asked: `stop_at` is the last output token that is covered.
+Rule 2: a counter that refuses nothing (onExceeded: Continue, exempted, Monitor) still counts and says `exceeded`.
+Rule 3: amounts are in store units (model/counters.py) until `refresh` turns them into CEL's doubles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from policyd.core.compile.policyset import CelFailure, CompiledCounter, CompiledPolicy, CounterRef
+from policyd.core.decide.evaluate import World
+from policyd.core.decide.plan import Plan, reads_request_body
+from policyd.core.model.counters import Charge, CounterId, Hold, Reading, Readings
+from policyd.core.model.decision import Mode, lowest
+from policyd.core.model.facts import CounterFacts, ResponseFacts
+from policyd.core.model.prices import Price, Usage
+
+FOREVER = 1 << 62  # output tokens: never reached
+
+
+def usage_of(response: ResponseFacts) -> Usage:
+    """The answer's tokens so far as a bill."""
+    return Usage(
+        input_tokens=response.input_tokens,
+        output_tokens=response.output_tokens,
+        cached_input_tokens=min(response.cached_input_tokens, response.input_tokens),
+        cache_write_tokens=response.cache_write_tokens,
+        reasoning_tokens=response.reasoning_tokens,
+        source=response.usage_source,
+    )
+
+
+def amount_of(charge: Charge, usage: Usage, price: Price | None) -> int:
+    """What this usage charges, in store units; an expression's charge is known only at the end."""
+    match charge:
+        case Charge.COST:
+            return price.cost_nano(usage) if price else 0
+        case Charge.REQUESTS:
+            return 1
+        case Charge.TOTAL_TOKENS:
+            return usage.input_tokens + usage.output_tokens
+        case Charge.INPUT_TOKENS:
+            return usage.input_tokens
+        case Charge.OUTPUT_TOKENS:
+            return usage.output_tokens
+        case Charge.CACHED_INPUT_TOKENS:
+            return usage.cached_input_tokens
+        case Charge.REASONING_TOKENS:
+            return usage.reasoning_tokens
+        case Charge.EXPRESSION:
+            return 0
+
+
+@dataclass(slots=True, eq=False)
+class Gauge:
+    """One counter of one call."""
+
+    policy: CompiledPolicy
+    counter: CompiledCounter
+    id: CounterId | None = None
+    limit: int | None = None
+    failure: str = ""
+    holds: bool = False  # a live counter that takes part in reservations; else it only counts
+    refuses: bool = False  # a hold that does not fit refuses the call
+    reading: Reading = field(default_factory=Reading)
+    granted: int = 0
+    exceeded: bool = False
+
+    @property
+    def ref(self) -> CounterRef:
+        return (self.policy.qualified, self.counter.name)
+
+    def tokens_within(self, units: int, usage: Usage, price: Price | None) -> int:
+        """The most output tokens of a call with this input that these units cover; -1 when not even the input fits."""
+        without = amount_of(self.counter.charge, Usage(usage.input_tokens, 0, usage.cached_input_tokens), price)
+        if units < without:
+            return -1
+        match self.counter.charge:
+            case Charge.COST if price and (rate := price.tier(usage.input_tokens).output) > 0:
+                return int((units - without) // rate)
+            case Charge.TOTAL_TOKENS | Charge.OUTPUT_TOKENS:
+                return units - without
+            case _:
+                return FOREVER
+
+    def hold(self, usage: Usage, slice_tokens: int, price: Price | None) -> Hold:
+        """The first hold: the input and one slice of output, or what fits, at least one output token."""
+        assert self.id is not None
+        if not self.holds:
+            return Hold(self.id, 0, 0, None)
+        least, most = (self._amount(usage, tokens, price) for tokens in (1, max(1, slice_tokens)))
+        return Hold(self.id, least, most, self.limit if self.refuses else None)
+
+    def more(self, usage: Usage, slice_tokens: int, price: Price | None) -> Hold:
+        """One more slice on top of what is granted, counted from what is spent when that is more."""
+        assert self.id is not None
+        if not self.holds:
+            return Hold(self.id, 0, 0, None)
+        covered = max(self.tokens_within(self.granted, usage, price), usage.output_tokens - 1)
+        if covered >= FOREVER:
+            return Hold(self.id, 0, 0, None)
+        least, most = (
+            max(0, self._amount(usage, covered + tokens, price) - self.granted) for tokens in (1, slice_tokens)
+        )
+        return Hold(self.id, least, most, self.limit if self.refuses else None)
+
+    def _amount(self, usage: Usage, output: int, price: Price | None) -> int:
+        charged = amount_of(
+            self.counter.charge,
+            Usage(usage.input_tokens, output, usage.cached_input_tokens, usage.cache_write_tokens),
+            price,
+        )
+        return max(1, charged) if self.counter.charge is not Charge.COST else charged
+
+    def over(self, spent: int, least: int) -> bool:
+        """Whether a counter that refuses nothing is past its limit, this call included."""
+        return self.limit is not None and self.reading.value + self.reading.held + max(spent, least) > self.limit
+
+
+@dataclass(slots=True, eq=False)
+class Meter:
+    """Every counter of one call."""
+
+    gauges: list[Gauge] = field(default_factory=list)
+    price: Price | None = None
+    slice_tokens: int = 512
+    stop_at: int = FOREVER  # the last output token that every grant covers
+    dry: bool = False  # the store refused to extend
+    dry_index: int | None = None
+
+    @property
+    def counted(self) -> list[Gauge]:
+        """The gauges that the store can be asked about, in the order it is asked."""
+        return [gauge for gauge in self.gauges if gauge.id]
+
+    def holds(self, usage: Usage) -> tuple[Hold, ...]:
+        return tuple(gauge.hold(usage, self.slice_tokens, self.price) for gauge in self.counted)
+
+    def more(self, usage: Usage) -> tuple[Hold, ...]:
+        return tuple(gauge.more(usage, self.slice_tokens, self.price) for gauge in self.counted)
+
+    def observed(self, usage: Usage) -> tuple[int, ...]:
+        return tuple(amount_of(gauge.counter.charge, usage, self.price) for gauge in self.counted)
+
+    def take(self, readings: Readings, usage: Usage, *, held: bool) -> None:
+        """What the store answered. `held`: the holds were asked for, not only read."""
+        gauges = self.counted
+        if readings.failure:
+            for gauge in gauges:
+                gauge.failure, gauge.reading = readings.failure, Reading(available=False)
+            return
+        for gauge, reading in zip(gauges, readings.counters, strict=True):
+            gauge.reading = reading
+            gauge.granted = reading.granted
+            least = gauge._amount(usage, max(1, usage.output_tokens), self.price)
+            gauge.exceeded = not gauge.refuses and gauge.over(0, least)
+        if held and readings.refused is not None:
+            gauges[readings.refused].exceeded = True
+        self.aim(usage)
+
+    def aim(self, usage: Usage) -> None:
+        """How far the output may go before a grant is spent, or a limit that refuses nothing is passed."""
+        self.stop_at = min((self._stop(gauge, usage) for gauge in self.gauges), default=FOREVER)
+
+    def _stop(self, gauge: Gauge, usage: Usage) -> int:
+        if gauge.exceeded or gauge.id is None or gauge.failure:
+            return FOREVER
+        if gauge.holds and gauge.refuses:
+            return gauge.tokens_within(gauge.granted, usage, self.price)
+        if gauge.limit is None:
+            return FOREVER
+        return gauge.tokens_within(gauge.limit - gauge.reading.value - gauge.reading.held, usage, self.price)
+
+    def spent_out(self, usage: Usage) -> list[Gauge]:
+        """The gauges whose grant, or whose limit, this usage has passed."""
+        return [gauge for gauge in self.gauges if self._stop(gauge, usage) < usage.output_tokens]
+
+    def headroom_tokens(self, usage: Usage) -> int | None:
+        """The output tokens that every clamping counter's limit still allows; None when none clamps."""
+        allowed = [
+            gauge.tokens_within(gauge.limit - gauge.reading.value - gauge.reading.held, usage, self.price)
+            for gauge in self.gauges
+            if gauge.counter.clamp and gauge.holds and gauge.limit is not None and not gauge.failure
+        ]
+        return max(1, min(allowed)) if allowed else None
+
+    def refresh(self, world: World, usage: Usage | None) -> None:
+        """Put every counter's present state before the rules; `usage` None: the call has spent nothing yet."""
+        for gauge in self.gauges:
+            scale = gauge.counter.charge.scale
+            spent = amount_of(gauge.counter.charge, usage, self.price) if usage else 0
+            value = gauge.reading.value + spent
+            limit = gauge.limit
+            world.counters[gauge.ref] = CounterFacts(
+                value=value / scale,
+                held=gauge.reading.held / scale,
+                limit=None if limit is None else limit / scale,
+                remaining=None if limit is None else max(0, limit - value) / scale,
+                used=value / limit if limit else 0.0,
+                exceeded=gauge.exceeded,
+                available=gauge.reading.available and not gauge.failure,
+            )
+            if gauge.failure:
+                world.counter_failures[gauge.ref] = gauge.failure
+            else:
+                world.counter_failures.pop(gauge.ref, None)
+
+
+def gauges_of(
+    plan: Plan, policies: Iterable[CompiledPolicy], world: World, price: Price | None, process: Mode, model: str
+) -> list[Gauge]:
+    """The counters of this call: whose they are, how far they go, and why one cannot be counted."""
+    gauges = [Gauge(policy, counter) for policy in policies for counter in policy.counters]
+    if not gauges:
+        return gauges
+    programs = [program for gauge in gauges for program in gauge.counter.key]
+    programs += [limit.by for gauge in gauges if (limit := gauge.counter.limit) and limit.by]
+    values = iter(plan.batch(programs).evaluate(world.facts, world.counters, world.hits))
+    keys = [[next(values) for _ in gauge.counter.key] for gauge in gauges]
+    bys = [next(values) if (limit := gauge.counter.limit) and limit.by else None for gauge in gauges]
+    for gauge, key, by in zip(gauges, keys, bys, strict=True):
+        _bind(gauge, key, by, world, process)
+        if not gauge.failure:
+            gauge.failure = _cannot_charge(gauge, world, price, model)
+    return gauges
+
+
+def _bind(gauge: Gauge, key: list[object], by: object, world: World, process: Mode) -> None:
+    counter, policy = gauge.counter, gauge.policy
+    parts, failure = _key_parts(gauge, key, world)
+    gauge.failure = failure or _bind_limit(gauge, by)
+    if failure:
+        return
+    monitor = lowest(policy.mode, process) is Mode.MONITOR
+    amount = counter.amount.source if counter.amount else ""
+    gauge.id = CounterId(
+        policy=policy.qualified,
+        name=counter.name,
+        key=parts,
+        charge=f"{counter.charge}:{amount}" if amount else counter.charge.value,
+        window=counter.window,
+        tenant=world.facts.caller.tenant or "default",
+        scope=counter.scope,
+        life="monitor" if monitor else "live",
+    )
+    gauge.holds = not monitor
+    gauge.refuses = gauge.holds and counter.denies and gauge.limit is not None
+
+
+def _key_parts(gauge: Gauge, key: list[object], world: World) -> tuple[tuple[str, ...], str]:
+    parts: list[str] = []
+    for program, value in zip(gauge.counter.key, key, strict=True):
+        if world.facts.unreadable_request and reads_request_body(program.reads):
+            return (), f"request not readable: {world.facts.unreadable_request}"
+        if isinstance(value, CelFailure):
+            return (), f"key: {value.reason}"
+        parts += [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    if not parts or not all(parts):
+        return (), f"missing identity: a part of the key of counter {gauge.counter.name} is empty"
+    return tuple(parts), ""
+
+
+def _bind_limit(gauge: Gauge, by: object) -> str:
+    limit = gauge.counter.limit
+    if limit is None:
+        return ""
+    gauge.limit = limit.default
+    if limit.by is None:
+        return ""
+    if not isinstance(by, str):
+        return f"limit: {by.reason if isinstance(by, CelFailure) else 'its key is no string'}"
+    gauge.limit = (limit.values or {}).get(by, limit.default)
+    return ""
+
+
+def _cannot_charge(gauge: Gauge, world: World, price: Price | None, model: str) -> str:
+    if gauge.counter.charge is Charge.REQUESTS:
+        return ""
+    if world.facts.unreadable_request:
+        return f"request not readable: {world.facts.unreadable_request}"
+    if gauge.counter.charge is Charge.COST and price is None:
+        return f"no price is known for model {model[:100]!r}" if model else "the request names no model to price"
+    return ""

@@ -1,0 +1,112 @@
+"""How a call begins: from its headers to who is calling, in which session, in which dialect.
+
+Rule 1: an identity header sent twice is absent: whoever could add a second one must not be able to choose.
+Rule 2: a credential becomes a pseudonym here and is never kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+
+from policyd.core.model.facts import CallerFacts, Facts, RequestFacts, SessionFacts
+from policyd.core.model.steps import Headers, RequestHeaders
+from policyd.core.stream.dialects import Dialect, registry
+
+CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+CREDENTIALS = frozenset({*CREDENTIAL_HEADERS, "cookie"})
+OWN_PREFIX = "x-policyd-"
+_SECRET_FACTS = CREDENTIALS | {"proxy-authorization", "set-cookie"}
+
+
+def key_id(credential: str) -> str:
+    """The stable pseudonym of a credential: what `caller.key` reads and `policyd key-id` prints."""
+    return "key-" + hashlib.sha256(b"policyd key\0" + credential.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+
+
+def pseudonym(text: str) -> str:
+    """A stable short name for something that must not be written down; empty for empty."""
+    if not text:
+        return ""
+    return hashlib.sha256(b"policyd name\0" + text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def header_map(headers: Headers) -> dict[str, str]:
+    """Headers as a map; one sent several times is joined with commas, as HTTP allows."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
+
+
+def open_call(event: RequestHeaders, identity: str) -> tuple[Facts, Dialect | None]:
+    """The facts that the headers alone tell, and the dialect that the call speaks."""
+    headers = header_map(event.headers)
+    path = headers.get(":path", "").split("?", 1)[0]
+    method, host = headers.get(":method", ""), headers.get(":authority", headers.get("host", ""))
+    dialect, operation, provider = registry.choose(method, path, host, headers)
+    once = _sent_once(event.headers)
+    request = RequestFacts(
+        method=method,
+        path=path,
+        headers={name: value for name, value in headers.items() if not name.startswith(":") and _readable(name)},
+        tags={name[6:]: value for name, value in once.items() if name.startswith("x-tag-")},
+        operation=operation,
+        dialect=dialect.name if dialect else "",
+        provider=provider,
+    )
+    caller = _caller(once, event.metadata, identity)
+    session = _session(once, caller, event.metadata, identity)
+    return Facts(request=request, caller=caller, session=session, now=event.wall), dialect
+
+
+def _readable(name: str) -> bool:
+    return name not in _SECRET_FACTS and not name.startswith(OWN_PREFIX)
+
+
+def _sent_once(headers: Headers) -> dict[str, str]:
+    times = Counter(name for name, _ in headers)
+    return {name: value for name, value in headers if times[name] == 1}
+
+
+def _caller(once: Mapping[str, str], metadata: Mapping[str, Mapping[str, object]], identity: str) -> CallerFacts:
+    caller = CallerFacts(source=identity.split(":", 1)[0], key=_credential(once))
+    if identity == "headers":
+        caller.user, caller.team = once.get("x-user-id", ""), once.get("x-team-id", "")
+        caller.tenant = once.get("x-tenant-id", "")
+        return caller
+    known = metadata.get(identity.removeprefix("metadata:"), {})
+    caller.user = _text(known, "user") or _text(known, "sub")
+    caller.team, caller.tenant = _text(known, "team"), _text(known, "tenant")
+    labels = known.get("labels")
+    if isinstance(labels, Mapping):
+        caller.labels = {str(name): str(value) for name, value in labels.items()}
+    return caller
+
+
+def _text(known: Mapping[str, object], name: str) -> str:
+    value = known.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _credential(once: Mapping[str, str]) -> str:
+    for name in CREDENTIAL_HEADERS:
+        if value := once.get(name, "").strip():
+            return key_id(value[7:].strip() if value[:7].lower() == "bearer " else value)
+    return ""
+
+
+def _session(
+    once: Mapping[str, str], caller: CallerFacts, metadata: Mapping[str, Mapping[str, object]], identity: str
+) -> SessionFacts:
+    """INVARIANT: a session's id is never empty; `source` says where it comes from."""
+    if identity != "headers" and (sent := _text(metadata.get(identity.removeprefix("metadata:"), {}), "session")):
+        return SessionFacts(id=sent, source="metadata")
+    if sent := once.get("x-session-id", ""):
+        return SessionFacts(id=sent, source="header")
+    if caller.key:
+        return SessionFacts(id=f"derived:{caller.key}", source="key")
+    if caller.user:
+        return SessionFacts(id=f"derived:user:{pseudonym(caller.user)}", source="user")
+    return SessionFacts(id="derived:anonymous", source="anonymous")

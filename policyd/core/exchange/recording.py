@@ -1,0 +1,126 @@
+"""The end of a call: what it owes, and the record of what was decided."""
+
+from __future__ import annotations
+
+from policyd.core.compile.policyset import CelFailure
+from policyd.core.exchange.call import Call
+from policyd.core.exchange.metering import Gauge, amount_of, usage_of
+from policyd.core.exchange.opening import pseudonym
+from policyd.core.model.counters import MAX_AMOUNT, MICRO, Charge, CounterId, SessionCharge, SessionId
+from policyd.core.model.decision import CounterResult, DecisionRecord
+from policyd.core.model.prices import Usage
+from policyd.core.model.steps import Record, Settle
+
+
+def final_usage(call: Call) -> Usage:
+    """What the call is taken to have used: the provider's numbers, or the best estimate; nothing for an error answer
+    that names none, and for a call that never left."""
+    response = call.facts.response
+    if not call.left or (response.usage_source != "provider" and (response.is_error or response.status >= 400)):
+        return Usage()
+    return usage_of(response)
+
+
+def settlement(call: Call) -> list[Settle]:
+    """What is to be charged; nothing for a call that never left."""
+    releases = call.releases_now()
+    if not call.left:
+        return releases
+    usage = final_usage(call)
+    charges: list[tuple[CounterId, int]] = []
+    for gauge in call.meter.counted:
+        if gauge.id is not None and (amount := _owed(call, gauge, usage)) is not None:
+            charges.append((gauge.id, amount))
+    session = _session(call, usage)
+    if not charges and session is None:
+        return releases
+    return [*releases, Settle(f"{call.id}:settle", call.holder, tuple(charges), session)]
+
+
+def _owed(call: Call, gauge: Gauge, usage: Usage) -> int | None:
+    """None: it cannot be told, and the record says so."""
+    amount = gauge.counter.amount
+    if gauge.counter.charge is not Charge.EXPRESSION or amount is None or call.plan is None:
+        return min(MAX_AMOUNT, amount_of(gauge.counter.charge, usage, call.price))
+    value = call.plan.batch([amount]).evaluate(call.facts, call.world.counters, call.world.hits)[0]
+    if isinstance(value, bool | CelFailure) or not isinstance(value, int | float):
+        call.degraded = True
+        return None
+    return min(MAX_AMOUNT, max(0, round(value * MICRO)))
+
+
+def _session(call: Call, usage: Usage) -> SessionCharge | None:
+    if not call.ground.plans.session_readers:
+        return None
+    cost = call.price.cost_nano(usage) if call.price else 0
+    session = SessionId(call.facts.caller.tenant or "default", call.facts.session.id)
+    return SessionCharge(session, cost, usage.input_tokens + usage.output_tokens)
+
+
+def record(call: Call, *, now: float, ended: str) -> Record:
+    """What was decided, and why."""
+    decision, facts, response = call.decision, call.facts, call.facts.response
+    usage = final_usage(call)
+    winner = decision.winner or decision.would_winner
+    return Record(
+        DecisionRecord(
+            id=call.id,
+            time=facts.now,
+            digest=call.ground.policies.digest,
+            verdict=decision.verdict,
+            would=decision.would,
+            mode=decision.mode,
+            enforced=decision.winner is not None,
+            degraded=call.degraded or decision.degraded,
+            reason=call.reason,
+            determined_by=(f"{winner.bound.rule.policy}/{winner.bound.rule.name}",) if winner else (),
+            rules=decision.results,
+            counters=tuple(_counter(call, gauge, usage) for gauge in call.meter.gauges),
+            event=call.event,
+            phase=call.phase,
+            operation=facts.request.operation,
+            dialect=facts.request.dialect,
+            provider=facts.request.provider,
+            model=facts.request.model or "",
+            served_model=call.served_model or facts.request.model or "",
+            stream=bool(facts.request.stream),
+            inspection=response.inspection if call.dialect else "none",
+            inspection_reason=facts.unreadable_request or facts.unreadable_response or response.partial_reason,
+            status=call.status,
+            usage={
+                "input_tokens": usage.input_tokens,
+                "output_tokens": usage.output_tokens,
+                "cached_input_tokens": usage.cached_input_tokens,
+                "cache_write_tokens": usage.cache_write_tokens,
+                "reasoning_tokens": usage.reasoning_tokens,
+                "source": usage.source,
+            },
+            cost_nano=call.price.cost_nano(usage) if call.price and call.left else 0,
+            cost_source=usage.source if call.price else "unpriced",
+            finish_reasons=tuple(response.finish_reasons),
+            tenant=pseudonym(facts.caller.tenant),
+            session=pseudonym(facts.session.id),
+            session_source=facts.session.source,
+            caller_key=facts.caller.key,
+            events=response.events,
+            duration_ms=max(0.0, (now - call.began) * 1000),
+            ended=ended,
+            conflicts=decision.conflicts,
+        )
+    )
+
+
+def _counter(call: Call, gauge: Gauge, usage: Usage) -> CounterResult:
+    spent = amount_of(gauge.counter.charge, usage, call.price) if call.left else 0
+    return CounterResult(
+        policy=gauge.policy.name,
+        namespace=gauge.policy.namespace,
+        name=gauge.counter.name,
+        key=pseudonym("\0".join(gauge.id.key)) if gauge.id else "",
+        charge=gauge.counter.charge.value,
+        before=gauge.reading.value,
+        spent=spent,
+        limit=gauge.limit,
+        exceeded=gauge.exceeded,
+        available=gauge.reading.available and not gauge.failure,
+    )

@@ -1,0 +1,97 @@
+"""How policyd says no: in the provider's own words, so that the caller's SDK raises its own error.
+
+Rule 1: a refusal that waiting can cure says when; one that waiting cannot cure says not to retry.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+from policyd.core.decide.combine import CANNOT_JUDGE, acting
+from policyd.core.decide.evaluate import Judged
+from policyd.core.exchange.call import Call
+from policyd.core.model.decision import Outcome, Terminate
+from policyd.core.model.steps import Headers, Reject
+from policyd.core.stream.dialects import Body
+
+PATIENCE_S = 60  # seconds: longer than SDKs are willing to sleep before they retry
+STORE_RETRY_S = 1  # seconds until a counter store that is down is worth asking again
+MAX_TEXT = 4096  # characters of a message or fallback that an expression made
+
+
+def texts(call: Call, winner: Judged) -> Terminate:
+    """What the winning rule says, its expressions evaluated; one that fails leaves the plain text."""
+    action = acting(winner)
+    if not isinstance(action, Terminate):
+        return CANNOT_JUDGE
+    rule = winner.bound.rule
+    if action is CANNOT_JUDGE or call.plan is None:
+        return action
+    asked = [program for program in (rule.message_expression, rule.fallback_expression) if program]
+    if not asked:
+        return action
+    values = iter(call.plan.batch(asked).evaluate(call.facts, call.world.counters, call.world.hits))
+    message = _text(next(values), action.message) if rule.message_expression else action.message
+    fallback = _text(next(values), action.fallback) if rule.fallback_expression else action.fallback
+    return Terminate(action.status, action.reason, message, fallback)
+
+
+def _text(value: object, plain: str) -> str:
+    return value[:MAX_TEXT] if isinstance(value, str) and value else plain
+
+
+def refuse(call: Call, winner: Judged) -> Reject:
+    """The answer in the upstream's place."""
+    said = texts(call, winner)
+    return _reject(call, said, _retry(call, winner))
+
+
+def refuse_as(call: Call, said: Terminate, message: str) -> Reject:
+    """As `refuse`, where it is no rule that refuses but what could not be done for one."""
+    return _reject(call, Terminate(said.status, said.reason, message, message), (("x-should-retry", "false"),))
+
+
+def _reject(call: Call, said: Terminate, retry: Headers) -> Reject:
+    call.reason, call.message = said.reason, said.message
+    body = _body(call, said)
+    call.status = said.status if body is not None else 403
+    body = body or _plain(said)
+    own = ("x-policyd-decision", call.id)
+    return Reject(call.status, (("content-type", body.content_type), *body.headers, *retry, own), body.data)
+
+
+def _body(call: Call, said: Terminate) -> Body | None:
+    """None: a completion was asked for in a language that policyd does not speak."""
+    if call.dialect is None:
+        return None if said.status == 200 else _plain(said)
+    if said.status == 200:
+        return call.dialect.completion(call.facts.request, said.fallback, call.id)
+    return call.dialect.error(said.status, said.reason, said.message)
+
+
+def _plain(said: Terminate) -> Body:
+    error = {"error": {"message": said.message, "type": "policy_refusal", "code": said.reason}}
+    return Body("application/json", json.dumps(error, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def _retry(call: Call, winner: Judged) -> Headers:
+    wait = _wait_s(call, winner)
+    if wait is None:
+        return (("x-should-retry", "false"),)
+    after = ("retry-after", str(max(1, math.ceil(wait))))
+    return (after,) if wait <= PATIENCE_S else (after, ("x-should-retry", "false"))
+
+
+def _wait_s(call: Call, winner: Judged) -> float | None:
+    rule = winner.bound.rule
+    names = rule.reads_exceeded | ({rule.implied} if rule.implied else set())
+    gauges = [
+        gauge for gauge in call.meter.gauges if gauge.policy is winner.bound.policy and gauge.counter.name in names
+    ]
+    if winner.outcome is Outcome.ERRORED:
+        down = any(not gauge.reading.available for gauge in call.meter.gauges) or bool(call.world.session_failure)
+        return STORE_RETRY_S if down else None
+    waits = [gauge.reading.retry_after_s for gauge in gauges if gauge.exceeded]
+    known = [wait for wait in waits if wait is not None]
+    return max(known) if known and len(known) == len(waits) else None

@@ -1,0 +1,319 @@
+"""An answer that streams: every event read, accounted and judged before it leaves.
+
+Rule 1: an event leaves only after every rule that it could make true has been judged over it.
+Rule 2: how the network cut the bytes changes neither the decision, nor its event, nor the bytes out.
+Rule 3: where nothing could be enforced the bytes pass as they come, and are only read along.
+Rule 4: time passes between messages, never within one: every event of a message has the message's time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from policyd.core.errors import Malformed
+from policyd.core.exchange.call import Call
+from policyd.core.exchange.judging import Bench, Touch, may_change_answer
+from policyd.core.exchange.metering import usage_of
+from policyd.core.exchange.refusal import texts
+from policyd.core.model.counters import Readings
+from policyd.core.model.decision import Verdict
+from policyd.core.model.steps import Extend, Release, Step, WakeAt
+from policyd.core.stream.dialects import AnswerReader, Changed
+from policyd.core.stream.outbox import Outbox
+from policyd.core.stream.redactor import redactors
+from policyd.core.stream.sse import SseEvent, SseParser
+from policyd.core.stream.sse_edit import edit_event
+
+
+class Streaming:
+    """One streamed answer."""
+
+    def __init__(self, call: Call, reader: AnswerReader, now: float) -> None:
+        self.call, self.reader = call, reader
+        self.bench = Bench(call)
+        self.passive = not may_change_answer(call)
+        self.parser = SseParser()
+        self.queue: deque[SseEvent] = deque()
+        self.waiting: tuple[int, int] | None = None  # (entry, touched) of an event that waits for an extension
+        self.need: Extend | None = None
+        self.ended = False  # the upstream has sent everything
+        self.done = False  # the caller has got everything that it will get
+        self.cut = False
+        self.broken = ""  # why nothing more of this body can be read
+        self.paced_until = now
+        self.paced_tokens = 0
+        self.marks: deque[tuple[int, object]] = deque([(-1, reader.mark())])  # entries not yet released
+        self.outbox = self._outbox()
+
+    def _outbox(self) -> Outbox:
+        rules = [live.bound.rule for live in self.bench.live if live.bound.rule.when is not None]
+        watchers = {watcher for rule in rules if rule.when for watcher in rule.when.watchers}
+        keep = 0 if self.passive else max((rule.hold_back for rule in rules), default=0)
+        redactions = [one for one in self.call.decision.obligations.redactions if one.in_response]
+        return Outbox(
+            redactors=() if self.passive else redactors(redactions),
+            watchers=sorted(watchers, key=lambda watcher: (watcher.kind, watcher.pattern)),
+            keep=keep,
+            hold_args=not self.passive and self.bench.reads_args,
+            edit=edit_event,
+        )
+
+    # ---- events ----------------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Step]:
+        return [self._wake(now)] if self.bench.timed else []
+
+    def chunk(self, data: bytes, end: bool, now: float) -> list[Step]:
+        """More of the answer."""
+        if self.done:
+            return []
+        self._at(now)
+        self.ended = end
+        self._parse(data, end)
+        steps = self._run(now)
+        if self.passive and not self.done:
+            self.done = end
+            return [Release(data, end), *(step for step in steps if not isinstance(step, Release))]
+        return steps
+
+    def extended(self, readings: Readings, now: float) -> list[Step]:
+        """The answer to an extension."""
+        self.need = None
+        if self.done or self.waiting is None:
+            return []
+        self._at(now)
+        usage = usage_of(self.call.facts.response)
+        self.call.meter.take(readings, usage, held=True)
+        if readings.failure or readings.refused is not None:
+            self.call.meter.dry = True
+        return self._run(now)
+
+    def tick(self, now: float) -> list[Step]:
+        """Time has passed and nothing came."""
+        if self.done:
+            return []
+        self._at(now)
+        steps: list[Step] = []
+        if self.waiting is None:
+            decision = self.bench.judge(self.bench.due(Touch.TIME), max(0, self.call.facts.response.events - 1))
+            if decision.verdict is Verdict.TERMINATE:
+                return self._cut(self.outbox.added)
+        if self.bench.timed:
+            steps.append(self._wake(now))
+        return steps
+
+    def fail(self, reason: str, now: float) -> list[Step]:
+        """Something around the call failed: whatever still has to be judged cannot be."""
+        self._at(now)
+        self.call.facts.unreadable_response = reason
+        decision = self.bench.judge(self.bench.due(Touch.ALL), max(0, self.call.facts.response.events - 1))
+        if decision.verdict is Verdict.TERMINATE and not self.passive:
+            return self._cut(self.outbox.added)
+        return []
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def _at(self, now: float) -> None:
+        self.call.facts.response.elapsed_ms = (now - self.call.began) * 1000
+
+    def _wake(self, now: float) -> WakeAt:
+        """The next point of a grid that begins with the call: so a dry run ticks when the real one did."""
+        tick = self.call.options.tick_s
+        return WakeAt(self.call.began + (int((now - self.call.began) / tick + 1e-9) + 1) * tick)
+
+    def _parse(self, data: bytes, end: bool) -> None:
+        try:
+            self.queue.extend(self.parser.feed(data))
+            left = self.parser.finish() if end else None
+        except Malformed as failure:
+            self.broken = failure.reason
+            return
+        if left is not None:
+            self.queue.append(left)
+        # What follows the failure is not read; the events before it are judged first, wherever the network cut.
+        self.broken = self.parser.failure
+
+    def _unreadable(self, reason: str) -> None:
+        response = self.call.facts.response
+        response.inspection, response.partial_reason = "partial", response.partial_reason or reason
+        self.call.facts.unreadable_response = self.call.facts.unreadable_response or reason
+
+    def _run(self, now: float) -> list[Step]:
+        """Read and judge what has come, until the answer is cut, or text has to wait."""
+        steps: list[Step] = []
+        if self.waiting is not None:
+            if self.need is not None:
+                return steps
+            entry, touched = self.waiting
+            self.waiting = None
+            steps += self._judge_event(entry, touched)
+        while self.queue and not self.done and self.waiting is None:
+            entry, touched = self._read(self.queue.popleft())
+            if touched:
+                steps += self._judge_event(entry, touched)
+            if self._paced and not self.done and self.waiting is None:
+                steps += self._release(now)
+        if self.done or self.waiting is not None:
+            return self._with_held(steps, now)
+        if self.broken and not self.call.facts.unreadable_response:
+            self._unreadable(self.broken)
+            steps += self._judge_event(self.outbox.added, int(Changed.INSPECTION))
+        if self.ended and not self.done:
+            return [*steps, *self._end(now)]
+        return self._with_held(steps, now)
+
+    def _with_held(self, steps: list[Step], now: float) -> list[Step]:
+        return steps if self.done else [*steps, *self._release(now)]
+
+    def _read(self, event: SseEvent) -> tuple[int, int]:
+        """The entry of this event, and what it touched; 0 for a block that is no event."""
+        if event.data is None and event.complete:
+            return self.outbox.add(event.raw, (), ()), 0
+        response = self.call.facts.response
+        before, hits = response.output_tokens, len(self.outbox.hits)
+        if not event.complete or event.malformed:
+            self._unreadable("the answer ends within an event" if not event.complete else "an event is not utf-8")
+            response.events += event.complete
+            return self._add(event.raw, (), ()), int(Changed.INSPECTION)
+        reading = self.reader.read_event(event.name, event.data or "")
+        response.events += 1
+        if reading.malformed:
+            self._unreadable(response.partial_reason)
+        entry = self._add(event.raw, reading.segments, reading.closes)
+        touched = int(reading.changed) | Touch.EVENT
+        if reading.changed & Changed.TEXT and response.ttft_ms is None:
+            response.ttft_ms = response.elapsed_ms
+        if response.events == 1:
+            touched = int(Touch.ALL) & ~Touch.TIME
+        if reading.changed & Changed.USAGE:
+            self.call.meter.aim(usage_of(response))
+            touched |= Touch.SPEND
+        elif response.output_tokens != before:
+            touched |= Touch.SPEND
+        if len(self.outbox.hits) != hits:
+            touched |= Touch.HITS
+        return entry, touched
+
+    def _add(self, raw: bytes, segments: Sequence[object], closes: Sequence[object]) -> int:
+        entry = self.outbox.add(raw, segments, closes)  # type: ignore[arg-type]
+        if not self.passive:
+            self.marks.append((entry, self.reader.mark()))
+        return entry
+
+    # ---- judging ---------------------------------------------------------------------------------------------------
+
+    def _judge_event(self, entry: int, touched: int) -> list[Step]:
+        response, meter = self.call.facts.response, self.call.meter
+        if response.output_tokens > meter.stop_at and not touched & Changed.FINISH:
+            if self._asks_more(entry, touched):
+                return []
+            touched |= Touch.SPEND
+        if not touched & self.bench.mask:
+            return []
+        self.call.world.hits = self.outbox.hits
+        decision = self.bench.judge(self.bench.due(touched), max(0, response.events - 1))
+        if decision is None or decision.verdict is not Verdict.TERMINATE:
+            self._apply(decision.obligations.redactions if decision else ())
+            return []
+        return self._cut(entry)
+
+    def _asks_more(self, entry: int, touched: int) -> bool:
+        """The grant is spent: ask for more, and let the text wait; a refusal makes `exceeded` true at this event."""
+        meter, response = self.call.meter, self.call.facts.response
+        usage = usage_of(response)
+        spent = meter.spent_out(usage)
+        if any(gauge.refuses for gauge in spent) and not meter.dry:
+            if response.usage_source == "provider":
+                return False  # the bill is final: nothing is left to be saved
+            self.waiting = (entry, touched)
+            self.need = Extend(
+                self.call.next_op("extend"),
+                self.call.holder,
+                meter.more(usage),
+                meter.observed(usage),
+                self.call.options.lease_s,
+            )
+            return True
+        for gauge in spent:
+            gauge.exceeded = True
+        meter.aim(usage)
+        return False
+
+    def _apply(self, redactions: Sequence[object]) -> None:
+        if redactions and not self.passive:
+            every = [one for one in self.call.decision.obligations.redactions if one.in_response]
+            self.outbox.set_redactors(redactors(every))
+
+    # ---- leaving ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _paced(self) -> bool:
+        return bool(self.call.decision.obligations.pace) and not self.passive
+
+    def _release(self, now: float) -> list[Step]:
+        data = self.outbox.release()
+        self._forget_marks()
+        if self.outbox.pending_bytes > self.call.options.max_held:
+            return self._overfull(data)
+        if not data:
+            return []
+        return [Release(data, at=self._pace(now))]
+
+    def _overfull(self, data: bytes) -> list[Step]:
+        self._unreadable("more of the answer waits to be judged than may be kept")
+        decision = self.bench.judge(self.bench.due(int(Changed.INSPECTION)), self.call.facts.response.events - 1)
+        if decision.verdict is Verdict.TERMINATE:
+            steps = self._cut(self.outbox.added)
+            return [Release(data), *steps] if data else steps
+        self.outbox.close()
+        return [Release(data + self.outbox.release())]
+
+    def _pace(self, now: float) -> float | None:
+        pace = self.call.decision.obligations.pace
+        if not pace:
+            return None
+        tokens = self.call.facts.response.output_tokens
+        at = max(now, self.paced_until)
+        self.paced_until = at + max(0, tokens - self.paced_tokens) / pace
+        self.paced_tokens = tokens
+        return at
+
+    def _forget_marks(self) -> None:
+        released = self.outbox.released_events
+        while len(self.marks) > 1 and self.marks[1][0] < released:
+            self.marks.popleft()
+
+    def _end(self, now: float) -> list[Step]:
+        """The upstream has sent everything."""
+        response = self.call.facts.response
+        was = response.inspection
+        self.reader.finish()
+        touched = int(Changed.INSPECTION) if response.inspection != was else 0
+        if response.events == 0:
+            touched = int(Touch.ALL)
+        if touched:
+            steps = self._judge_event(self.outbox.added, touched)
+            if self.done:
+                return steps
+        self.outbox.close()
+        data = self.outbox.release()
+        self.done = True
+        return [Release(data, end=True, at=self._pace(now)), WakeAt(None)]
+
+    def _cut(self, entry: int) -> list[Step]:
+        """End the answer properly before this event, with the fallback, and with it the call to the upstream."""
+        call = self.call
+        if self.passive:
+            return []
+        winner = call.decision.winner
+        assert winner is not None
+        said = texts(call, winner)
+        call.reason, call.message, call.phase = said.reason, said.message, "response"
+        data = self.outbox.cut(entry)
+        self._forget_marks()
+        self.reader.rewind(self.marks[0][1])
+        ending = self.reader.ending(said.fallback, said.reason)
+        self.done = self.cut = True
+        self.queue.clear()
+        return [Release(data + ending, end=True), WakeAt(None)]

@@ -1,0 +1,76 @@
+"""An answer that comes in one piece: read, judged and edited before its headers leave, so it can still be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from policyd.core.errors import Malformed
+from policyd.core.exchange.call import Call
+from policyd.core.exchange.judging import Bench, Touch
+from policyd.core.model.decision import Verdict
+from policyd.core.model.reach import Watcher
+from policyd.core.stream import json_text
+from policyd.core.stream.dialects import AnswerReader, Edit, Segment
+from policyd.core.stream.holdback import HoldBack, redact_text
+from policyd.core.stream.redactor import redactors
+
+
+class Whole:
+    """One answer in one piece."""
+
+    def __init__(self, call: Call, reader: AnswerReader) -> None:
+        self.call, self.reader = call, reader
+        self.bench = Bench(call)
+
+    def judge(self, data: bytes, now: float) -> bytes | None:
+        """The body as it may leave (None: as it came). Afterwards `call.decision` says whether it may at all."""
+        response = self.call.facts.response
+        response.elapsed_ms = (now - self.call.began) * 1000
+        response.ttft_ms = response.elapsed_ms
+        response.events = 1
+        response.delta = ""
+        segments = self._read(data)
+        self.call.world.hits = self._hits(segments)
+        decision = self.bench.judge(self.bench.due(Touch.ALL), 0)
+        if decision.verdict is Verdict.TERMINATE:
+            return None
+        return self._redacted(data, segments)
+
+    def _read(self, data: bytes) -> Sequence[Segment]:
+        response = self.call.facts.response
+        try:
+            return self.reader.read_json(json_text.loads(data)).segments
+        except Malformed as failure:
+            response.inspection, response.partial_reason = "partial", failure.reason
+            if response.status >= 400:
+                response.is_error = True  # an error page says nothing that a model said
+            else:
+                self.call.facts.unreadable_response = failure.reason
+            return ()
+
+    def _hits(self, segments: Sequence[Segment]) -> set[Watcher]:
+        watchers = [
+            watcher for live in self.bench.live if live.bound.rule.when for watcher in live.bound.rule.when.watchers
+        ]
+        if not watchers:
+            return set()
+        hits = set()
+        for channel in {segment.channel for segment in segments if segment.channel[0] == "text"}:
+            hold = HoldBack(redactors=(), watchers=watchers, keep=0)
+            for segment in segments:
+                if segment.channel == channel:
+                    hold.push(segment.text)
+            hold.close()
+            hits |= set(hold.hits)
+        return hits
+
+    def _redacted(self, data: bytes, segments: Sequence[Segment]) -> bytes | None:
+        search = redactors([one for one in self.call.decision.obligations.redactions if one.in_response])
+        if not search:
+            return None
+        edits = []
+        for segment in segments:
+            text = redact_text(segment.text, search, arguments=segment.channel[0] == "args")
+            if text != segment.text:
+                edits.append(Edit(segment.path, text))
+        return json_text.splice(data, edits) if edits else None
