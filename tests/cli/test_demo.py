@@ -38,7 +38,7 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
 
 def left_behind(folder: Path) -> list[str]:
     """Files, and processes that name the folder."""
-    commands = (Path(f"/proc/{name}/cmdline") for name in os.listdir("/proc") if name.isdecimal())
+    commands = Path("/proc").glob("[0-9]*/cmdline")
     found = [path.name for path in folder.iterdir()]
     for path in commands:
         try:

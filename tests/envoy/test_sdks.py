@@ -65,7 +65,7 @@ POLICIES = {
     ),
     "waiting.yaml": policy(
         "waiting",
-        "counters: [{name: calls, key: request.dialect, charge: Requests, window: {lifetime: 1s}, limit: 1 requests}]",
+        "counters: [{name: calls, key: request.dialect, charge: Requests, window: {lifetime: 2s}, limit: 1 requests}]",
         team="waiting",
     ),
     "quota.yaml": policy(
