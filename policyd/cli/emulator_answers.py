@@ -16,6 +16,7 @@ from urllib.parse import unquote
 _TEXT = "the circuit breaker opens when a session has spent what it was given and closes when the window is over"
 _WORDS = tuple(_TEXT.split())
 _TOKEN = re.compile(r"\s*\S+|\s+$")
+_ERRORS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CREATED = 1_700_000_000  # seconds since 1970; fixed, see rule 1
 
 Json = dict[str, object]
@@ -182,8 +183,7 @@ def answer(path: str, body: bytes, wish: Wish) -> Answer:
 
 def error(path: str, status: int, message: str) -> Answer:
     """An error answer in the provider's own shape."""
-    kind = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-    name = kind.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    name = _ERRORS.get(status, "api_error" if status >= 500 else "invalid_request_error")
     inner: Json = {"type": name, "message": message}
     if path == "/v1/messages":
         return _json_answer({"type": "error", "error": inner}, status)
@@ -192,7 +192,7 @@ def error(path: str, status: int, message: str) -> Answer:
 
 def models() -> Answer:
     """The list of models, as OpenAI answers it."""
-    names = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-4-5")
+    names = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-4-6")
     data = [{"id": name, "object": "model", "created": _CREATED, "owned_by": "emulator"} for name in names]
     return _json_answer({"object": "list", "data": data})
 

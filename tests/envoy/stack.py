@@ -131,7 +131,7 @@ def ask_anthropic(
     *,
     stream: bool = False,
     max_tokens: int = 1000,
-    model: str = "claude-sonnet-4-5",
+    model: str = "claude-sonnet-4-6",
     **steer: str,
 ) -> Answered:
     """One call of the anthropic SDK, as it comes."""
@@ -163,7 +163,7 @@ OPENAI = Sdk(
 )
 ANTHROPIC = Sdk(
     "anthropic",
-    "claude-sonnet-4-5",
+    "claude-sonnet-4-6",
     ask_anthropic,
     anthropic.PermissionDeniedError,
     anthropic.RateLimitError,
