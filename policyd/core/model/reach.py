@@ -300,5 +300,5 @@ def _endless(node: Node) -> Repeat | None:
         case Cat(items) | Alt(items):
             return next((found for item in items if (found := _endless(item))), None)
         case Repeat(item, _, high):
-            inner = _endless(item)
+            inner = None if high == 0 else _endless(item)
             return inner or (node if high is None and _width(item) else None)

@@ -1,0 +1,265 @@
+r"""Redaction of one growing text: what is final may leave, what may still become a match waits.
+
+Rule 1: what leaves equals one pass over the whole text, left to right, the leftmost match first, the first redactor
+        where two begin together, however the text was cut into pieces.
+Rule 2: a place is final when no continuation of the text can make a match begin there; not when enough characters have
+        come. So ordinary text hardly waits, though a redactor may reach a thousand characters.
+Rule 3: one character left of the text still searched is kept, for `\b` and `^` look there.
+Rule 4: all offsets are absolute, in characters from the beginning of the channel.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import re2
+
+from policyd.core.stream.json_view import JsonView
+from policyd.core.stream.redactor import Redactor, Search, search_for, searchable, subject
+
+_SLICE = 2_048  # characters searched at a time, so that a long text costs what it is long
+
+
+@dataclass(slots=True)
+class Swap:
+    """The text from `start` to `end` leaves as `replacement`, at `start`. `end` grows while a tail runs."""
+
+    start: int
+    end: int
+    replacement: str
+
+
+@dataclass(slots=True)
+class _Tail:
+    """A match that goes on: which redactor's, and the offset that it cannot pass."""
+
+    index: int
+    limit: int
+
+
+class HoldBack:
+    """One channel's text. `swaps`: the final replacements, ascending, that do not lie wholly in forgotten text."""
+
+    __slots__ = (
+        "_base",
+        "_past",
+        "_scan",
+        "_search",
+        "_since",
+        "_tail",
+        "_view",
+        "_window",
+        "closed",
+        "length",
+        "swaps",
+    )
+
+    def __init__(self, redactors: Sequence[Redactor] = (), *, arguments: bool = False) -> None:
+        self._search: Search = search_for(tuple(redactors))
+        self._since: tuple[int, ...] = (0,) * len(redactors)  # where each redactor begins to look
+        self._view: JsonView | None = JsonView() if arguments else None
+        self._past: deque[str] = deque()  # searched, but not forgotten: from `_base` to where the window begins
+        self._base = 0
+        self._window = ""  # from one character before `_scan`, to the end
+        self._scan = 0  # everything before is decided
+        self._tail: _Tail | None = None
+        self.length = 0
+        self.closed = False
+        self.swaps: deque[Swap] = deque()
+
+    @property
+    def decided(self) -> int:
+        """No match that begins before this offset is still to come."""
+        return self._scan
+
+    def push(self, text: str) -> None:
+        """The next piece of the text."""
+        self.closed = False
+        seen = searchable(text)
+        if self._view is not None:
+            viewed = self._view.push(seen)
+            self._view, seen = (None, seen) if viewed is None else (self._view, viewed)
+        self.length += len(text)
+        self._feed(seen)
+
+    def close(self) -> None:
+        """No more text will come."""
+        self.closed = True
+        self._advance(final=True)
+
+    def forget(self, offset: int) -> None:
+        """Everything before this offset, which must be decided, has left."""
+        if self._view is not None:
+            self._view.forget(offset)
+        while self._past and self._base + len(self._past[0]) < offset:
+            self._base += len(self._past.popleft())
+        while len(self.swaps) > 1 and self.swaps[0].end <= offset:
+            self.swaps.popleft()
+
+    def as_if_closed(self, start: int, end: int) -> list[Swap]:
+        """The replacements, if the text had ended at `end`; nothing before `start` is decided anew. Neither is
+        forgotten yet."""
+        kept = [Swap(swap.start, min(swap.end, end), swap.replacement) for swap in self.swaps if swap.start < start]
+        again = HoldBack(self._search.redactors)
+        again._since, again._view = self._since, self._view
+        again._scan = max(start, kept[-1].end if kept else 0)
+        again.swaps = deque(kept)
+        if kept and self.swaps[-1].start < start:
+            again._tail = self._tail
+        text = "".join([*self._past, self._window])
+        begins = again._window_base()
+        again._feed(text[begins - self._base : end - self._base])
+        again.close()
+        return list(again.swaps)
+
+    def use(self, redactors: Sequence[Redactor], since: int) -> None:
+        """Look for these, the old ones among them: the new ones find what begins at `since`, which is not yet
+        forgotten, or after it."""
+        known = dict(zip(self._search.redactors, self._since, strict=True))
+        running = self._search.redactors[self._tail.index] if self._tail is not None else None
+        text = "".join([*self._past, self._window])
+        self._search = search_for(tuple(redactors))
+        self._since = tuple(known.get(redactor, since) for redactor in redactors)
+        while self.swaps and self.swaps[-1].start >= since:
+            self.swaps.pop()
+            self._tail = None
+        if self._tail is not None and running is not None:
+            self._tail.index = self._search.redactors.index(running)
+        self._scan = min(self._scan, max(since, self.swaps[-1].end if self.swaps else 0))
+        begins = self._window_base()
+        self._past = deque([text[: begins - self._base]])
+        self._window = ""
+        self._feed(text[begins - self._base :])
+        if self.closed:
+            self._advance(final=True)
+
+    # ---- searching --------------------------------------------------------------------------------------------------
+
+    def _feed(self, seen: str) -> None:
+        for at in range(0, len(seen), _SLICE):
+            self._window += seen[at : at + _SLICE]
+            self._advance(final=False)
+
+    def _advance(self, *, final: bool) -> None:
+        while self._run_tail(final) if self._tail is not None else self._take_next(final):
+            pass
+
+    def _take_next(self, final: bool) -> bool:
+        """Takes the next match that is final; False when there is none: then all before a possible one is decided."""
+        window, begins = subject(self._window), self._window_base()
+        at = self._scan - begins
+        everything = final or not self._search.redactors
+        decided = len(window) if everything else self._search.waiting.since(window, at)
+        found = self._leftmost(window, at, decided)
+        if found is None:
+            self._decide(begins + decided)
+            return False
+        index, start, end = found
+        self._swap(index, begins + start, begins + end)
+        self._decide(begins + end)
+        return True
+
+    def _leftmost(self, window: str | bytes, at: int, decided: int) -> tuple[int, int, int] | None:
+        """The leftmost match that begins in [at, decided), first redactor first: its index, start and end."""
+        search, best = self._search, None
+        if at >= decided or not search.redactors or (search.any is not None and search.any.search(window, at) is None):
+            return None
+        for index, (redactor, pattern) in enumerate(zip(search.redactors, search.each, strict=True)):
+            begins = max(at, self._since[index] - self._window_base())
+            found = self._first(redactor, pattern, window, begins, decided if best is None else best[1])
+            best = (index, *found) if found is not None else best
+        return best
+
+    def _first(
+        self, redactor: Redactor, pattern: re2._Regexp, window: str | bytes, at: int, before: int
+    ) -> tuple[int, int] | None:
+        """The first match of one redactor that begins in [at, before) and that its validator accepts."""
+        while at < before:
+            found = pattern.search(window, at)
+            if found is None or found.start() >= before:
+                return None
+            if redactor.finds(self._window[found.start() : found.end()]):
+                return found.start(), found.end()
+            at = found.start() + 1
+        return None
+
+    def _swap(self, index: int, start: int, end: int) -> None:
+        redactor = self._search.redactors[index]
+        replacement = redactor.replacement
+        if self._view is not None:
+            replacement = json.dumps(replacement)[slice(1, -1) if self._view.in_string(start) else slice(None)]
+        self.swaps.append(Swap(start, end, replacement))
+        if redactor.tail is not None:
+            self._tail = _Tail(index, end + redactor.tail.most)
+
+    def _run_tail(self, final: bool) -> bool:
+        """Takes away what belongs to the tail; False when more text must tell where it ends."""
+        tail, ends = self._tail, None
+        assert tail is not None
+        rule, compiled = self._search.redactors[tail.index].tail, self._search.tails[tail.index]
+        assert rule is not None and compiled is not None
+        window, begins = subject(self._window), self._window_base()
+        at, limit = self._scan - begins, self._tail_limit(tail) - begins
+        decided = len(window) if final else compiled[1].since(window, at)
+        found = compiled[0].search(window, at)
+        if found is not None and found.start() < decided and found.start() <= limit:
+            ends = found.end() if rule.through else found.start()
+        elif final or decided > limit:
+            ends = min(decided, limit)
+        stop = min(decided, limit) if ends is None else ends
+        self.swaps[-1].end = begins + stop
+        self._decide(begins + stop)
+        if ends is None:
+            return False
+        self._tail = None
+        return True
+
+    def _tail_limit(self, tail: _Tail) -> int:
+        """What the tail cannot pass: its own limit, and the end of the JSON string that it began in."""
+        if self._view is None or not self._view.in_string(self._scan):
+            return tail.limit
+        quote = self._view.next_quote(self._scan)
+        return tail.limit if quote is None else min(tail.limit, quote)
+
+    def _decide(self, offset: int) -> None:
+        """Everything before this offset is decided; the window moves on, keeping one character of left neighbour."""
+        begins = self._window_base()
+        self._scan = offset
+        moved = self._window_base() - begins
+        if moved:
+            self._past.append(self._window[:moved])
+            self._window = self._window[moved:]
+
+    def _window_base(self) -> int:
+        return max(self._scan - 1, 0)
+
+
+# ---- replacing ------------------------------------------------------------------------------------------------------
+
+
+def swapped(text: str, start: int, swaps: Iterable[Swap]) -> str:
+    """The piece of the channel that begins at `start`, with the replacements that fall into it."""
+    pieces: list[str] = []
+    at, end = start, start + len(text)
+    for swap in swaps:
+        if swap.start >= end:
+            break
+        if swap.start >= at:
+            pieces += [text[at - start : swap.start - start], swap.replacement]
+        at = max(at, swap.end)
+    pieces.append(text[at - start :] if at < end else "")
+    return "".join(pieces)
+
+
+def redact_text(text: str, redactors: Sequence[Redactor], *, arguments: bool = False) -> str:
+    """A whole text (of a request, of an answer that does not stream), redacted; the same object when nothing was
+    found. `arguments`: it is the JSON text of a tool call."""
+    if not redactors or not text:
+        return text
+    hold = HoldBack(redactors, arguments=arguments)
+    hold.push(text)
+    hold.close()
+    return swapped(text, 0, hold.swaps) if hold.swaps else text

@@ -1,0 +1,335 @@
+"""The events of one stream on their way out: what has been judged leaves, in order, and nothing else does.
+
+Rule 1: events leave in the order in which they came; one that waits keeps all later ones waiting.
+Rule 2: an event that is not edited leaves as the bytes it came in.
+Rule 3: what leaves, and what a cut leaves behind, depends on the events alone, never on when `release` was called.
+Rule 4: after a cut nothing leaves any more.
+
+Entries are numbered from 0 as they are added, comment blocks included.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from policyd.core.model.reach import Watcher
+from policyd.core.stream.dialects import Channel, Path, Segment
+from policyd.core.stream.holdback import HoldBack, Swap, swapped
+from policyd.core.stream.redactor import Redactor
+from policyd.core.stream.watch import Watch, matches_nothing
+
+Edit = Callable[[bytes, list[tuple[Path, str]]], bytes]
+"""Re-serialises one raw event with new texts at these paths of its document; every other byte stays."""
+
+_Raw = tuple[bytes, Sequence[Segment], Sequence[Channel]]
+
+
+class _Lane:
+    """One channel: what of it may leave."""
+
+    __slots__ = ("closed_by", "hold", "keep", "released", "watch")
+
+    def __init__(self, channel: Channel, redactors: Sequence[Redactor], watch: Watch | None, keep: int) -> None:
+        self.hold = HoldBack(redactors, arguments=channel[0] == "args")
+        self.watch = watch
+        self.keep = keep
+        self.released = 0  # characters
+        self.closed_by: int | None = None  # the entry that closed it
+
+    @property
+    def safe(self) -> int:
+        """Text before this offset is final and may leave."""
+        hold = self.hold
+        return hold.decided if hold.closed else min(hold.decided, hold.length - self.keep)
+
+    def forget(self, offset: int) -> None:
+        self.released = offset
+        self.hold.forget(offset)
+        if self.watch is not None:
+            self.watch.forget(offset)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """One segment, placed: `start` and `end` are offsets in its channel."""
+
+    lane: _Lane
+    path: Path
+    text: str
+    start: int
+    end: int
+    waits: bool  # until its channel is closed
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One event, or comment block, that has not left."""
+
+    raw: bytes
+    pieces: Sequence[_Piece]
+
+    def may_leave(self) -> bool:
+        for piece in self.pieces:
+            if piece.end > piece.lane.safe or (piece.waits and not piece.lane.hold.closed):
+                return False
+        return True
+
+
+class Outbox:
+    """The queue of a stream's events.
+
+    `redactors` edit text of every kind; `watchers` look at visible text ("text" channels), each choice by itself;
+    `keep`: characters of visible text kept back until the channel closes; `hold_args`: an event that carries a tool
+    call's arguments waits until that tool call is complete; `edit` re-serialises an event.
+    """
+
+    def __init__(
+        self,
+        *,
+        redactors: Iterable[Redactor] = (),
+        watchers: Iterable[Watcher] = (),
+        keep: int = 0,
+        hold_args: bool = False,
+        edit: Edit,
+    ) -> None:
+        self._redactors = tuple(redactors)
+        self._watchers = tuple(dict.fromkeys(watchers))
+        self._keep = keep
+        self._hold_args = hold_args
+        self._edit = edit
+        self._holds = bool(self._redactors or keep or hold_args)
+        self._plain: list[_Raw] = []  # what has not left, while nothing is ever held
+        self._queue: deque[_Entry] = deque()  # what has not left, otherwise
+        self._lanes: dict[Channel, _Lane] = {}
+        self._watches: dict[Channel, Watch] = {}
+        self._added = 0
+        self._cut = False
+        self.hits: set[Watcher] = {watcher for watcher in self._watchers if matches_nothing(watcher)}
+        self.released_events = 0  # entries that left, the last one perhaps in part
+        self.partial = False  # whether the last one left in part
+        self.pending_bytes = 0  # of entries that have not left
+
+    @property
+    def added(self) -> int:
+        """How many entries were added: the number of the next one."""
+        return self._added
+
+    # ---- in ---------------------------------------------------------------------------------------------------------
+
+    def add(self, raw: bytes, segments: Sequence[Segment], closes: Sequence[Channel]) -> int:
+        """Appends the next event, or a comment block without segments; the number of this entry."""
+        number = self._added
+        self._added = number + 1
+        if self._cut:
+            return number
+        self.pending_bytes += len(raw)
+        if self._watchers and segments:
+            self._look(segments)
+        if self._holds:
+            self._queue.append(self._entry(raw, segments, closes, number))
+        else:
+            self._plain.append((raw, segments, closes))
+        return number
+
+    def close(self) -> None:
+        """The body is over: all text is final, every tool call complete."""
+        for lane in self._lanes.values():
+            self._close_lane(lane, self._added)
+
+    def set_redactors(self, redactors: Iterable[Redactor], event: int | None = None) -> None:
+        """Look for these too, in the text of entry `event` (None: the next one) and all after it that has not left.
+
+        What was looked for before still is: redactions unite. A match that begins in an earlier entry stays.
+        """
+        united = tuple(dict.fromkeys((*self._redactors, *redactors)))
+        if united == self._redactors:
+            return
+        first = self._first()
+        skipped = max((self._added if event is None else event) - first, 0)
+        starts = {channel: self._bounds(lane, skipped)[0] for channel, lane in self._lanes.items()}
+        self._redactors = united
+        for channel, lane in self._lanes.items():
+            lane.hold.use(united, max(starts[channel], lane.released))
+        if not self._holds:
+            self._begin_to_hold(first, skipped)
+
+    def _begin_to_hold(self, first: int, skipped: int) -> None:
+        """From now on entries may wait. Those before `skipped` are none of it: they leave as they came."""
+        self._holds = True
+        for index, (raw, segments, closes) in enumerate(self._plain):
+            held = index >= skipped
+            entry = self._entry(raw, segments, closes, first + index) if held else _Entry(raw, ())
+            self._queue.append(entry)
+        self._plain = []
+
+    def _look(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            if segment.channel[0] == "text" and segment.text:
+                self.hits.update(self._watch(segment.channel).push(segment.text))
+
+    def _watch(self, channel: Channel) -> Watch:
+        watch = self._watches.get(channel)
+        if watch is None:
+            watch = self._watches[channel] = Watch(self._watchers, keeps=self._keep > 0)
+        return watch
+
+    def _entry(self, raw: bytes, segments: Sequence[Segment], closes: Sequence[Channel], number: int) -> _Entry:
+        pieces = [self._piece(segment) for segment in segments]
+        for channel in closes:
+            lane = self._lanes.get(channel)
+            if lane is not None:
+                self._close_lane(lane, number)
+        return _Entry(raw, pieces)
+
+    def _piece(self, segment: Segment) -> _Piece:
+        channel = segment.channel
+        lane = self._lanes.get(channel) or self._open(channel)
+        start = lane.hold.length
+        lane.hold.push(segment.text)
+        return _Piece(lane, segment.path, segment.text, start, lane.hold.length, self._waits(channel))
+
+    def _open(self, channel: Channel) -> _Lane:
+        keep = self._keep if channel[0] == "text" else 0
+        watch = self._watch(channel) if keep and self._watchers else None
+        lane = self._lanes[channel] = _Lane(channel, self._redactors, watch, keep)
+        return lane
+
+    def _waits(self, channel: Channel) -> bool:
+        return self._hold_args and channel[0] == "args"
+
+    @staticmethod
+    def _close_lane(lane: _Lane, number: int) -> None:
+        if not lane.hold.closed:
+            lane.closed_by = number
+            lane.hold.close()
+
+    # ---- out --------------------------------------------------------------------------------------------------------
+
+    def release(self) -> bytes:
+        """Everything that may leave now."""
+        if not self._holds:
+            return self._release_plain()
+        out: list[bytes] = []
+        while self._queue and self._queue[0].may_leave():
+            entry = self._queue.popleft()
+            out.append(self._written(entry))
+            self._left(entry.raw, 1)
+        return b"".join(out)
+
+    def _release_plain(self) -> bytes:
+        waiting = self._plain
+        if not waiting:
+            return b""
+        data = waiting[0][0] if len(waiting) == 1 else b"".join([raw for raw, _, _ in waiting])
+        self.released_events += len(waiting)
+        self.pending_bytes = 0
+        self._plain = []
+        return data
+
+    def _left(self, raw: bytes, entries: int) -> None:
+        self.released_events += entries
+        self.pending_bytes -= len(raw)
+
+    def _written(self, entry: _Entry) -> bytes:
+        changes: list[tuple[Path, str]] = []
+        for piece in entry.pieces:
+            if piece.lane.hold.swaps:
+                text = swapped(piece.text, piece.start, piece.lane.hold.swaps)
+                if text != piece.text:
+                    changes.append((piece.path, text))
+            piece.lane.forget(piece.end)
+        return self._edit(entry.raw, changes) if changes else entry.raw
+
+    # ---- a cut ------------------------------------------------------------------------------------------------------
+
+    def cut(self, event: int, watchers: Collection[Watcher] | None = None) -> bytes:
+        """A rule matched at entry `event`: what may still leave; after it nothing does.
+
+        `watchers`: those that the rule reads (None: all; empty: none, so that everything `keep` holds is dropped).
+        Without hold-back that is all entries before `event`. With it, what lies before the match, up to the first
+        entry that cannot leave whole: that one leaves in part when some of its text may.
+        """
+        first = self._first()
+        before = max(event - first, 0)
+        if not self._holds:
+            self._plain = self._plain[:before]
+            data = self._release_plain()
+        else:
+            data = self._cut_held(event, before, self._watchers if watchers is None else watchers)
+        self._forget_all()
+        return data
+
+    def _cut_held(self, event: int, before: int, watchers: Collection[Watcher]) -> bytes:
+        limits, swaps = self._limits(before, watchers), {}
+        for lane in self._lanes.values():
+            swaps[id(lane)] = lane.hold.as_if_closed(lane.released, self._bounds(lane, before)[1])
+        out: list[bytes] = []
+        for index, entry in enumerate(self._queue):
+            ends = [min(limits[id(piece.lane)], piece.end) for piece in entry.pieces]
+            whole = index < before and all(end == piece.end for end, piece in zip(ends, entry.pieces, strict=True))
+            if index > before or any(piece.waits and not _closed_before(piece.lane, event) for piece in entry.pieces):
+                break
+            if not whole and all(end <= piece.start for end, piece in zip(ends, entry.pieces, strict=True)):
+                break
+            out.append(self._cut_entry(entry, ends, swaps))
+            self._left(entry.raw, 1)
+            if not whole:
+                self.partial = True
+                break
+        return b"".join(out)
+
+    def _cut_entry(self, entry: _Entry, ends: Sequence[int], swaps: dict[int, list[Swap]]) -> bytes:
+        changes: list[tuple[Path, str]] = []
+        for piece, end in zip(entry.pieces, ends, strict=True):
+            kept = piece.text[: max(end - piece.start, 0)]
+            text = swapped(kept, piece.start, swaps[id(piece.lane)])
+            if text != piece.text:
+                changes.append((piece.path, text))
+        return self._edit(entry.raw, changes) if changes else entry.raw
+
+    def _limits(self, before: int, watchers: Collection[Watcher]) -> dict[int, int]:
+        """By lane: the offset at which its text ends after a cut at this place of the queue."""
+        limits: dict[int, int] = {}
+        kept: dict[int, int] = {}  # where what `keep` held back begins
+        matched = False
+        for lane in self._lanes.values():
+            start, end = self._bounds(lane, before)
+            closed = lane.closed_by is not None and _closed_before(lane, before + self._first())
+            limits[id(lane)] = start
+            if not lane.keep or closed:
+                continue
+            low = kept[id(lane)] = max(start - lane.keep, 0)
+            found = lane.watch.first_start(low, end, watchers) if lane.watch is not None and watchers else None
+            if found is not None:
+                matched = True
+                limits[id(lane)] = max(found, low)
+        return limits if matched else {**limits, **kept}
+
+    def _bounds(self, lane: _Lane, before: int) -> tuple[int, int]:
+        """How long this lane was before the entry at this place of the queue, and after it."""
+        start = end = lane.released
+        for index, entry in enumerate(self._queue):
+            if index > before:
+                break
+            for piece in entry.pieces:
+                if piece.lane is lane:
+                    end = piece.end
+                    start = start if index == before else end
+        return start, end
+
+    def _first(self) -> int:
+        """The number of the first entry that has not left."""
+        return self._added - len(self._queue) - len(self._plain)
+
+    def _forget_all(self) -> None:
+        self._queue.clear()
+        self._plain = []
+        self._lanes.clear()
+        self.pending_bytes = 0
+        self._cut = True
+
+
+def _closed_before(lane: _Lane, event: int) -> bool:
+    return lane.hold.closed and lane.closed_by is not None and lane.closed_by < event
