@@ -10,16 +10,14 @@ Plain scalars mean what YAML 1.2's core schema says (`on` and `yes` are text), a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from policyd.core.compile.places import Document, Path, Place
+from policyd.core.compile.words import quoted
 from policyd.core.errors import Issue, Severity, Span
-
-Path = tuple[str | int, ...]
-"""Where a value stands in a document: keys and indexes from the top."""
 
 MAX_TEXT = 32 * 1024 * 1024  # characters of one file
 MAX_NODES = 50_000  # values of one document, those that aliases repeat included
@@ -35,65 +33,6 @@ _PREFIXED = re.compile(r"0(?:o[0-7]+|x[0-9a-fA-F]+)")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _MAX_DIGITS = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where one value stands: its own first character, that of its key, and how it is written."""
-
-    line: int
-    column: int
-    key_line: int
-    key_column: int
-    style: str = ""  # of a scalar: "" plain, ' or " quoted, | literal, > folded, - for anything else
-    start: int = 0  # index of the first character, and of the one after the last
-    end: int = 0
-
-
-@dataclass(slots=True)
-class Document:
-    """One YAML document as plain data. Read-only once built."""
-
-    file: str
-    text: str  # of the whole file
-    value: object = None
-    places: dict[Path, Place] = field(default_factory=dict)
-
-    def span(self, path: Path = ()) -> Span:
-        """Where the value at `path` begins; the nearest one above it when there is none."""
-        place = self._nearest(path)
-        return Span(self.file, place.line, place.column)
-
-    def key_span(self, path: Path) -> Span:
-        """Where the key of the value at `path` begins; for an item of a list, the item."""
-        place = self._nearest(path)
-        return Span(self.file, place.key_line, place.key_column)
-
-    def inside(self, path: Path, line: int, column: int) -> Span:
-        """Where the character at `line` and `column` (from 1) of the text at `path` stands in the file.
-
-        Exact for text on one line and for literal blocks; the beginning of the text for all other ways to write it.
-        """
-        place = self._nearest(path)
-        value = self._at(path)
-        exact = isinstance(value, str) and path in self.places
-        found = _locate(self.text, place, str(value), line, column) if exact else None
-        at_line, at_column = found or (place.line, place.column)
-        return Span(self.file, at_line, at_column)
-
-    def _nearest(self, path: Path) -> Place:
-        while path and path not in self.places:
-            path = path[:-1]
-        return self.places[path]
-
-    def _at(self, path: Path) -> object:
-        value: Any = self.value
-        for step in path:
-            try:
-                value = value[step]
-            except (KeyError, IndexError, TypeError):
-                return None
-        return value
 
 
 @dataclass(slots=True)
@@ -115,7 +54,7 @@ def read_documents(file: str, text: str) -> tuple[list[Document], list[Issue]]:
     text = text.removeprefix("\ufeff")
     if len(text) > MAX_TEXT:
         hint = f"split it: at most {MAX_TEXT // 1024 // 1024} MiB a file"
-        return [], [Issue(Span(file, 1, 1), "too-large", Severity.ERROR, "the file is too large", hint)]
+        return [], [Issue(Span(file, 1, 1), "YAML005", Severity.ERROR, "the file is too large", hint)]
     reader = _Reader(file, text)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
@@ -126,7 +65,7 @@ def read_documents(file: str, text: str) -> tuple[list[Document], list[Issue]]:
         reader.issues.append(_syntax(file, text, error))
     except UnicodeEncodeError as error:
         span = Span(file, *_line_column(text, error.start))
-        reader.issues.append(Issue(span, "yaml-syntax", Severity.ERROR, "a lone surrogate is not text", "remove it"))
+        reader.issues.append(Issue(span, "YAML001", Severity.ERROR, "a lone surrogate is not text", "remove it"))
     return reader.documents, reader.issues
 
 
@@ -180,7 +119,7 @@ class _Reader:
         value = self._value(event)
         if event.anchor:
             self.anchors[event.anchor] = (value, 1)
-        self._put(value, self._place(event, event.style or ""), 1, event)
+        self._put(value, self._place(event, event.style or ""), 1)
 
     def _key(self, frame: _Frame, event: Any) -> None:
         assert isinstance(frame.value, dict)
@@ -191,17 +130,17 @@ class _Reader:
         frame.key_at = (event.start_mark.line + 1, event.start_mark.column + 1)
         if key == "<<" and not event.style:
             frame.skipping = True
-            self._issue(event, "merge-key", "merge keys are not supported", "write the fields out")
+            self._issue(event, "YAML003", "merge keys are not supported", "write the fields out")
         elif key in frame.value:
             frame.skipping = True
             first = self.document.places[(*frame.path, key)]
             hint = f"it is already set on line {first.key_line}; keep one of the two"
-            self._issue(event, "duplicate-key", f"`{_short(key)}` is set twice", hint)
+            self._issue(event, "YAML002", f"{quoted(key)} is set twice", hint)
 
     def _open(self, event: Any) -> None:
         self._check_tag(event)
         if len(self.stack) >= MAX_DEPTH:
-            self._issue(event, "too-deep", f"nested deeper than {MAX_DEPTH} levels", "a policy needs no such depth")
+            self._issue(event, "YAML005", f"nested deeper than {MAX_DEPTH} levels", "a policy needs no such depth")
             raise _Stop
         self._refuse_complex_key(event)
         value: dict[str, object] | list[object] = {} if isinstance(event, yaml.MappingStartEvent) else []
@@ -215,7 +154,7 @@ class _Reader:
         nodes = self.nodes - frame.nodes_before + 1
         if frame.anchor:
             self.anchors[frame.anchor] = (frame.value, nodes)
-        self._put(frame.value, frame.place, 1, None)
+        self._put(frame.value, frame.place, 1)
 
     def _alias(self, event: Any) -> None:
         self._refuse_complex_key(event)
@@ -223,16 +162,16 @@ class _Reader:
         if known is None:
             inside = event.anchor in self.anchors
             message = f"`*{event.anchor}` refers to itself" if inside else f"no anchor `&{event.anchor}` before this"
-            self._issue(event, "bad-alias", message, "write the value out")
+            self._issue(event, "YAML003", message, "write the value out")
             known = (None, 1)
-        self._put(known[0], self._place(event, "-"), known[1], event)
+        self._put(known[0], self._place(event, "-"), known[1])
 
     def _refuse_complex_key(self, event: Any) -> None:
         if self.stack and isinstance(self.stack[-1].value, dict) and self.stack[-1].key is None:
-            self._issue(event, "bad-key", "a key must be plain text", "write it out, in quotes if need be")
+            self._issue(event, "YAML003", "a key must be plain text", "write it out, in quotes if need be")
             raise _Stop
 
-    def _put(self, value: object, place: Place, nodes: int, event: Any) -> None:
+    def _put(self, value: object, place: Place, nodes: int) -> None:
         self._count(nodes, place)
         path = self._path()
         frame = self.stack[-1] if self.stack else None
@@ -255,7 +194,7 @@ class _Reader:
         if self.nodes > MAX_NODES:
             span = Span(self.file, place.line, place.column)
             message = f"more than {MAX_NODES} values in one document, aliases written out"
-            self.issues.append(Issue(span, "too-large", Severity.ERROR, message, "split it, or use fewer aliases"))
+            self.issues.append(Issue(span, "YAML005", Severity.ERROR, message, "split it, or use fewer aliases"))
             raise _Stop
 
     def _path(self) -> Path:
@@ -274,7 +213,7 @@ class _Reader:
 
     def _check_tag(self, event: Any) -> None:
         if event.tag is not None and event.tag != "!" and event.tag not in _TAGS:
-            self._issue(event, "bad-tag", f"tag `{_short(event.tag)}` is not known here", "remove it")
+            self._issue(event, "YAML003", f"tag {quoted(event.tag)} is not known here", "remove it")
 
     def _value(self, event: Any) -> object:
         """What a scalar stands for."""
@@ -297,24 +236,25 @@ class _Reader:
         if len(text) <= _MAX_DIGITS:
             return int(text, base)
         message = f"a number of more than {_MAX_DIGITS} digits is not understood"
-        self._issue(event, "bad-number", message, "put it in quotes if it is text")
+        self._issue(event, "YAML004", message, "put it in quotes if it is text")
         return 0
 
     def _float(self, event: Any, text: str) -> float:
         value = float(text.replace(".inf", "inf")) if len(text) <= _MAX_DIGITS and _FLOAT.fullmatch(text) else None
         if value is not None and abs(value) != float("inf"):
             return value
-        self._issue(event, "bad-number", f"`{_short(text)}` is not a finite number", "put it in quotes if it is text")
+        self._issue(event, "YAML004", f"{quoted(text)} is not a finite number", "put it in quotes if it is text")
         return 0.0
 
 
-# ---- syntax errors ----------------------------------------------------------------------------------------------------
+# ---- syntax errors --------------------------------------------------------------------------------------------------
 
 _SYNTAX_HINTS = (
     ("cannot start any token", "quote the value, and indent with spaces, never with tabs"),
     ("mapping values are not allowed", "put a value that holds `: ` in quotes, or look at the indentation"),
     ("expected <block end>", "look at the indentation of this line"),
     ("block end", "look at the indentation of this line"),
+    ("did not find expected key", "look at the indentation of this line, and at quotes that end too early"),
     ("could not find expected ':'", "a key needs a colon and a space after it"),
     ("unexpected end of stream", "a quote is not closed"),
     ("expected ',' or", "a bracket or brace is not closed"),
@@ -328,7 +268,7 @@ def _syntax(file: str, text: str, error: yaml.YAMLError) -> Issue:
     hint = next((hint for part, hint in _SYNTAX_HINTS if part in problem), "a YAML linter shows the structure")
     if "\t" in _line(text, span.line)[: span.column]:
         hint = "indent with spaces, never with tabs"
-    return Issue(span, "yaml-syntax", Severity.ERROR, f"not valid YAML: {problem}", hint)
+    return Issue(span, "YAML001", Severity.ERROR, f"not valid YAML: {problem}", hint)
 
 
 def _problem(file: str, text: str, error: yaml.YAMLError) -> tuple[str, Span]:
@@ -352,56 +292,3 @@ def _line(text: str, line: int) -> str:
 
 def _line_column(text: str, index: int) -> tuple[int, int]:
     return text.count("\n", 0, index) + 1, index - (text.rfind("\n", 0, index) + 1) + 1
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-# ---- places inside a text -----------------------------------------------------------------------------------------------
-
-
-def _locate(raw: str, place: Place, value: str, line: int, column: int) -> tuple[int, int] | None:
-    """Line and column in the file of a character inside a scalar; None when only its beginning is known."""
-    if place.style == "|":
-        return _locate_literal(raw, place, value, line, column)
-    written = raw[place.start : place.end]
-    if place.style in ("-", ">") or line != 1 or "\n" in written:
-        return None
-    starts = list(_characters(written, place.style))
-    return place.line, place.column + (starts[column - 1] if column <= len(starts) else len(written))
-
-
-def _characters(written: str, style: str) -> Iterator[int]:
-    """Where each character of a one-line scalar begins, as it is written. The closing quote counts as one more."""
-    escapes = {"'": _SINGLE, '"': _DOUBLE}.get(style)
-    if escapes is None:
-        yield from range(len(written))
-        return
-    at = 1
-    while at < len(written):
-        yield at
-        found = escapes.match(written, at)
-        at = found.end() if found else at + 1
-
-
-_SINGLE = re.compile("''")
-_DOUBLE = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.)")
-
-
-def _locate_literal(raw: str, place: Place, value: str, line: int, column: int) -> tuple[int, int] | None:
-    lines = value.split("\n")
-    written = raw[raw.find("\n", place.start) + 1 :].split("\n", line)
-    if line > len(lines) or line > len(written):
-        return None
-    indent = _indentation(lines, raw, place)
-    return place.line + line, indent + column
-
-
-def _indentation(lines: list[str], raw: str, place: Place) -> int:
-    """How far a literal block is indented: what its first line that is not empty has more than its value."""
-    written = raw[raw.find("\n", place.start) + 1 : place.end].split("\n")
-    for text, value in zip(written, lines, strict=False):
-        if value:
-            return len(text.rstrip("\r")) - len(value)
-    return 0

@@ -36,7 +36,6 @@ ToolNames = Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]],
 Duration = Annotated[str, Field(min_length=2, max_length=32)]
 Amount = Annotated[str, Field(min_length=1, max_length=64)]
 
-Scalar = bool | int | float | str
 Literals = dict[Identifier, JsonValue]
 
 # Tags of unions; they show up in an error's location, so nothing that an author writes may look like one.
@@ -53,17 +52,24 @@ class Strict(BaseModel):
     """No coercion, no unknown field, no change after reading; names as in YAML."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, alias_generator=to_camel, validate_by_alias=True, validate_by_name=False
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        alias_generator=to_camel,
+        validate_by_alias=True,
+        validate_by_name=False,
     )
 
 
-# ---- actions ------------------------------------------------------------------------------------------------------------
+# ---- actions --------------------------------------------------------------------------------------------------------
 
 
 class AllowSpec(Strict):
     """Exempts the call from the rules that it names, as `policy/rule`."""
 
-    rules: list[Annotated[str, Field(max_length=330, pattern=r"^[^/\s]+/[^/\s]+$")]] = Field(min_length=1, max_length=64)
+    rules: list[Annotated[str, Field(max_length=330, pattern=r"^[^/\s]+/[^/\s]+$")]] = Field(
+        min_length=1, max_length=64
+    )
 
 
 class HeaderEditSpec(Strict):
@@ -111,8 +117,12 @@ class PaceSpec(Strict):
 class ConstrainSpec(Strict):
     """Changes the call and lets it run."""
 
-    set: Annotated[dict[Annotated[str, Field(min_length=1, max_length=256)], JsonValue], Field(max_length=32)] | None = None
-    cap: Annotated[dict[str, Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=8)] | None = None
+    set: (
+        Annotated[dict[Annotated[str, Field(min_length=1, max_length=256)], JsonValue], Field(max_length=32)] | None
+    ) = None
+    cap: Annotated[dict[str, Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, max_length=8)] | None = (
+        None
+    )
     tools: ToolsSpec | None = None
     inject: InjectSpec | None = None
     headers: HeadersSpec | None = None
@@ -124,7 +134,9 @@ class RerouteSpec(Strict):
     """Sends the call to another model or another Envoy upstream."""
 
     model: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x21-\x7e]+$")] | None = None
-    upstream: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")] | None = None
+    upstream: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")] | None = (
+        None
+    )
     headers: HeaderEditSpec | None = None
     keep_credentials: bool = False
 
@@ -140,7 +152,7 @@ class TerminateSpec(Strict):
     fallback_expression: Expression | None = None
 
 
-# ---- the parts of a policy ------------------------------------------------------------------------------------------------
+# ---- the parts of a policy ------------------------------------------------------------------------------------------
 
 
 class MatchSpec(Strict):
@@ -193,13 +205,10 @@ class LimitBySpec(Strict):
 ChargeName = Literal[
     "Cost", "Requests", "TotalTokens", "InputTokens", "OutputTokens", "CachedInputTokens", "ReasoningTokens"
 ]
-ChargeSpec = Annotated[
-    Annotated[ChargeName, Tag(TEXT)] | Annotated[ExpressionCharge, Tag(MAP)], Discriminator(_shape)
-]
+ChargeSpec = Annotated[Annotated[ChargeName, Tag(TEXT)] | Annotated[ExpressionCharge, Tag(MAP)], Discriminator(_shape)]
 LimitSpec = Annotated[Annotated[Amount, Tag(TEXT)] | Annotated[LimitBySpec, Tag(MAP)], Discriminator(_shape)]
 KeySpec = Annotated[
-    Annotated[Expression, Tag(TEXT)]
-    | Annotated[list[Expression], Field(min_length=1, max_length=8), Tag(LIST)],
+    Annotated[Expression, Tag(TEXT)] | Annotated[list[Expression], Field(min_length=1, max_length=8), Tag(LIST)],
     Discriminator(_shape),
 ]
 

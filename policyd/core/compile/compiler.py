@@ -1,0 +1,157 @@
+"""Texts of policy files to one immutable PolicySet, or to every issue at once.
+
+Rule 1: an error anywhere and there is no set; warnings alone do not stop one.
+Rule 2: the set's digest names what the documents say, not how or in which order they are written.
+Rule 3: issues come in the order of the files' names and places, each once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from policyd.core.compile.cel import CelEngine, Want
+from policyd.core.compile.counting import counter_of, implied_rule
+from policyd.core.compile.expressions import STATIC, Expressions
+from policyd.core.compile.findings import Findings
+from policyd.core.compile.policyset import (
+    CompiledCounter,
+    CompiledPolicy,
+    CompiledRule,
+    Match,
+    MatchCondition,
+    PolicySet,
+)
+from policyd.core.compile.rules import rule_of
+from policyd.core.compile.select import CompiledSet
+from policyd.core.compile.shape import read_policy
+from policyd.core.compile.source import read_documents
+from policyd.core.compile.unique import check_names, check_params, raw_names, raw_params, raw_variables
+from policyd.core.compile.whole import check_whole
+from policyd.core.errors import Issue, Severity, Span
+from policyd.core.model.decision import FailurePolicy, Mode
+from policyd.core.model.policy import CounterSpec, PolicyDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What compiling gave: a set, or None where any issue is an error."""
+
+    policy_set: PolicySet | None
+    issues: tuple[Issue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One document on its way: as it is written, what was found, and what came of it."""
+
+    document: PolicyDocument
+    findings: Findings
+    policy: CompiledPolicy
+
+
+def compile_documents(files: Sequence[tuple[str, str]]) -> Compiled:
+    """Compiles (file name, text) pairs together, and reports every issue of all of them."""
+    issues: list[Issue] = []
+    every: list[Findings] = []
+    for file, text in files:
+        documents, problems = read_documents(file, text)
+        filled = [document for document in documents if document.value is not None]
+        issues += problems if filled or problems else [_nothing_in(file)]
+        every += map(Findings, filled)
+    written = [one for findings in every if (one := _compile(findings))]
+    check_whole([(one.document, one.findings, one.policy) for one in written])
+    issues += (issue for findings in every for issue in findings.issues)
+    ordered = tuple(sorted(set(issues), key=lambda issue: (issue.span, issue.severity, issue.code, issue.message)))
+    if any(issue.severity is Severity.ERROR for issue in ordered):
+        return Compiled(None, ordered)
+    return Compiled(_set_of(written), ordered)
+
+
+def _nothing_in(file: str) -> Issue:
+    hint = "delete the file, or write a policy into it"
+    return Issue(Span(file, 1, 1), "YAML006", Severity.ERROR, "there is no policy in this file", hint)
+
+
+def _compile(findings: Findings) -> Written | None:
+    document = read_policy(findings)
+    return None if document is None else Written(document, findings, _policy(document, findings))
+
+
+def _policy(document: PolicyDocument, findings: Findings) -> CompiledPolicy:
+    check_names(document, findings)
+    check_params(document, findings)
+    expressions = _expressions(document, findings)
+    counters, implied = _counters(document, expressions, findings)
+    rules = [rule_of(spec, at, document, expressions, findings) for at, spec in enumerate(document.spec.rules)]
+    match = document.spec.match
+    return CompiledPolicy(
+        name=document.metadata.name,
+        namespace=document.namespace,
+        cluster=document.cluster,
+        mode=Mode(document.spec.mode),
+        failure_policy=FailurePolicy(document.spec.failure_policy),
+        match=Match(tuple(match.operations), tuple(match.models), tuple(match.providers), tuple(match.paths)),
+        conditions=_conditions(document, expressions),
+        counters=tuple(counter for counter in counters if counter),
+        rules=(*(rule for rule in rules if rule), *implied),
+    )
+
+
+def _expressions(document: PolicyDocument, findings: Findings) -> Expressions:
+    # The names as written: a counter that is wrong in itself is still no unknown name where a rule reads it.
+    variables = raw_variables(findings.document.value)
+    expressions = Expressions(
+        findings,
+        document.qualified,
+        raw_names(findings.document.value, "counters"),
+        raw_params(document),
+        [(name, source) for _, name, source in variables],
+    )
+    paths = {name: ("spec", "variables", index, "expression") for index, name, _ in variables}
+    expressions.report_variables(paths)
+    return expressions
+
+
+def _conditions(document: PolicyDocument, expressions: Expressions) -> tuple[MatchCondition, ...]:
+    conditions: list[MatchCondition] = []
+    for index, spec in enumerate(document.spec.match_conditions):
+        path = ("spec", "matchConditions", index, "expression")
+        program = expressions.limited(spec.expression, path, Want.BOOL, STATIC, "a match condition", bare=True)
+        if program is not None:
+            conditions.append(MatchCondition(spec.name, program))
+    return tuple(conditions)
+
+
+def _counters(
+    document: PolicyDocument, expressions: Expressions, findings: Findings
+) -> tuple[list[CompiledCounter | None], list[CompiledRule]]:
+    specs: list[CounterSpec] = document.spec.counters
+    counters = [counter_of(spec, ("spec", "counters", at), expressions, findings) for at, spec in enumerate(specs)]
+    position = len(document.spec.rules)
+    implied = [implied_rule(spec, document, position + at) for at, spec in enumerate(specs)]
+    return counters, [rule for rule in implied if rule]
+
+
+# ---- the set ------------------------------------------------------------------------------------------------------
+
+
+def _set_of(written: Sequence[Written]) -> PolicySet:
+    # Cluster before namespaced, then by name: the order in which ties are broken.
+    ordered = sorted((one.policy for one in written), key=lambda policy: (not policy.cluster, policy.qualified))
+    return CompiledSet(digest_of([one.document for one in written]), ordered, CelEngine())
+
+
+def digest_of(documents: Iterable[PolicyDocument]) -> str:
+    """The name of a set: SHA-256 over what its documents say, defaults left out, in the order of their names."""
+    said = sorted((one.kind, one.qualified, _canonical(one)) for one in documents)
+    whole = json.dumps([text for _, _, text in said], separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _canonical(document: PolicyDocument) -> str:
+    said = document.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    said["metadata"]["namespace"] = document.namespace
+    return json.dumps(said, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,150 @@
+"""Counters as written, to counters as they count, and the rule that each limit implies."""
+
+from __future__ import annotations
+
+from policyd.core.compile.cel import CompiledProgram, Want
+from policyd.core.compile.expressions import ANSWERED, FORGEABLE, STATIC, Expressions, is_below
+from policyd.core.compile.findings import Findings
+from policyd.core.compile.limits import CLAMPABLE, Mistake, amount, window
+from policyd.core.compile.places import Path
+from policyd.core.compile.policyset import CompiledCounter, CompiledRule, Limit, Phase
+from policyd.core.compile.words import listed
+from policyd.core.model.counters import Charge, Window, WindowKind
+from policyd.core.model.decision import FailurePolicy, Mode, RuleSeverity, Terminate
+from policyd.core.model.policy import CounterSpec, ExpressionCharge, LimitBySpec, PolicyDocument
+
+EXCEEDED_STATUS = 429
+
+
+def counter_of(spec: CounterSpec, path: Path, expressions: Expressions, findings: Findings) -> CompiledCounter | None:
+    """One counter, or None with what is wrong with it reported."""
+    charge = Charge.EXPRESSION if isinstance(spec.charge, ExpressionCharge) else Charge(spec.charge)
+    key = _key(spec, (*path, "key"), expressions)
+    limit = _limit(spec, charge, path, expressions, findings)
+    amount_ = _amount(spec, (*path, "charge", "expression"), expressions)
+    span = _window(spec, (*path, "window"), findings)
+    _check_clamp(spec, charge, path, findings)
+    if key is None or span is None:
+        return None
+    return CompiledCounter(
+        name=spec.name,
+        key=key,
+        charge=charge,
+        amount=amount_,
+        window=span,
+        limit=limit,
+        clamp=spec.clamp is not None,
+        denies=limit is not None and spec.on_exceeded == "Terminate",
+        scope=spec.scope,
+    )
+
+
+def implied_rule(spec: CounterSpec, document: PolicyDocument, position: int) -> CompiledRule | None:
+    """The rule by which a limit denies by itself."""
+    if spec.limit is None or spec.on_exceeded == "Continue":
+        return None
+    reason = f"{spec.name}_exceeded"
+    return CompiledRule(
+        policy=document.metadata.name,
+        namespace=document.namespace,
+        cluster=document.cluster,
+        name=f"{spec.name}.exceeded",
+        position=position,
+        severity=RuleSeverity.CRITICAL,
+        mode=Mode(document.spec.mode),
+        failure_policy=FailurePolicy(document.spec.failure_policy),
+        action=Terminate(EXCEEDED_STATUS, reason, reason, reason),
+        when=None,
+        phase=Phase.RESERVED,
+        reads=frozenset((f"counters.{spec.name}.exceeded",)),
+        reads_exceeded=frozenset((spec.name,)),
+        implied=spec.name,
+        monotone=True,
+    )
+
+
+def _key(spec: CounterSpec, path: Path, expressions: Expressions) -> tuple[CompiledProgram, ...] | None:
+    who = "a counter's key"
+    if isinstance(spec.key, str):
+        one = expressions.limited(spec.key, path, Want.KEYS, STATIC, who)
+        return None if one is None else (one,)
+    parts = [
+        expressions.limited(source, (*path, index), Want.STRING, STATIC, who) for index, source in enumerate(spec.key)
+    ]
+    whole = tuple(part for part in parts if part is not None)
+    return whole if len(whole) == len(parts) else None
+
+
+def _amount(spec: CounterSpec, path: Path, expressions: Expressions) -> CompiledProgram | None:
+    if not isinstance(spec.charge, ExpressionCharge):
+        return None
+    return expressions.limited(spec.charge.expression, path, Want.NUMBER, ANSWERED, "a charge")
+
+
+def _window(spec: CounterSpec, path: Path, findings: Findings) -> Window | None:
+    if findings.spoilt(path):
+        return Window(WindowKind.LIFETIME, 1.0)
+    try:
+        return window(spec.window)
+    except Mistake as mistake:
+        named = [name for name in spec.window.model_fields_set if name != "time_zone"]
+        at = (*path, named[0]) if len(named) == 1 and "duration" in mistake.message else path
+        findings.error(at, "POL010", mistake.message, mistake.hint)
+        return None
+
+
+def _check_clamp(spec: CounterSpec, charge: Charge, path: Path, findings: Findings) -> None:
+    if spec.clamp is None:
+        return
+    at = (*path, "clamp")
+    if charge not in CLAMPABLE and not findings.spoilt((*path, "charge")):
+        hint = f"it can where output tokens are charged: {listed(sorted(CLAMPABLE))}"
+        findings.error(at, "POL010", f"lowering max_tokens cannot keep a counter of {charge} within its limit", hint)
+    if spec.limit is None:
+        findings.error(
+            at, "POL010", "`clamp` without a limit has nothing to keep to", "add `limit:`, or remove `clamp`"
+        )
+
+
+# ---- limits -------------------------------------------------------------------------------------------------------
+
+
+def _limit(spec: CounterSpec, charge: Charge, path: Path, expressions: Expressions, findings: Findings) -> Limit | None:
+    at = (*path, "limit")
+    if spec.limit is None:
+        return None
+    if isinstance(spec.limit, str):
+        return Limit(_units(spec.limit, charge, at, path, findings))
+    return _limit_by(spec.limit, charge, path, expressions, findings)
+
+
+def _limit_by(spec: LimitBySpec, charge: Charge, path: Path, expressions: Expressions, findings: Findings) -> Limit:
+    at = (*path, "limit")
+    values = {key: _units(text, charge, (*at, "values", key), path, findings) or 0 for key, text in spec.values.items()}
+    if spec.default is None:
+        hint = "add `default:`; without it a key that is not listed has no limit at all"
+        findings.warn(at, "POL107", "a limit without a default holds for the listed keys only", hint, key=True)
+    default = None if spec.default is None else _units(spec.default, charge, (*at, "default"), path, findings)
+    by = expressions.limited(spec.by, (*at, "by"), Want.STRING, STATIC, "a limit's key")
+    if by is not None:
+        warn_forgeable(by.reads, (*at, "by"), "a limit", findings)
+    return Limit(default, by, values)
+
+
+def _units(text: str, charge: Charge, at: Path, counter: Path, findings: Findings) -> int | None:
+    if findings.spoilt((*counter, "charge")):
+        return None  # its unit is not known
+    try:
+        return amount(text, charge)
+    except Mistake as mistake:
+        findings.error(at, "POL010", mistake.message, mistake.hint)
+        return None
+
+
+def warn_forgeable(reads: frozenset[str], path: Path, who: str, findings: Findings) -> None:
+    """Says where something that loosens rests on what any client can write into a header."""
+    trusted = sorted(read for read in reads if is_below(read, FORGEABLE))
+    if trusted:
+        hint = "let Envoy authenticate it and serve with --identity metadata:NAMESPACE, or use caller.key"
+        message = f"{who} trusts `{listed(trusted)}`, which a client's own header can forge"
+        findings.warn(path, "POL104", message, hint)

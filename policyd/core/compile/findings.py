@@ -1,0 +1,67 @@
+"""Issues of one document, collected: each once, with a place, and none that only follows from another.
+
+Codes of what is written in YAML (expressions have their own, CELnnn):
+YAML001 syntax              YAML002 a key set twice         YAML003 a key, alias, anchor or tag that is not understood
+YAML004 a number            YAML005 too large or too deep   YAML006 nothing in it, or not a mapping
+POL001 another kind         POL002 unknown field            POL003 missing field
+POL004 wrong type           POL005 wrong value              POL006 not yet supported
+POL007 a name twice         POL008 not exactly one action   POL009 impossible where the rule is judged
+POL010 counter, window, limit                               POL011 redaction
+POL012 headers              POL013 reads what it may not    POL014 hold-back
+Warnings:
+POL101 enforces nothing     POL102 nothing covers `unknown` POL103 an exemption that exempts nothing
+POL104 trusts a forgeable header                            POL105 the beginning of a match may leave
+POL106 an operation nobody has                              POL107 a limit that most do not have
+POL108 no effect from files POL109 a text that reads too early
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from policyd.core.compile.cel_problems import CelProblem
+from policyd.core.compile.places import Document, Path
+from policyd.core.errors import Issue, Severity, Span
+
+
+class Findings:
+    """What is wrong with one document."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.issues: list[Issue] = []
+        self.broken: set[Path] = set()  # places whose shape is wrong: what follows from them is not said again
+
+    def spoilt(self, path: Path) -> bool:
+        """Whether something at, below or above this place has the wrong shape."""
+        return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in self.broken)
+
+    def error(self, path: Path, code: str, message: str, hint: str, *, key: bool = False) -> None:
+        """Reports what is wrong at a place, unless its shape is wrong anyway. `key`: point at the key."""
+        if not self.spoilt(path):
+            self._add(self._span(path, key), code, Severity.ERROR, message, hint)
+
+    def warn(self, path: Path, code: str, message: str, hint: str, *, key: bool = False) -> None:
+        if not self.spoilt(path):
+            self._add(self._span(path, key), code, Severity.WARNING, message, hint)
+
+    def shape(self, path: Path, code: str, message: str, hint: str, *, key: bool = False) -> None:
+        """Reports a wrong shape, once for a place and all below it."""
+        if any(path[: len(bad)] == bad for bad in self.broken):
+            return
+        self._add(self._span(path, key), code, Severity.ERROR, message, hint)
+        self.broken.add(path)
+
+    def problems(self, path: Path, problems: Iterable[CelProblem], severity: Severity = Severity.ERROR) -> None:
+        """Reports what is wrong inside an expression."""
+        for problem in problems:
+            span = self.document.inside(path, problem.line, problem.column)
+            self._add(span, problem.code, severity, problem.message, problem.hint)
+
+    def _span(self, path: Path, key: bool) -> Span:
+        return self.document.key_span(path) if key else self.document.span(path)
+
+    def _add(self, span: Span, code: str, severity: Severity, message: str, hint: str) -> None:
+        issue = Issue(span, code, severity, message, hint)
+        if issue not in self.issues:
+            self.issues.append(issue)

@@ -1,0 +1,111 @@
+"""What authors write about amounts and times, as numbers: durations, windows, limits.
+
+Rule 1: amounts are exact (Decimal) on the way to integer store units; nothing is rounded in silence.
+Rule 2: a mistake raises Mistake, whose text says what to write instead.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from policyd.core.model.counters import MAX_AMOUNT, Charge, Window, WindowKind
+from policyd.core.model.policy import WindowSpec
+
+MAX_DURATION_S = 3_660 * 86_400.0
+TOKEN_CHARGES = frozenset(
+    (
+        Charge.TOTAL_TOKENS,
+        Charge.INPUT_TOKENS,
+        Charge.OUTPUT_TOKENS,
+        Charge.CACHED_INPUT_TOKENS,
+        Charge.REASONING_TOKENS,
+    )
+)
+CLAMPABLE = frozenset((Charge.COST, Charge.TOTAL_TOKENS, Charge.OUTPUT_TOKENS))
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+_DURATION = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d|w))+")
+_DURATION_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d|w)")
+_AMOUNT = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,12})?)(?:[ ]*([A-Za-z]+))?")
+
+
+class Mistake(Exception):  # noqa: N818 - the author's, an ordinary value to us
+    """Something that cannot be meant; `hint` says what to write."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def seconds(text: str) -> float:
+    """A duration like `24h`, `1h30m` or `500ms` in seconds. Raises Mistake."""
+    if not _DURATION.fullmatch(text):
+        raise Mistake(f"`{text}` is not a duration", "write it like 24h, 30m, 1d, 1h30m or 500ms")
+    total = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    if not 0.001 <= total <= MAX_DURATION_S:
+        raise Mistake(f"`{text}` is out of range", "a window lasts from 1ms to 3660d")
+    return total
+
+
+def window(spec: WindowSpec) -> Window:
+    """The window that exactly one of the fields names. Raises Mistake."""
+    kinds = {WindowKind.LIFETIME: spec.lifetime, WindowKind.IDLE: spec.idle, WindowKind.SLIDING: spec.sliding}
+    named = [(kind, text) for kind, text in kinds.items() if text is not None]
+    if len(named) + (spec.calendar is not None) != 1:
+        kind = "one of lifetime, idle, sliding or calendar"
+        raise Mistake(f"a window is exactly {kind}", "for example {lifetime: 24h} or {calendar: Month, timeZone: UTC}")
+    if spec.calendar is not None:
+        return Window(WindowKind.CALENDAR, calendar=spec.calendar, time_zone=_time_zone(spec.time_zone or "UTC"))
+    if spec.time_zone is not None:
+        raise Mistake(
+            "`timeZone` belongs to a calendar window only", "remove it, or write {calendar: Day, timeZone: …}"
+        )
+    return Window(named[0][0], seconds(named[0][1]))
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, KeyError):  # unknown, a folder, or no name at all
+        raise Mistake(f"no time zone is called `{name}`", "write it like UTC or Europe/Berlin") from None
+    return name
+
+
+def amount(text: str, charge: Charge) -> int:
+    """A limit like `2.00 USD`, `100000 tokens` or `60 requests` in store units. Raises Mistake."""
+    unit, example = _unit(charge)
+    found = _AMOUNT.fullmatch(text.strip())
+    if found is None:
+        raise Mistake(f"`{text}` is not a limit", f"write it like {example}")
+    number, written = found.groups()
+    if (written or "") not in unit:
+        given = f"`{written}` does not measure" if written else f"`{text}` has no unit for"
+        raise Mistake(f"{given} a counter that charges {charge}", f"write it like {example}")
+    return _store_units(Decimal(number), text, charge)
+
+
+def _unit(charge: Charge) -> tuple[tuple[str, ...], str]:
+    """The units that may stand beside a number, and an example."""
+    match charge:
+        case Charge.COST:
+            return ("USD",), "`2.00 USD`"
+        case Charge.REQUESTS:
+            return ("requests", "request"), "`60 requests`"
+        case Charge.EXPRESSION:
+            return ("", "units", "unit"), "`100`, without a unit"
+        case _:
+            return ("tokens", "token"), "`100000 tokens`"
+
+
+def _store_units(number: Decimal, text: str, charge: Charge) -> int:
+    exact = number * charge.scale
+    if exact != exact.to_integral_value():
+        least = {Charge.COST: "0.000000001 USD", Charge.EXPRESSION: "0.000001"}.get(charge, "1")
+        raise Mistake(f"`{text}` is finer than can be counted", f"the smallest step is {least}")
+    if exact > MAX_AMOUNT:
+        most = Decimal(MAX_AMOUNT) / charge.scale
+        raise Mistake(f"`{text}` is more than can be counted", f"the highest limit is {most:,.0f}")
+    return int(exact)

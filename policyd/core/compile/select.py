@@ -1,0 +1,147 @@
+"""The immutable PolicySet, and the index that finds what matches a call.
+
+Rule 1: selecting costs what the matching policies cost, not what is loaded: sets of policies are bits of integers, one
+        table a field, and four lookups meet in three ANDs.
+Rule 2: the answer does not depend on the cache: it only makes the same answer the same object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from policyd.core.compile.policyset import CompiledPolicy, Engine
+
+CACHE = 4_096  # selections remembered
+MAX_CACHED = 512  # characters of path and model: longer ones are selected anew, not remembered
+NOT_BY_DEFAULT = frozenset(("unknown", "other"))
+
+_WILD = re.compile(r"[*?]")
+
+
+def glob_matches(pattern: str) -> Callable[[str], object]:
+    """A matcher of a whole string: `*` any run of characters, `?` one, all else itself, case-sensitive."""
+    first, *others = [_literal(part) for part in pattern.split("*")]
+    if not others:
+        return re.compile(first, re.DOTALL).fullmatch
+    *middle, last = others
+    # Each middle part is taken where it first occurs and never again (an atomic group): a glob needs no more, and a
+    # hostile one costs no more than its length times the text's.
+    between = "".join(f"(?>.*?{part})" for part in middle if part)
+    return re.compile(f"{first}{between}.*{last}", re.DOTALL).fullmatch
+
+
+def _literal(part: str) -> str:
+    return ".".join(re.escape(run) for run in part.split("?"))
+
+
+@dataclass(slots=True)
+class Field:
+    """One field of the match: which policies (bits) fit a value of it."""
+
+    everything: int = 0  # policies without a pattern
+    listed: int = 0  # policies with one
+    exact: dict[str, int] = field(default_factory=dict)
+    globs: dict[str, dict[str, int]] = field(default_factory=dict)  # literal beginning -> glob -> policies
+    matchers: dict[str, Callable[[str], object]] = field(default_factory=dict)
+    lengths: tuple[int, ...] = ()  # of the literal beginnings
+
+    def add(self, bit: int, patterns: Sequence[str]) -> None:
+        if not patterns:
+            self.everything |= bit
+            return
+        self.listed |= bit
+        for pattern in patterns:
+            self._add(bit, pattern)
+
+    def _add(self, bit: int, pattern: str) -> None:
+        wild = _WILD.search(pattern)
+        if wild is None:
+            self.exact[pattern] = self.exact.get(pattern, 0) | bit
+            return
+        globs = self.globs.setdefault(pattern[: wild.start()], {})
+        globs[pattern] = globs.get(pattern, 0) | bit
+
+    def seal(self) -> None:
+        self.lengths = tuple(sorted({len(beginning) for beginning in self.globs}))
+        self.matchers = {glob: glob_matches(glob) for globs in self.globs.values() for glob in globs}
+
+    def fitting(self, value: str) -> int:
+        """The policies whose patterns name this value."""
+        bits = self.exact.get(value, 0)
+        for length in self.lengths:
+            if length > len(value):
+                break
+            for glob, policies in self.globs.get(value[:length], {}).items():
+                if policies & ~bits and self.matchers[glob](value):
+                    bits |= policies
+        return bits
+
+
+class CompiledSet:
+    """Policies in force together; implements policyset.PolicySet."""
+
+    def __init__(self, digest: str, policies: Iterable[CompiledPolicy], engine: Engine) -> None:
+        self._digest = digest
+        self._policies = tuple(policies)
+        self._engine = engine
+        self._operations, self._providers, self._paths, self._models = (Field() for _ in range(4))
+        for index, policy in enumerate(self._policies):
+            self._index(1 << index, policy)
+        for one in (self._operations, self._providers, self._paths, self._models):
+            one.seal()
+        self._answer = lru_cache(CACHE)(self._listed)
+        self._cached = lru_cache(CACHE)(self._select)
+
+    @property
+    def digest(self) -> str:
+        return self._digest
+
+    @property
+    def policies(self) -> tuple[CompiledPolicy, ...]:
+        return self._policies
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @property
+    def remembered(self) -> int:
+        """How many selections the cache holds."""
+        return self._cached.cache_info().currsize
+
+    def select(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
+        # A field that no policy lists is no part of the question, so that a client cannot flush the cache with it.
+        provider = provider if self._providers.listed else ""
+        path = path if self._paths.listed else ""
+        model = model if self._models.listed else None
+        if len(path) + len(model or "") > MAX_CACHED:
+            return self._select(operation, provider, path, model)
+        return self._cached(operation, provider, path, model)
+
+    def _index(self, bit: int, policy: CompiledPolicy) -> None:
+        self._operations.add(bit, policy.match.operations)
+        self._providers.add(bit, policy.match.providers)
+        self._paths.add(bit, policy.match.paths)
+        self._models.add(bit, policy.match.models)
+
+    def _select(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
+        default = 0 if operation in NOT_BY_DEFAULT else self._operations.everything
+        bits = default | self._operations.fitting(operation)
+        bits &= self._providers.everything | self._providers.fitting(provider)
+        bits &= self._paths.everything | self._paths.fitting(path)
+        if model is not None:
+            bits &= self._models.everything | self._models.fitting(model)
+        return self._answer(bits)
+
+    def _listed(self, bits: int) -> tuple[CompiledPolicy, ...]:
+        return tuple(self._policies[index] for index in _ones(bits))
+
+
+def _ones(bits: int) -> Iterable[int]:
+    """The indexes of the bits that are set, by bytes: shifting a long integer bit by bit would cost its square."""
+    for at, byte in enumerate(bits.to_bytes((bits.bit_length() + 7) // 8, "little")):
+        if byte:
+            yield from (at * 8 + bit for bit in range(8) if byte >> bit & 1)

@@ -1,0 +1,193 @@
+"""What is wrong with the shape of a policy, in its author's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from policyd.core.compile.findings import Findings
+from policyd.core.compile.places import Path
+from policyd.core.compile.words import listed, nearest, quoted, suggestion
+from policyd.core.model.policy import API_VERSION, PolicyDocument
+
+NOT_YET = {
+    "escalate": "an approval request",
+    "trip": "a rule that stays enforced for a key",
+    "rollout": "enforcement for a share of the calls",
+    "runningCalls": "judging calls that are in flight on activation",
+}
+
+EXAMPLES: Mapping[str, str] = {
+    "apiVersion": f"write `apiVersion: {API_VERSION}`",
+    "kind": "write `kind: LLMPolicy` or `kind: ClusterLLMPolicy`",
+    "metadata": "write `metadata: {name: my-policy}`",
+    "spec": "write `spec:` with `rules:` below it",
+    "name": "give it a `name:` that is unique in this policy",
+    "expression": "write `expression:` and a CEL expression",
+    "key": "for example `key: session.id`",
+    "charge": "for example `charge: Cost`",
+    "window": "for example `window: {lifetime: 24h}`",
+    "by": "for example `by: caller.team`",
+    "rules": "for example `rules: [my-policy/my-rule]`",
+    "system": 'for example `system: "Answer briefly."`',
+    "tokens_per_second": "for example `tokens_per_second: 50`",
+}
+
+
+def report(error: Any, path: Path, findings: Findings) -> None:
+    """Reports one of pydantic's errors in the author's words."""
+    match error["type"]:
+        case "extra_forbidden":
+            _unknown(path, findings)
+        case "missing":
+            _missing(path, findings)
+        case kind if kind in _TYPES:
+            message = f"{_named(path)} must be {_TYPES[kind]}, this is {kind_of(error['input'])}"
+            findings.shape(path, "POL004", message, _shape_hint(_TYPES[kind], error["input"]))
+        case _:
+            message, hint = _value_words(error, path)
+            findings.shape(path, "POL005", message, hint, key=error["loc"][-1] == "[key]")
+
+
+def _missing(path: Path, findings: Findings) -> None:
+    name = str(path[-1])
+    in_list = isinstance(path[-2], int) if len(path) > 1 else False
+    hint = EXAMPLES.get(name, f"add `{name}:`")
+    findings.shape(path, "POL003", f"{quoted(name)} is missing", hint, key=not in_list)
+
+
+def _unknown(path: Path, findings: Findings) -> None:
+    name = str(path[-1])
+    if name in NOT_YET:
+        message = f"{quoted(name)} is not yet supported"
+        findings.shape(path, "POL006", message, f"{NOT_YET[name]} comes later; remove it", key=True)
+        return
+    allowed = fields_at(path[:-1])
+    near = nearest(name, allowed)
+    hint = f"did you mean `{near}`?" if near else f"here stand: {listed(allowed)}"
+    findings.shape(path, "POL002", f"unknown field {quoted(name)}", hint, key=True)
+
+
+_TYPES = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+
+def kind_of(value: object) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case _:
+            return "a mapping"
+
+
+def _shape_hint(wanted: str, given: object) -> str:
+    match wanted:
+        case "a list":
+            return "write it in brackets, [like, this], or one `- item` a line"
+        case "a mapping":
+            return "write it in braces, {like: this}, or one `key: value` a line"
+        case "text":
+            return "write one text" if isinstance(given, dict | list) else "put it in quotes"
+        case _:
+            return "write true or false, without quotes" if wanted == "true or false" else "write it without quotes"
+
+
+def _named(path: Path) -> str:
+    """The field that a path ends in, as an author would call it."""
+    named = [step for step in path if isinstance(step, str)]
+    item = "an item of " if path and isinstance(path[-1], int) else ""
+    return item + quoted(named[-1] if named else "document")
+
+
+_PATTERN_HINTS: tuple[tuple[Callable[[Path], bool], str], ...] = (
+    (lambda path: path == ("metadata", "name"), "lower-case letters, digits, `-` and `.`, as in session-budget"),
+    (lambda path: path == ("metadata", "namespace"), "lower-case letters, digits and `-`"),
+    (lambda path: "allow" in path, "write it as policy/rule"),
+    (lambda path: path[-2:-1] == ("params",), "letters, digits and `_`, as CEL names are"),
+    (
+        lambda path: path[-1] == "name" and path[1] in ("counters", "variables"),
+        "letters, digits and `_`, as CEL names are",
+    ),
+    (lambda path: path[-1] == "name", "letters, digits, `-` and `_`, beginning with a letter"),
+    (lambda path: "set" in path or "remove" in path, "a header's name has no spaces, its value no line breaks"),
+    (lambda path: path[-1] == "reason", "printable ASCII on one line"),
+    (lambda path: path[-1] == "model", "printable ASCII without spaces"),
+    (lambda path: path[-1] == "upstream", "the name that was given to --upstream: letters, digits, `-`, `_`, `.`, `/`"),
+)
+
+
+def _value_words(error: Any, path: Path) -> tuple[str, str]:
+    """Message and hint for a value of the right type that is out of bounds."""
+    limits = error.get("ctx", {})
+    given, name = error["input"], _named(path)
+    match error["type"]:
+        case "literal_error":
+            names = [name.strip("'") for name in str(limits["expected"]).replace(" or ", ", ").split(", ")]
+            return f"{quoted(given)} is not a value of {name}", suggestion(given, names)
+        case "string_pattern_mismatch":
+            hint = next((hint for fits, hint in _PATTERN_HINTS if fits(path)), "remove control characters")
+            return f"{quoted(given)} cannot stand in {name}", hint
+        case "string_too_short" | "too_short":
+            return f"{name} is empty", "write at least one, or leave the field out"
+        case "string_too_long":
+            return f"{name} is too long", f"at most {limits['max_length']} characters"
+        case "too_long":
+            return f"{name} has too many entries", f"at most {limits['max_length']}"
+        case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
+            return f"{quoted(given)} is out of range for {name}", _range_hint(limits)
+        case _:
+            return f"{name} is not understood: {error['msg'].lower()}", "look at the policy language's reference"
+
+
+def _range_hint(limits: Mapping[str, Any]) -> str:
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    return ", ".join(f"{word} {limits[key]:g}" for key, word in words.items() if key in limits)
+
+
+# ---- the fields that may stand at a place ---------------------------------------------------------------------------
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return PolicyDocument.model_json_schema(by_alias=True)
+
+
+def fields_at(path: Path) -> list[str]:
+    """The fields that the model has at a place, in the order of the reference."""
+    nodes = _expand(_schema())
+    for step in path:
+        nodes = [inner for node in nodes for inner in _below(node, step)]
+    return [name for node in nodes for name in node.get("properties", {})]
+
+
+def _below(node: dict[str, Any], step: str | int) -> list[dict[str, Any]]:
+    if isinstance(step, int):
+        return _expand(node.get("items", {}))
+    inner = node.get("properties", {}).get(step, node.get("additionalProperties", {}))
+    return _expand(inner) if isinstance(inner, dict) else []
+
+
+def _expand(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """A node and whatever it refers to."""
+    if "$ref" in node:
+        return _expand(_schema()["$defs"][node["$ref"].rsplit("/", 1)[-1]])
+    either = [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())]
+    return [inner for one in either for inner in _expand(one)] or [node]
