@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.steps import Extend, Read, Reserve, Settle
-from policyd.enforcer import CounterStore
+
+if TYPE_CHECKING:
+    from policyd.enforcer import CounterStore
 
 EPOCH = 1_767_225_600.0  # 2026-01-01T00:00:00Z, a Thursday
 

@@ -64,10 +64,16 @@ class MemoryCounters:
     """
 
     def __init__(
-        self, clock: Callable[[], float], *, remember_s: float = REMEMBER_S, max_counters: int = MAX_COUNTERS
+        self,
+        clock: Callable[[], float],
+        *,
+        remember_s: float = REMEMBER_S,
+        lapsed_s: float = LAPSED_S,
+        max_counters: int = MAX_COUNTERS,
     ) -> None:
         self._clock = clock
         self._remember_s = remember_s
+        self._lapsed_s = lapsed_s
         self._max = max_counters
         self._tallies: dict[CounterId, Tally] = {}
         self._calls: dict[str, _Call] = {}
@@ -144,7 +150,7 @@ class MemoryCounters:
         call = call or self._open(need.call)
         tallies = [self._tally(hold.counter) for hold in need.holds]
         grants, refused = _grants(need.holds, tallies, call, now)
-        if isinstance(need, Extend) or refused is None:
+        if isinstance(need, Extend):
             self._observe(call, tallies, observed)
         if refused is None:
             self._take(call, tallies, grants, now)
@@ -248,7 +254,7 @@ class MemoryCounters:
             if stake.slot is not None:
                 self._agenda.put(stake.tally, stake.tally.slots[-1].until)
         charged = any(stake.charged for stake in call.stakes.values())
-        self._agenda.put(call, ended + (LAPSED_S if charged else self._remember_s))
+        self._agenda.put(call, ended + (self._lapsed_s if charged else self._remember_s))
 
     # ---- small things -----------------------------------------------------------------------------------------------
 

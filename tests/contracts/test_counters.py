@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -28,8 +29,10 @@ from policyd.core.model.counters import (
     WindowKind,
 )
 from policyd.core.model.steps import Extend, Read, Reserve, Settle
-from policyd.enforcer import CounterStore
 from tests.fakes import FakeClock, Fault, FaultyCounters, Retrying
+
+if TYPE_CHECKING:
+    from policyd.enforcer import CounterStore
 
 HOUR, DAY = 3600.0, 86400.0
 LIFETIME = Window(WindowKind.LIFETIME, DAY)

@@ -1,0 +1,104 @@
+"""What only the store in memory promises: that its memory is bounded, and that its clock is the caller's."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyd.adapters.counters_memory import REMEMBER_S, MemoryCounters
+from policyd.core.model.counters import CounterId, Hold, SessionCharge, SessionId, Window, WindowKind
+from policyd.core.model.steps import Extend, Read, Reserve, Settle
+from tests.fakes import FakeClock
+
+WINDOWS = {
+    "lifetime": Window(WindowKind.LIFETIME, 60),
+    "idle": Window(WindowKind.IDLE, 60),
+    "sliding": Window(WindowKind.SLIDING, 60),
+    "calendar": Window(WindowKind.CALENDAR, calendar="Day"),
+}
+
+
+def _counter(key: str, window: Window) -> CounterId:
+    return CounterId("ns/p", "c", (key,), "Requests", window)
+
+
+def _whole_call(store: MemoryCounters, id: str, counter: CounterId, used: int, settle: bool = True) -> None:
+    store.reserve_now(Reserve(f"{id}:r", id, (Hold(counter, 1, 1, 10),)))
+    store.extend_now(Extend(f"{id}:e", id, (Hold(counter, 1, 1, 10),), (used,)))
+    if settle:
+        store.settle_now(Settle(f"{id}:s", id, ((counter, used),), SessionCharge(SessionId("t", id), 1, 1)))
+
+
+@pytest.mark.parametrize("settle", [True, False])
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_keys_that_never_come_again_leave_nothing_behind(window: Window, settle: bool) -> None:
+    clock = FakeClock()
+    store = MemoryCounters(clock)
+    sizes = []
+    for day in range(4):
+        for n in range(500):
+            clock.advance(86400 / 500)
+            key = f"{day}:{n}"
+            store.read_now(Read((_counter("read " + key, window),), SessionId("t", "read " + key)))
+            _whole_call(store, key, _counter(key, window), 1, settle)
+        sizes.append(store.size())
+    assert max(sizes[1:]) <= sizes[0] + 510, sizes
+    clock.advance(3 * 86400)
+    assert store.size() == 0
+
+
+def test_a_hundred_thousand_random_keys_do_not_grow_the_store() -> None:
+    clock = FakeClock()
+    store = MemoryCounters(clock)
+    window = WINDOWS["lifetime"]
+    peak = 0
+    for n in range(100_000 // 20):
+        clock.advance(0.5)
+        charges = tuple((_counter(f"{n}:{i}", window), 1) for i in range(20))
+        store.settle_now(Settle("s", f"call {n}", charges))
+        if n % 100 == 0:
+            peak = max(peak, store.size())
+    assert peak <= 60 / 0.5 * 20 * 2 + REMEMBER_S / 0.5 * 2 + 100
+
+
+def test_what_is_full_refuses_new_counters_and_keeps_the_known_ones() -> None:
+    store = MemoryCounters(FakeClock(), max_counters=10)
+    known = [_counter(str(n), WINDOWS["lifetime"]) for n in range(10)]
+    for n, counter in enumerate(known):
+        _whole_call(store, f"call {n}", counter, 1)
+    new = _counter("new", WINDOWS["lifetime"])
+
+    assert store.reserve_now(Reserve("r", "x", (Hold(new, 1, 1, 10),))).failure == "full"
+    assert store.reserve_now(Reserve("r", "x", (Hold(known[0], 1, 1, 10),))).failure == ""
+    answer = store.settle_now(Settle("s", "x", ((new, 1), (known[0], 1)), SessionCharge(SessionId("t", "new"), 1, 1)))
+    assert answer.failure == "full"
+    assert store.snapshot()[known[0]] == 2 and new not in store.snapshot()
+
+
+def test_an_operation_is_recognised_for_a_while_after_the_call_and_then_forgotten() -> None:
+    clock = FakeClock()
+    store = MemoryCounters(clock, remember_s=30)
+    counter = _counter("k", WINDOWS["calendar"])
+    settle = Settle("s", "call", ((counter, 5),))
+    store.settle_now(settle)
+    clock.advance(29)
+    store.settle_now(settle)
+    assert store.snapshot() == {counter: 5}
+    clock.advance(1)
+    assert store.size() == 2  # the counter, and the day on which it will be forgotten
+
+
+def test_a_refused_call_is_forgotten_without_a_settlement() -> None:
+    clock = FakeClock()
+    store = MemoryCounters(clock)
+    assert store.reserve_now(Reserve("r", "call", (Hold(_counter("k", WINDOWS["idle"]), 5, 5, 1),))).refused == 0
+    clock.advance(REMEMBER_S)
+    assert store.size() == 0
+
+
+def test_the_snapshot_shows_what_is_settled() -> None:
+    store = MemoryCounters(FakeClock())
+    counter = _counter("k", WINDOWS["idle"])
+    store.reserve_now(Reserve("r", "call", (Hold(counter, 5, 5, 10),)))
+    assert store.snapshot() == {}
+    store.settle_now(Settle("s", "call", ((counter, 3),)))
+    assert store.snapshot() == {counter: 3}
