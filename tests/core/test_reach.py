@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import re2
 from hypothesis import given, settings
@@ -86,32 +88,13 @@ def test_following_the_hints_makes_the_reach_finite(pattern: str) -> None:
 
 @pytest.mark.parametrize(("pattern", "reason"), REFUSED)
 def test_a_refused_pattern_says_why(pattern: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=".*") as raised:
+    with pytest.raises(ValueError, match=re.escape(reason)):
         reach(pattern)
-    assert reason in str(raised.value)
 
 
-LEAVES = st.sampled_from(
-    [
-        "a",
-        "b",
-        " ",
-        "1",
-        "é",
-        "K",
-        ".",
-        r"\d",
-        r"\w",
-        r"\s",
-        r"\W",
-        "[ab]",
-        "[^a]",
-        "[[:alpha:]]",
-        r"\pL",
-        r"\x61",
-        r"\Qa1\E",
-    ]
-)
+LITERALS = ["a", "b", " ", "1", "é", "K", r"\x61", r"\Qa1\E"]
+CLASSES = [".", r"\d", r"\w", r"\s", r"\W", "[ab]", "[^a]", "[[:alpha:]]", r"\pL"]
+LEAVES = st.sampled_from(LITERALS + CLASSES)
 EDGES = st.sampled_from([r"\b", r"\B", "^", "$", r"\A", r"\z", "(?i)", "(?s)", "(?m)"])
 COUNTS = st.sampled_from(["?", "{2}", "{0,3}", "{1,2}", "??", "{0}", "{1,3}?"])
 
@@ -136,13 +119,10 @@ TEXTS = st.text(alphabet="aab1 éKk\n", max_size=30)
 def test_no_match_is_longer_than_the_reach(pattern: str, text: str) -> None:
     far = reach(pattern)
     assert far is not None
-    assert max((match.end() - match.start() for match in compiled(pattern).finditer(text)), default=0) <= far
-    longest = re2.Options()
-    longest.longest_match = True  # not the preferred match but the longest one
-    longest.log_errors = False
-    assert (
-        max((match.end() - match.start() for match in re2.compile(pattern, longest).finditer(text)), default=0) <= far
-    )
+    longest = re2.Options()  # the longest match, then the preferred one
+    longest.longest_match, longest.log_errors = True, False
+    for form in (re2.compile(pattern, longest), compiled(pattern)):
+        assert all(match.end() - match.start() <= far for match in form.finditer(text))
 
 
 @settings(max_examples=1500, deadline=None)
