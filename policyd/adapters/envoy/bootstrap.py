@@ -9,14 +9,13 @@ Rule 3: import this module late; Envoy's messages take half a second.
 from __future__ import annotations
 
 from datetime import timedelta
-from io import StringIO
 from typing import Any as Anything
 
 import betterproto2
+import yaml
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRemoveOnMatch
-from envoy_data_plane.envoy.config.core.v3 import HttpProtocolOptions as CommonHttpOptions
 from envoy_data_plane.envoy.config.core.v3 import (
     DataSource,
     GrpcService,
@@ -25,6 +24,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     SubstitutionFormatString,
     TypedExtensionConfig,
 )
+from envoy_data_plane.envoy.config.core.v3 import HttpProtocolOptions as CommonHttpOptions
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
 from envoy_data_plane.envoy.config.route.v3 import (
     DirectResponseAction,
@@ -57,7 +57,6 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any, Struct
-from ruamel.yaml import YAML
 
 from policyd.adapters.envoy.clusters import EXTPROC_CLUSTER, address, extproc_cluster, upstream_cluster
 from policyd.adapters.envoy.config import NAMESPACE, UPSTREAM_HEADER, Settings, Upstream
@@ -102,13 +101,7 @@ def as_dict(message: betterproto2.Message) -> dict[str, Anything]:
 
 def render(message: betterproto2.Message) -> str:
     """A message as YAML."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 120
-    out = StringIO()
-    yaml.dump(as_dict(message), out)
-    return out.getvalue()
+    return str(yaml.safe_dump(as_dict(message), sort_keys=False, width=120))
 
 
 def ext_proc_filter(settings: Settings) -> ExternalProcessor:
@@ -153,9 +146,7 @@ def _connection_manager(settings: Settings) -> HttpConnectionManager:
         route_config=RouteConfiguration(name="policyd", virtual_hosts=[_virtual_host(settings)]),
         http_filters=[
             HttpFilter(name="envoy.filters.http.ext_proc", typed_config=Any.pack(ext_proc_filter(settings))),
-            HttpFilter(
-                name="envoy.filters.http.router", typed_config=Any.pack(Router(suppress_envoy_headers=True))
-            ),
+            HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router(suppress_envoy_headers=True))),
         ],
         early_header_mutation_extensions=[_strip_our_headers()],
         normalize_path=True,  # rules read paths: they and the upstream must mean the same one
@@ -195,9 +186,7 @@ def _virtual_host(settings: Settings) -> VirtualHost:
             status=503, body=DataSource(inline_string="policyd: this Envoy has no upstream of that name\n")
         ),
     )
-    return VirtualHost(
-        name="policyd", domains=["*"], routes=[*named, unknown, _route(settings.upstreams[0], settings)]
-    )
+    return VirtualHost(name="policyd", domains=["*"], routes=[*named, unknown, _route(settings.upstreams[0], settings)])
 
 
 def _named(name: str) -> HeaderMatcher:

@@ -123,9 +123,7 @@ def _tls(upstream: Upstream, ca_file: str) -> TransportSocket:
     san = SubjectAltNameMatcherSanType.IP_ADDRESS if is_ip(upstream.host) else SubjectAltNameMatcherSanType.DNS
     trusted = CertificateValidationContext(
         trusted_ca=DataSource(filename=ca_file),
-        match_typed_subject_alt_names=[
-            SubjectAltNameMatcher(san_type=san, matcher=StringMatcher(exact=upstream.host))
-        ],
+        match_typed_subject_alt_names=[SubjectAltNameMatcher(san_type=san, matcher=StringMatcher(exact=upstream.host))],
     )
     context = UpstreamTlsContext(
         sni="" if is_ip(upstream.host) else upstream.host,
