@@ -49,6 +49,8 @@ class Program(Protocol):
     def policy(self) -> str: ...  # qualified name: the scope of counters.NAME
     @property
     def watchers(self) -> tuple[Watcher, ...]: ...
+    @property
+    def reads_text(self) -> bool: ...  # response.text itself, beside what is watched as it grows
 
 
 class Batch(Protocol):

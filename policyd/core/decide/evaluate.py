@@ -10,6 +10,7 @@ from policyd.core.decide.plan import (
     BoundRule,
     Plan,
     counters_read,
+    edits_request_body,
     reads_request_body,
     reads_response_body,
     reads_session,
@@ -77,8 +78,10 @@ def cannot_judge(bound: BoundRule, world: World) -> str:
     rule, facts = bound.rule, world.facts
     if world.blind and (why := world.blind.get(bound.policy.qualified)):
         return why
-    if facts.unreadable_request and reads_request_body(rule.reads):
+    if facts.unreadable_request and (reads_request_body(rule.reads) or edits_request_body(rule)):
         return f"request not readable: {facts.unreadable_request}"
+    if not facts.request.dialect and edits_request_body(rule):
+        return "the request is in no dialect that policyd can edit"
     if facts.unreadable_response and reads_response_body(rule.reads):
         return f"answer not readable: {facts.unreadable_response}"
     if world.session_failure and reads_session(rule.reads):

@@ -173,8 +173,11 @@ class Plan:
 
 
 def _needs_body(rule: CompiledRule) -> bool:
-    if reads_request_body(rule.reads):
-        return True
+    return reads_request_body(rule.reads) or edits_request_body(rule)
+
+
+def edits_request_body(rule: CompiledRule) -> bool:
+    """Whether acting on this rule would change the request's body: what cannot be read cannot be changed either."""
     match rule.action:
         case Constrain() as constrain:
             return constrain.edits_request_body

@@ -59,7 +59,7 @@ def touches(bound: BoundRule) -> int:
             mask |= _TOUCHES.get(".".join(read.split(".", 2)[:2]), int(Touch.SPEND))
     if rule.when is not None and rule.when.watchers:
         mask |= Touch.HITS
-        if "response.text" not in getattr(rule.when, "cel_reads", rule.reads):
+        if not rule.when.reads_text and "response.delta" not in rule.reads:
             mask &= ~int(Changed.TEXT)
     return mask
 

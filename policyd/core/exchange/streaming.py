@@ -310,7 +310,8 @@ class Streaming:
         assert winner is not None
         said = texts(call, winner)
         call.reason, call.message, call.phase = said.reason, said.message, "response"
-        data = self.outbox.cut(entry)
+        when = winner.bound.rule.when
+        data = self.outbox.cut(entry, when.watchers if when is not None else ())
         self._forget_marks()
         self.reader.rewind(self.marks[0][1])
         ending = self.reader.ending(said.fallback, said.reason)

@@ -10,9 +10,10 @@ from policyd.core.exchange.judging import Bench, Touch
 from policyd.core.model.decision import Verdict
 from policyd.core.model.reach import Watcher
 from policyd.core.stream import json_text
-from policyd.core.stream.dialects import AnswerReader, Edit, Segment
-from policyd.core.stream.holdback import HoldBack, redact_text
+from policyd.core.stream.dialects import AnswerReader, Channel, Edit, Segment
+from policyd.core.stream.holdback import redact_text
 from policyd.core.stream.redactor import redactors
+from policyd.core.stream.watch import Watch, matches_nothing
 
 
 class Whole:
@@ -54,14 +55,12 @@ class Whole:
         ]
         if not watchers:
             return set()
-        hits = set()
-        for channel in {segment.channel for segment in segments if segment.channel[0] == "text"}:
-            hold = HoldBack(redactors=(), watchers=watchers, keep=0)
-            for segment in segments:
-                if segment.channel == channel:
-                    hold.push(segment.text)
-            hold.close()
-            hits |= set(hold.hits)
+        hits = {watcher for watcher in watchers if matches_nothing(watcher)}
+        watches: dict[Channel, Watch] = {}
+        for segment in segments:
+            if segment.channel[0] == "text" and segment.text:
+                watch = watches.setdefault(segment.channel, Watch(tuple(dict.fromkeys(watchers))))
+                hits.update(watch.push(segment.text))
         return hits
 
     def _redacted(self, data: bytes, segments: Sequence[Segment]) -> bytes | None:
