@@ -1,11 +1,27 @@
-"""The one door to CEL: checks an expression, derives what it reads, and judges programs in batches."""
+"""The one door to CEL: checks an expression, derives what it reads, and judges programs in batches.
+
+Rule 1: what leaves this file is frozen; no handle of an engine does.
+Rule 2: variables are inlined into the trees of those that use them, once those are checked: they cost nothing where
+        they are not used, and an error in one is an error of its reader.
+The work is done in cel_*.py; cel_native.py alone touches cel-expr-python, cel_celpy.py alone celpy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
-from policyd.core.compile.cel_problems import CelProblem, Want
+from policyd.core.compile.cel_batch import CelBatch
+from policyd.core.compile.cel_check import Checked, Vocabulary, check, problem
+from policyd.core.compile.cel_explain import a
+from policyd.core.compile.cel_limits import MAX_NODES, Finding, findings, too_many
+from policyd.core.compile.cel_lower import FactInput, Input, TextSizeInput, WholeInput, lower
+from policyd.core.compile.cel_native import DYN, Checker, StaticType
+from policyd.core.compile.cel_problems import CelProblem, Refused, Want
+from policyd.core.compile.cel_tree import Ident, Node, placed, rebuild, walk
+from policyd.core.compile.cel_trend import is_monotone
+from policyd.core.compile.cel_warn import constant, places, warnings
 from policyd.core.compile.policyset import Batch, Program, Watcher
 
 __all__ = ["CelEngine", "CelProblem", "CompiledProgram", "Scope", "Want"]
@@ -16,28 +32,187 @@ class CompiledProgram:
     """One checked expression, ready to be judged in a batch."""
 
     source: str
-    policy: str
+    policy: str  # qualified
+    want: Want
     reads: frozenset[str]
-    watchers: tuple[Watcher, ...] = ()
-    monotone: bool = False
-    warnings: tuple[CelProblem, ...] = field(default=())
+    watchers: tuple[Watcher, ...]
+    monotone: bool  # of a BOOL: once true it stays true while the answer grows
+    warnings: tuple[CelProblem, ...]
+    inputs: tuple[Input, ...]
+    tree: Node  # lowered: its free names are those of `inputs`
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the answer's text itself goes into CEL, beside what is watched as it grows."""
+        return any(
+            (isinstance(one, FactInput) and one.path == "response.text")
+            or (isinstance(one, WholeInput) and one.root == "response")
+            or isinstance(one, TextSizeInput)
+            for one in self.inputs
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    """A variable that compiled: its tree, with the variables before it inlined, and how many nodes that has."""
+
+    tree: Node
+    type: StaticType
+    nodes: int
+
+
+@lru_cache(maxsize=256)
+def _plain_checker(counters: tuple[str, ...]) -> Checker:
+    return Checker(counters, {})
 
 
 class Scope:
-    """What the expressions of one policy may name."""
+    """What the expressions of one policy may name. `problems` and `warnings` are those of its variables, by name."""
 
     def __init__(
-        self, *, policy: str, counters: Sequence[str], params: Mapping[str, object], variables: Sequence[tuple[str, str]]
+        self,
+        *,
+        policy: str,
+        counters: Sequence[str],
+        params: Mapping[str, object],
+        variables: Sequence[tuple[str, str]],
     ) -> None:
-        self.problems: Mapping[str, tuple[CelProblem, ...]] = {}
-        self.warnings: Mapping[str, tuple[CelProblem, ...]] = {}
+        """`policy` is the qualified name; `variables` are names and expressions, each seeing those before it."""
+        self.problems: dict[str, tuple[CelProblem, ...]] = {}
+        self.warnings: dict[str, tuple[CelProblem, ...]] = {}
+        self._policy, self._counters, self._params = policy, tuple(counters), params
+        self._variables: dict[str, _Variable] = {}
+        self._unusable: dict[str, str] = {
+            name: f"`variables.{name}` is declared later: a variable sees only those before it" for name, _ in variables
+        }
+        self._checker: Checker | None = None
+        for name, source in variables:
+            self._declare(name, source)
 
     def compile(self, source: str, want: Want) -> CompiledProgram | tuple[CelProblem, ...]:
-        raise NotImplementedError
+        """The program of an expression, or everything that is wrong with it."""
+        try:
+            return self._program(source, want)
+        except Refused as refused:
+            return tuple(dict.fromkeys(refused.problems))
+
+    # ---- variables --------------------------------------------------------------------------------------------------
+
+    def _declare(self, name: str, source: str) -> None:
+        self._unusable[name] = f"`variables.{name}` refers to itself"
+        try:
+            checked = self._check(source)
+            whole = self._whole(checked)
+        except Refused as refused:
+            self.problems[name] = tuple(dict.fromkeys(refused.problems))
+            self._unusable[name] = f"`variables.{name}` cannot be used: it has a problem of its own"
+        else:
+            del self._unusable[name]
+            self._variables[name] = _Variable(whole, checked.type, _count(whole))
+            self.warnings[name] = _problems(checked, places(list(warnings(checked.tree, whole))))
+        self._checker = None
+
+    def _check(self, source: str) -> Checked:
+        names = [*self._variables, *self._unusable]
+        vocabulary = Vocabulary(self._counters, self._params, names, self._unusable)
+        if self._checker is None:
+            self._checker = self._new_checker()
+        return check(source, vocabulary, self._checker)
+
+    def _new_checker(self) -> Checker:
+        if not self._variables and not self._unusable:
+            return _plain_checker(self._counters)
+        types = {name: variable.type for name, variable in self._variables.items()}
+        return Checker(self._counters, types | dict.fromkeys(self._unusable, DYN))
+
+    def _whole(self, checked: Checked) -> Node:
+        """The tree with its variables inlined. Counted before it is built: inlining may not explode."""
+        used = list(self._used(checked.tree))
+        nodes = _count(checked.tree) + sum(variable.nodes - 1 for variable in used)
+        if nodes > MAX_NODES:
+            raise Refused(*_problems(checked, [too_many(nodes)]))
+        whole = self._inlined(checked.tree) if used else checked.tree
+        found = list(findings(whole))
+        if found:
+            raise Refused(*_problems(checked, found))
+        return whole
+
+    def _used(self, tree: Node) -> Iterator[_Variable]:
+        for node in walk(tree):
+            if isinstance(node, Ident) and node.name.startswith("variables."):
+                yield self._variables[node.name.removeprefix("variables.")]
+
+    def _inlined(self, node: Node) -> Node:
+        if isinstance(node, Ident) and node.name.startswith("variables."):
+            return placed(self._variables[node.name.removeprefix("variables.")].tree, node.at)
+        return rebuild(node, self._inlined)
+
+    # ---- programs ---------------------------------------------------------------------------------------------------
+
+    def _program(self, source: str, want: Want) -> CompiledProgram:
+        checked = self._check(source)
+        _gives(checked, want)
+        whole = self._whole(checked)
+        lowered = lower(whole, self._policy)
+        found = list(warnings(checked.tree, whole))
+        if want is Want.BOOL and not lowered.inputs:
+            found += constant(whole)
+        return CompiledProgram(
+            source=source,
+            policy=self._policy,
+            want=want,
+            reads=lowered.reads,
+            watchers=lowered.watchers,
+            monotone=want is Want.BOOL and is_monotone(whole),
+            warnings=_problems(checked, places(found)),
+            inputs=lowered.inputs,
+            tree=lowered.tree,
+        )
+
+
+def _count(tree: Node) -> int:
+    return sum(1 for _ in walk(tree))
+
+
+def _problems(checked: Checked, found: Sequence[Finding]) -> tuple[CelProblem, ...]:
+    return tuple(dict.fromkeys(checked.problem(*one) for one in found))
+
+
+_GIVES = {
+    Want.BOOL: (("bool",), "true or false", "compare it with something"),
+    Want.STRING: (("string",), "a string", "convert it: `string(…)`"),
+    Want.NUMBER: (("int", "double"), "a number", "convert it: `double(…)`"),
+    Want.KEYS: (("string", "list(string)"), "a string or a list of strings", "convert it: `string(…)`"),
+}
+
+
+def _gives(checked: Checked, want: Want) -> None:
+    types, needed, hint = _GIVES[want]
+    type_ = checked.tree.type
+    if type_ in types:
+        return
+    if type_ == "dyn":
+        label = f"this must give {needed}, but its type is known only when it runs"
+    else:
+        label = f"this must give {needed}, but it is {a(_named(type_))}"
+    if type_.startswith("optional_type("):
+        hint = "unwrap the optional: `.orValue(…)`"
+    raise Refused(problem(checked.text.source, 0, "CEL005", label, hint))
+
+
+def _named(type_: str) -> str:
+    return type_.rpartition(".")[2].lower() if "(" not in type_ else type_.replace("optional_type", "optional")
 
 
 class CelEngine:
     """Judges compiled programs with cel-expr-python."""
 
     def batch(self, programs: Sequence[Program]) -> Batch:
-        raise NotImplementedError
+        """Programs of any policies, judged together. Build once, evaluate often."""
+        return CelBatch([_compiled(program) for program in programs])
+
+
+def _compiled(program: Program) -> CompiledProgram:
+    if isinstance(program, CompiledProgram):
+        return program
+    raise TypeError("a batch takes what Scope.compile made")

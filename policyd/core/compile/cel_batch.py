@@ -1,0 +1,231 @@
+"""Programs that are judged together: one activation, one value each.
+
+Rule 1: a batch never raises. Whatever goes wrong with a program becomes its CelFailure.
+Rule 2: one fresh activation per evaluation, holding only what the programs read: a reused one grows.
+Rule 3: conditions are judged together first: `a || b || c` is false only when each of them is false and none failed,
+        which is the usual case. Anything else is judged one by one, so the shortcut never changes an answer.
+Rule 4: no plan's root can give a null, see cel_native.py: a condition's is `… || false`, the rest are typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+from policyd.core.compile.cel_facts import (
+    COUNTER_FACTS,
+    FACTS,
+    TEXT_SIZE,
+    part_of,
+    part_rows,
+    well_formed,
+    whole,
+    whole_counter,
+)
+from policyd.core.compile.cel_lower import CounterInput, FactInput, Input, TextSizeInput, WatchInput, WholeInput
+from policyd.core.compile.cel_native import Activation, Failed, Plan, activate
+from policyd.core.compile.cel_problems import Want
+from policyd.core.compile.cel_tree import Call, Const, Node
+from policyd.core.compile.policyset import CelFailure, CounterRef, Watcher
+from policyd.core.model.facts import CounterFacts, Facts
+
+GROUP = 16
+"""How many conditions one shortcut covers: large enough to be one evaluation for most calls, small enough that one
+condition that is true costs no more than its group."""
+
+
+class Judgeable(Protocol):
+    """What a batch needs of a compiled program."""
+
+    @property
+    def want(self) -> Want: ...
+    @property
+    def inputs(self) -> tuple[Input, ...]: ...
+    @property
+    def tree(self) -> Node: ...
+
+
+class CelBatch:
+    """See policyset.Batch."""
+
+    def __init__(self, programs: Sequence[Judgeable]) -> None:
+        self._inputs = _Inputs(one for program in programs for one in program.inputs)
+        self._plans = [Plan(_typed(program)) for program in programs]
+        conditions = [index for index, program in enumerate(programs) if program.want is Want.BOOL]
+        self._groups = [
+            (group, Plan(any_of([programs[index].tree for index in group])))
+            for group in (conditions[at : at + GROUP] for at in range(0, len(conditions), GROUP))
+        ]
+        self._others = [index for index, program in enumerate(programs) if program.want is not Want.BOOL]
+
+    def evaluate(
+        self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: frozenset[Watcher] | set[Watcher]
+    ) -> list[object]:
+        """One value per program, in order, or its CelFailure."""
+        try:
+            values = self._inputs.values(facts, counters, hits)
+            activation = activate(values)
+        except Exception:  # a fact of a type that it cannot have: law 2 makes it data
+            return [CelFailure("the facts could not be read")] * len(self._plans)
+        answers: list[object] = [False] * len(self._plans)
+        for group, plan in self._groups:
+            truth = plan.truth(activation)
+            if truth and len(group) == 1:
+                answers[group[0]] = True
+            elif truth is not False:
+                self._judge(group, answers, activation, values)
+        self._judge(self._others, answers, activation, values)
+        return answers
+
+    def _judge(
+        self, indexes: Iterable[int], answers: list[object], activation: Activation, values: Mapping[str, object]
+    ) -> None:
+        for index in indexes:
+            plan = self._plans[index]
+            try:
+                answers[index] = plan.value(activation)
+            except Failed:
+                answers[index] = _again(plan, values)
+
+
+def _again(plan: Plan, values: Mapping[str, object]) -> object:
+    """Once more with texts made well-formed: half of a surrogate pair in a fact is no fault of the rule."""
+    try:
+        return plan.value(activate({name: _cleaned(value) for name, value in values.items()}))
+    except Failed as error:
+        return CelFailure(reason(str(error)))
+
+
+def _cleaned(value: object) -> object:
+    match value:
+        case str():
+            return well_formed(value)
+        case list():
+            return [_cleaned(item) for item in value]
+        case dict():
+            return {well_formed(key): _cleaned(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+# ---- trees ----------------------------------------------------------------------------------------------------------
+
+
+def any_of(trees: Sequence[Node]) -> Node:
+    """`a || b || …`, balanced, and with a lone one `a || false`."""
+    if len(trees) == 1:
+        return _or(trees[0], Const("bool", False))
+    return _balanced(trees)
+
+
+def _balanced(trees: Sequence[Node]) -> Node:
+    if len(trees) == 1:
+        return trees[0]
+    middle = len(trees) // 2
+    return _or(_balanced(trees[:middle]), _balanced(trees[middle:]))
+
+
+def _or(left: Node, right: Node) -> Call:
+    return Call("_||_", (left, right), None, ("logical_or",), "bool")
+
+
+def _typed(program: Judgeable) -> Node:
+    return any_of([program.tree]) if program.want is Want.BOOL else program.tree
+
+
+# ---- inputs ---------------------------------------------------------------------------------------------------------
+
+
+class _Inputs:
+    """How to fill an activation."""
+
+    def __init__(self, inputs: Iterable[Input]) -> None:
+        self._facts: list[tuple[str, Callable[[Facts], object]]] = []
+        self._counters: list[tuple[str, CounterRef, Callable[[CounterFacts], object]]] = []
+        self._watchers: list[tuple[str, Watcher]] = []
+        for one in _merged(inputs):
+            self._add(one)
+
+    def _add(self, one: Input) -> None:
+        match one:
+            case FactInput():
+                self._facts.append((one.name, _fact_getter(one)))
+            case TextSizeInput(name=name):
+                self._facts.append((name, TEXT_SIZE.get))
+            case WholeInput(name=name, root=root):
+                self._facts.append((name, partial(whole, root)))
+            case CounterInput():
+                self._counters.append((one.name, one.counter, _counter_getter(one)))
+            case WatchInput(name=name, watcher=watcher):
+                self._watchers.append((name, watcher))
+
+    def values(
+        self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: frozenset[Watcher] | set[Watcher]
+    ) -> dict[str, object]:
+        """What the programs read, by name. A counter that was not brought is left out: its readers fail."""
+        values = {name: get(facts) for name, get in self._facts}
+        for name, ref, read in self._counters:
+            counter = counters.get(ref)
+            if counter is not None:
+                values[name] = read(counter)
+        for name, watcher in self._watchers:
+            values[name] = watcher in hits
+        return values
+
+
+def _merged(inputs: Iterable[Input]) -> Iterator[Input]:
+    """Each name once; of a list of messages the fields that any program reads."""
+    merged: dict[str, Input] = {}
+    for one in inputs:
+        known = merged.get(one.name)
+        if isinstance(one, FactInput) and isinstance(known, FactInput):
+            one = replace(one, parts=one.parts | known.parts)
+        merged[one.name] = one
+    yield from merged.values()
+
+
+def _fact_getter(wanted: FactInput) -> Callable[[Facts], object]:
+    fact = FACTS[wanted.path]
+    if wanted.present:
+        return fact.present
+    part = part_of(fact)
+    if not part:
+        return fact.get
+    names = tuple(sorted(wanted.parts))
+    return lambda facts: part_rows(part, fact.get(facts), names)
+
+
+def _counter_getter(wanted: CounterInput) -> Callable[[CounterFacts], object]:
+    if not wanted.field:
+        return whole_counter
+    fact = COUNTER_FACTS[wanted.field]
+    return fact.present if wanted.present else fact.get
+
+
+# ---- reasons --------------------------------------------------------------------------------------------------------
+
+_REASONS = (
+    ("Iteration budget", "loops ran too often"),
+    ("No value with name", "a value that it reads is missing"),
+    ("Key not found", "no such key in a map"),
+    ("no such key", "no such key in a map"),
+    ("no_such_field", "no such field"),
+    ("Index error", "no such element in a list"),
+    ("divide by zero", "division by zero"),
+    ("modulus by zero", "modulus by zero"),
+    ("overflow", "a number out of range"),
+    ("out of range", "a number out of range"),
+    ("onversion", "a value could not be converted"),
+    ("cannot convert", "a value could not be converted"),
+    ("o matching overload", "a value has another type than the expression needs"),
+    ("optional.none()", "an optional without a value"),
+    ("type that its place cannot use", "a value has another type than its place needs"),
+    ("no string", "the list holds something that is no string"),
+)
+
+
+def reason(words: str) -> str:
+    """Why an evaluation failed, in words that quote nothing of the call."""
+    return next((said for mark, said in _REASONS if mark in words), "the expression failed")
