@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -98,11 +99,9 @@ class Telemetry:
         for label, name in _TOKENS.items():
             self._tokens.labels(label).inc(_amount(record.usage.get(name)))
 
-    def call_opened(self) -> None:
-        self._open.inc()
-
-    def call_closed(self) -> None:
-        self._open.dec()
+    def open_calls(self, count: Callable[[], float]) -> None:
+        """Where to ask how many calls run: when the page is read, not on the way of a call."""
+        self._open.set_function(count)
 
     def message(self, seconds: float) -> None:
         """How long one message of Envoy's waited for its answer."""

@@ -56,9 +56,9 @@ def test_counters_agree_with_the_records() -> None:
 
 def test_calls_messages_sets_and_losses() -> None:
     telemetry = Telemetry()
-    telemetry.call_opened()
-    telemetry.call_opened()
-    telemetry.call_closed()
+    running = [1, 2]
+    telemetry.open_calls(lambda: len(running))
+    running.pop()
     telemetry.message(0.00015)
     telemetry.policy_set("sha256:one", 1)
     telemetry.policy_set("sha256:two", 7)

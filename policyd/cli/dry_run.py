@@ -1,0 +1,270 @@
+"""Recorded calls through the enforcer that serves, on the clock of the recording.
+
+Rule 1: the same enforcer, counters and prices as `serve`; here is only what Envoy and the wall clock do elsewhere.
+Rule 2: time is the recording's. Nothing waits: a timer that was asked for is due when the recording passes it.
+Rule 3: the counters' clock never runs backwards, whatever the recordings say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+
+from policyd.adapters.counters_memory import MemoryCounters
+from policyd.adapters.recordings import Recording
+from policyd.core.compile.policyset import PolicySet
+from policyd.core.model.decision import DecisionRecord
+from policyd.core.model.facts import Facts
+from policyd.core.model.options import Options
+from policyd.core.model.prices import PriceTable
+from policyd.core.model.steps import (
+    BodyMode,
+    Break,
+    Ended,
+    Event,
+    Headers,
+    PassRequestBody,
+    PassRequestHeaders,
+    PassResponseBody,
+    PassResponseHeaders,
+    Reject,
+    Release,
+    RequestBody,
+    RequestHeaders,
+    ResponseChunk,
+    ResponseHeaders,
+    Step,
+    Tick,
+    WakeAt,
+)
+from policyd.enforcer import Call, Deadlines, Enforcer
+
+_HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "host"))
+
+
+@dataclass(frozen=True, slots=True)
+class Rechunk:
+    """How to cut answers anew: pieces of at most `most` bytes, of random sizes when there is a seed."""
+
+    most: int
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One recorded call as it was judged now."""
+
+    recording: Recording
+    record: DecisionRecord
+    facts: Facts
+    output_sha256: str  # of the body that the client would have got
+
+
+class Clock:
+    """The recording's time, seconds since 1970, UTC. Calls without a time of their own follow one another."""
+
+    def __init__(self) -> None:
+        self.now = 0.0  # of the call that runs
+        self.latest = 0.0  # of anything so far: what the counters see
+
+    def begin(self, recording: Recording) -> None:
+        start = recording.time
+        if start is None:
+            start = self.latest or _dated(recording)
+        self.to(start)
+
+    def to(self, now: float) -> None:
+        self.now = now
+        self.latest = max(self.latest, now)
+
+    def counters(self) -> float:
+        return self.latest
+
+
+def _dated(recording: Recording) -> float:
+    """The Date of the first answer, so that prices and calendars are those of its day; else now."""
+    date = dict(recording.response_headers).get("date", "")
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return time.time()
+
+
+@dataclass(slots=True)
+class Kept:
+    """A record sink that keeps the newest record."""
+
+    record: DecisionRecord | None = None
+
+    def write(self, record: DecisionRecord) -> None:
+        self.record = record
+
+
+class DryRun:
+    """Plays recordings, one after another, against one policy set and one set of counters."""
+
+    def __init__(
+        self, policies: PolicySet, prices: PriceTable, options: Options, rechunk: Rechunk | None = None
+    ) -> None:
+        self.clock = Clock()
+        self._kept = Kept()
+        self._calls = 0
+        self._rechunk = rechunk
+        self._random = random.Random(rechunk.seed) if rechunk and rechunk.seed is not None else None
+        self._enforcer = Enforcer(
+            policies=lambda: policies,
+            counters=MemoryCounters(self.clock.counters),
+            prices=prices,
+            sink=self._kept,
+            options=options,
+            deadlines=Deadlines(store_s=3600.0, settle_s=3600.0),
+            clock=lambda: self.clock.now,
+            new_id=self._next_id,
+        )
+
+    def _next_id(self) -> str:
+        """Numbered, so that the same run gives the same bytes again."""
+        self._calls += 1
+        return f"{self._calls:024x}"
+
+    async def play(self, recording: Recording) -> Played:
+        """One call, from its first header to its record."""
+        self._kept.record = None
+        self.clock.begin(recording)
+        playing = _Playing(self._enforcer.open(), self.clock, recording)
+        await playing.run(tuple(self._cut(recording.chunks)))
+        await self._enforcer.drain()
+        record = self._kept.record
+        assert record is not None, "INVARIANT: a call that began is recorded once"
+        return Played(recording, record, playing.call.facts, playing.output.hexdigest())
+
+    def _cut(self, chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]]:
+        if self._rechunk is None:
+            yield from chunks
+            return
+        most = self._rechunk.most
+        for ms, data in chunks:
+            while data:
+                size = self._random.randint(1, most) if self._random else most
+                yield ms, data[:size]
+                data = data[size:]
+
+
+@dataclass(slots=True)
+class _Playing:
+    """One call under way."""
+
+    call: Call
+    clock: Clock
+    recording: Recording
+    output: hashlib._Hash = field(default_factory=hashlib.sha256)
+    over: bool = False  # whatever comes now, the client gets nothing more
+    body_mode: BodyMode = BodyMode.NONE
+    wants_body: bool = False
+    wake: float | None = None
+    _base: float = 0.0
+
+    async def run(self, chunks: Sequence[tuple[float, bytes]]) -> None:
+        self._base = self.clock.now
+        await self._request()
+        if not self.over and self.recording.status:
+            await self._answer(chunks)
+        unanswered = not self.over and not self.recording.status
+        await self._feed(Ended(self.clock.now, cancelled=unanswered))
+
+    async def _request(self) -> None:
+        recording, now = self.recording, self.clock.now
+        await self._feed(RequestHeaders(_request_headers(recording), not recording.body, now, now))
+        if self.wants_body and not self.over:
+            await self._feed(RequestBody(recording.body, now))
+
+    async def _answer(self, chunks: Sequence[tuple[float, bytes]]) -> None:
+        recording = self.recording
+        if chunks:
+            await self._pass_time(chunks[0][0])
+        headers = ((":status", str(recording.status)), *_plain(recording.response_headers))
+        await self._feed(ResponseHeaders(headers, not chunks, self.clock.now))
+        if self.over or not chunks:
+            return
+        match self.body_mode:
+            case BodyMode.NONE:
+                for _, data in chunks:
+                    self.output.update(data)
+            case BodyMode.WHOLE:
+                await self._pass_time(chunks[-1][0])
+                await self._feed(ResponseChunk(b"".join(data for _, data in chunks), True, self.clock.now))
+            case BodyMode.STREAM:
+                await self._stream(chunks)
+
+    async def _stream(self, chunks: Sequence[tuple[float, bytes]]) -> None:
+        last = len(chunks) - 1
+        for index, (ms, data) in enumerate(chunks):
+            await self._pass_time(ms)
+            if self.over:
+                return
+            await self._feed(ResponseChunk(data, index == last, self.clock.now))
+
+    async def _pass_time(self, ms: float) -> None:
+        """Until so many milliseconds after the call's start; what is due on the way is brought."""
+        until = self._base + ms / 1000
+        while self.wake is not None and self.wake <= until and not self.over:
+            at, self.wake = max(self.wake, self.clock.now), None
+            self.clock.to(at)
+            await self._feed(Tick(at))
+        self.clock.to(max(until, self.clock.now))
+
+    async def _feed(self, event: Event) -> None:
+        self._do(await self.call.handle(event))
+        while self.call.outstanding:
+            self._do(await self.call.deliver())
+
+    def _do(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if not self.over or isinstance(step, WakeAt):
+                self._one(step)
+
+    def _one(self, step: Step) -> None:
+        match step:
+            case PassRequestHeaders(want_body=want):
+                self.wants_body = want
+            case PassResponseHeaders(mode=mode):
+                self.body_mode = mode
+            case PassResponseBody(data=data):
+                self._put(self._recorded() if data is None else data)
+            case Release(data=data, end=end):
+                self._put(data)
+                self.over = end
+            case Reject(body=body):
+                self._put(body)
+                self.over = True
+            case Break():
+                self.over = True
+            case WakeAt(at=at):
+                self.wake = at
+            case PassRequestBody() | _:
+                pass
+
+    def _put(self, data: bytes) -> None:
+        self.output.update(data)
+
+    def _recorded(self) -> bytes:
+        return b"".join(data for _, data in self.recording.chunks)
+
+
+def _request_headers(recording: Recording) -> Headers:
+    return (
+        (":method", recording.method),
+        (":path", recording.path),
+        (":authority", recording.host),
+        (":scheme", recording.scheme),
+        *_plain(recording.headers),
+    )
+
+
+def _plain(headers: Headers) -> Headers:
+    """What Envoy shows: no header that belongs to one connection only."""
+    return tuple(pair for pair in headers if pair[0] not in _HOP_BY_HOP)

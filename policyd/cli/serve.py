@@ -1,0 +1,159 @@
+"""`policyd serve`: the options of the data plane, from the command line and from a file of the same options."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from policyd.adapters.envoy.config import DEFAULT_EXTPROC, MAX_REQUEST, Address, BadSetting, parse_address
+from policyd.adapters.errors import NotAvailable, UnreadableInput, reason_of
+from policyd.core.model.decision import Mode
+from policyd.core.model.options import Options
+
+_LIST = "policies"
+_GRPC_LARGEST = 1 << 30  # bytes
+
+
+def _address(text: str) -> Address:
+    try:
+        return parse_address(text)
+    except BadSetting as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _tcp(text: str) -> Address:
+    address = _address(text)
+    if address.path:
+        raise typer.BadParameter("write HOST:PORT")
+    return address
+
+
+def _identity(text: str) -> str:
+    if text == "headers" or re.fullmatch(r"metadata:\S+", text):
+        return text
+    raise typer.BadParameter("write headers or metadata:NAMESPACE")
+
+
+def _from_file(ctx: typer.Context, file: Path | None) -> Path | None:
+    """The file's options become defaults: the command line wins."""
+    if file is not None:
+        known = {parameter.name for parameter in ctx.command.params} - {"config", "help"}
+        ctx.default_map = {**(ctx.default_map or {}), **_options_in(file, {str(name) for name in known})}
+    return file
+
+
+def serve(
+    policies: Annotated[list[Path], typer.Option(metavar="PATH", help="Policies: a file or a folder; repeatable.")],
+    listen: Annotated[
+        Address, typer.Option(metavar="unix:PATH|HOST:PORT", parser=_address, help="Where Envoy finds it.")
+    ] = DEFAULT_EXTPROC,  # type: ignore[assignment]
+    mode: Annotated[Mode, typer.Option(help="The highest mode of any rule.", case_sensitive=False)] = Mode.FULL,
+    identity: Annotated[
+        str, typer.Option(metavar="headers|metadata:NS", parser=_identity, help="Who says who is calling.")
+    ] = "headers",
+    namespace: Annotated[str | None, typer.Option(metavar="NS", help="Only this namespace's policies.")] = None,
+    records: Annotated[Path | None, typer.Option(metavar="DIR", help="Write one line a decision there.")] = None,
+    capture: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write whole exchanges there: prompts and answers.")
+    ] = None,
+    prices: Annotated[Path | None, typer.Option(metavar="FILE", help="Prices that win over the built-in ones.")] = None,
+    max_request: Annotated[
+        int, typer.Option(metavar="BYTES", min=1024, max=_GRPC_LARGEST, help="The largest body that is read.")
+    ] = MAX_REQUEST,
+    admin: Annotated[
+        Address | None, typer.Option(metavar="HOST:PORT", parser=_tcp, help="/metrics, /healthz and /readyz.")
+    ] = None,
+    drain_seconds: Annotated[
+        float, typer.Option(metavar="S", min=0, max=86400, help="How long running calls may finish on SIGTERM.")
+    ] = 30.0,
+    redis: Annotated[str | None, typer.Option(metavar="URL", help="Counters that live across processes.")] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes; more than one need --redis.")] = 1,
+    state: Annotated[Path | None, typer.Option(metavar="DIR", help="Where unsettled usage is kept.")] = None,
+    config: Annotated[  # noqa: ARG001 - read before all others
+        Path | None,
+        typer.Option(metavar="FILE", callback=_from_file, is_eager=True, help="The same options as YAML or TOML."),
+    ] = None,
+) -> None:
+    """Run the ext_proc server beside Envoy.
+
+    Example: policyd serve --policies policies/ --listen unix:./policyd.sock --records records/ --admin 127.0.0.1:9901
+    """
+    _refuse_later_parts(redis, workers)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if identity == "headers":
+        logging.getLogger("policyd").warning("who is calling is what headers say: let nobody reach Envoy who may lie")
+    if state is not None:
+        logging.getLogger("policyd").warning("--state: nothing is kept there as long as counters live in this process")
+    from policyd import server
+
+    options = Options(
+        mode=mode, identity=identity, namespace=namespace, max_request=max_request, observe_all=capture is not None
+    )
+    server.serve(
+        server.Settings(
+            policies=tuple(policies),
+            listen=listen,
+            options=options,
+            records=records,
+            capture=capture,
+            prices=prices,
+            admin=admin,
+            drain_s=drain_seconds,
+        )
+    )
+
+
+def _refuse_later_parts(redis: str | None, workers: int) -> None:
+    if redis is not None:
+        raise NotAvailable("--redis: not yet supported; without it counters live in this process")
+    if workers > 1:
+        raise NotAvailable("--workers: more than one needs counters in Redis, which is not yet supported")
+
+
+# ---- the options file -----------------------------------------------------------------------------------------------
+
+
+def _options_in(file: Path, known: set[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for key, value in _document(file).items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise UnreadableInput(file, f"unknown option `{key}`; options are named as on the command line")
+        options[name] = _value(file, name, value)
+    return options
+
+
+def _value(file: Path, name: str, value: object) -> object:
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(one, str | int | float) and not isinstance(one, bool) for one in values):
+        raise UnreadableInput(file, f"`{name}`: expected a text or a number")
+    if name == _LIST:
+        return [str(one) for one in values]
+    if isinstance(value, list):
+        raise UnreadableInput(file, f"`{name}`: expected one value, not a list")
+    return str(value)
+
+
+def _document(file: Path) -> dict[Any, Any]:
+    try:
+        text = file.read_text("utf-8")
+        document = tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)
+    except OSError as error:
+        raise UnreadableInput(file, reason_of(error)) from None
+    except UnicodeDecodeError:
+        raise UnreadableInput(file, "not UTF-8") from None
+    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise UnreadableInput(file, f"broken: {' '.join(str(error).split())}") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise UnreadableInput(file, f"expected options by name, not {json.dumps(type(document).__name__)}")
+    return document

@@ -1,0 +1,308 @@
+"""The data plane, put together: policies, counters, prices and sinks around one enforcer behind gRPC.
+
+Rule 1: it starts with a good policy set or not at all; from then on a bad one changes nothing.
+Rule 2: on SIGTERM it says so first (health, /readyz), lets running calls finish, and loses no record.
+Rule 3: a log line never holds what a caller sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+import grpc
+
+from policyd.adapters.admin import Admin, Answer, text
+from policyd.adapters.capture import Capture
+from policyd.adapters.counters_memory import MemoryCounters
+from policyd.adapters.envoy.config import Address
+from policyd.adapters.envoy.health import NOT_SERVING, SERVING, Health
+from policyd.adapters.envoy.service import handler
+from policyd.adapters.errors import NotAvailable, reason_of
+from policyd.adapters.jsonlines import LineFile, process_file
+from policyd.adapters.policies_dir import PolicyDirectory, Reload
+from policyd.adapters.prices import load_prices
+from policyd.adapters.records import RecordFile, Sinks
+from policyd.adapters.telemetry import CONTENT_TYPE, Telemetry
+from policyd.core.compile.compiler import compile_documents
+from policyd.core.compile.policyset import PolicySet
+from policyd.core.model.decision import Mode
+from policyd.core.model.options import Options
+from policyd.enforcer import Enforcer, RecordSink
+
+log = logging.getLogger("policyd")
+
+DRAIN_S = 30.0
+_HEADROOM = 1 << 20  # bytes of a message besides the body
+_LONGEST_SOCKET_PATH = 107  # bytes, Linux
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that `policyd serve` can be told."""
+
+    policies: tuple[Path, ...]
+    listen: Address
+    options: Options
+    records: Path | None = None
+    capture: Path | None = None
+    prices: Path | None = None
+    admin: Address | None = None
+    drain_s: float = DRAIN_S
+
+
+@dataclass(slots=True)
+class DataPlane:
+    """One serving process. `run` returns when it has been told to stop and has drained."""
+
+    settings: Settings
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    address: str = ""  # where it listens, once it does
+    _state: str = "starting"
+    _hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    _directory: PolicyDirectory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._directory = PolicyDirectory(self.settings.policies, compile_documents, self._reloaded)
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises PolicyError, UnreadableInput or NotAvailable when it cannot start."""
+        async with AsyncExitStack() as stack:
+            prices = load_prices(self.settings.prices)
+            for issue in self._directory.start():
+                log.warning("%s", issue)
+            enforcer = Enforcer(
+                policies=lambda: self._directory.current,
+                counters=MemoryCounters(time.time),
+                prices=prices,
+                sink=self._sink(stack),
+                options=self.settings.options,
+            )
+            self.telemetry.open_calls(lambda: enforcer.open_calls)
+            capture = self._capture(stack)
+            await stack.enter_async_context(self._admin())
+            health = Health()
+            server = await self._listening(stack, enforcer, health, capture)
+            self._in_force(self._directory.current)
+            self._tell_to_stop_on_signals(stack)
+            await self._serve(server, enforcer, health)
+
+    # ---- parts ------------------------------------------------------------------------------------------------------
+
+    def _sink(self, stack: AsyncExitStack) -> RecordSink:
+        if self.settings.records is None:
+            return self.telemetry
+        lines = LineFile(process_file(self.settings.records, "records"), on_dropped=self.telemetry.records_dropped)
+        stack.callback(lines.open().close)
+        return Sinks((self.telemetry, RecordFile(lines)))
+
+    def _capture(self, stack: AsyncExitStack) -> Capture | None:
+        if self.settings.capture is None:
+            return None
+        lines = LineFile(process_file(self.settings.capture, "exchanges"), on_dropped=self.telemetry.captures_dropped)
+        stack.callback(lines.open().close)
+        log.warning("whole exchanges, prompts and answers, are written to %s", lines.path)
+        return Capture(lines, on_dropped=self.telemetry.captures_dropped)
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[None]:
+        if self.settings.admin is None:
+            yield
+            return
+        pages = {"/metrics": self._metrics, "/healthz": _alive, "/readyz": self._ready}
+        admin = Admin(pages)
+        port = await admin.start(self.settings.admin.host, self.settings.admin.port)
+        log.info("admin on %s", Address(self.settings.admin.host, port))
+        try:
+            yield
+        finally:
+            await admin.close()
+
+    async def _listening(
+        self, stack: AsyncExitStack, enforcer: Enforcer, health: Health, capture: Capture | None
+    ) -> grpc.aio.Server:
+        largest = self.settings.options.max_request + _HEADROOM
+        server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", largest),
+                ("grpc.max_send_message_length", largest),
+                ("grpc.so_reuseport", 0),  # two servers on one port would share its calls, and neither would know
+            ]
+        )
+        server.add_generic_rpc_handlers((handler(enforcer, self.telemetry, capture), health.handler()))
+        self.address = bind(server, self.settings.listen)
+        if self.settings.listen.path:
+            stack.callback(Path(self.settings.listen.path).unlink, missing_ok=True)
+        await server.start()
+        return server
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    async def _serve(self, server: grpc.aio.Server, enforcer: Enforcer, health: Health) -> None:
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the process: no later collection need look at it
+        health.tell(SERVING)
+        self._state = "ready"
+        log.info("listening on %s", self.address)
+        watching = asyncio.create_task(self._directory.watch())
+        try:
+            await self.stopping.wait()
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+            await self._drain(server, enforcer, health)
+
+    async def _drain(self, server: grpc.aio.Server, enforcer: Enforcer, health: Health) -> None:
+        self._state = "draining"
+        health.tell(NOT_SERVING)
+        log.info("draining: %d calls run, at most %g s", enforcer.open_calls, self.settings.drain_s)
+        stop = asyncio.create_task(server.stop(self.settings.drain_s))
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((stop, hurry), return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            await server.stop(0)
+        hurry.cancel()
+        await stop
+        await enforcer.drain()
+        log.info("stopped")
+
+    def _tell_to_stop_on_signals(self, stack: AsyncExitStack) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+            stack.callback(loop.remove_signal_handler, number)
+
+    def stop(self) -> None:
+        """Begin to drain; told again, end at once."""
+        if self.stopping.is_set():
+            self._hurry.set()
+        self.stopping.set()
+
+    # ---- policies ---------------------------------------------------------------------------------------------------
+
+    def _in_force(self, policies: PolicySet) -> None:
+        count = len(policies.policies)
+        self.telemetry.policy_set(policies.digest, count)
+        log.info("policy set %s in force: %d policies", policies.digest, count)
+        idle = sum(policy.mode is Mode.MONITOR for policy in policies.policies)
+        if idle:
+            log.warning("%d of them in Monitor: they enforce nothing", idle)
+
+    def _reloaded(self, reload: Reload) -> None:
+        self.telemetry.reload(reload.result)
+        if reload.result == "loaded":
+            self._in_force(self._directory.current)
+        if reload.result == "refused":
+            log.error("changed policies refused, %s stays in force: %s", reload.digest, _why(reload))
+
+    # ---- pages ------------------------------------------------------------------------------------------------------
+
+    def _metrics(self) -> Answer:
+        return Answer(HTTPStatus.OK, self.telemetry.page(), CONTENT_TYPE)
+
+    def _ready(self) -> Answer:
+        if self._state != "ready":
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, self._state)
+        words = [f"ready: policy set {self._directory.current.digest} in force"]
+        if self._directory.refused is not None:
+            words.append(f"changed policies refused: {_why(self._directory.refused)}")
+        return text(HTTPStatus.OK, "\n".join(words))
+
+
+def _alive() -> Answer:
+    return text(HTTPStatus.OK, "alive")
+
+
+def _why(reload: Reload) -> str:
+    return reload.failure or "; ".join(map(str, reload.issues))
+
+
+# ---- where it listens -----------------------------------------------------------------------------------------------
+
+
+def bind(server: grpc.aio.Server, address: Address) -> str:
+    """Listen there, and tell where: port 0 becomes the one that was given. Raises NotAvailable."""
+    if address.path:
+        _make_way(Path(address.path))
+    try:
+        with _umask(0o117):  # a socket of mode 0660: Envoy shares a group with us, nobody else gets in
+            port = server.add_insecure_port(str(address))
+    except RuntimeError:
+        raise NotAvailable(f"--listen {address}: cannot listen there: {_bind_failure(address)}") from None
+    return str(address) if address.path else str(Address(address.host, port))
+
+
+def _make_way(path: Path) -> None:
+    """Remove the socket of a process that is gone, and only that."""
+    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+        raise NotAvailable(f"--listen unix:{path}: the path is longer than {_LONGEST_SOCKET_PATH} bytes")
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise NotAvailable(f"--listen unix:{path}: there is a file of that name, and it is no socket")
+        if _answers(path):
+            raise NotAvailable(f"--listen unix:{path}: another process listens there")
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise NotAvailable(f"--listen unix:{path}: {reason_of(error)}") from None
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(1.0)
+        try:
+            peer.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _bind_failure(address: Address) -> str:
+    """gRPC keeps the reason to itself, so ask the system."""
+    if address.path:
+        folder = Path(address.path).parent
+        return "is its folder there, and may we write to it?" if not os.access(folder, os.W_OK) else "refused"
+    try:
+        socket.create_server((address.host, address.port), family=_family(address)).close()
+    except OSError as error:
+        return reason_of(error)
+    return "refused"
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def serve(settings: Settings) -> None:
+    """Run one data plane in this process until it is told to stop."""
+    plane = DataPlane(settings)
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(plane.run())
+    else:
+        uvloop.run(plane.run())

@@ -1,0 +1,128 @@
+"""The options of `policyd serve`: from the command line, from a file, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from policyd import server
+from policyd.adapters.envoy.config import Address
+from policyd.cli import main as root
+from policyd.cli import serve as command
+from policyd.core.model.decision import Mode
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[server.Settings]:
+    seen: list[server.Settings] = []
+    monkeypatch.setattr(server, "serve", seen.append)
+    monkeypatch.setattr(command.logging, "basicConfig", lambda **_: None)
+    return seen
+
+
+def serve(*args: str | Path) -> object:
+    with pytest.raises(SystemExit) as left:
+        root.main(["serve", *map(str, args)])
+    return left.value.code
+
+
+def test_the_defaults(started: list[server.Settings]) -> None:
+    assert serve("--policies", "p") == 0
+    (settings,) = started
+    assert settings.policies == (Path("p"),)
+    assert settings.listen == Address(path="./policyd.sock")
+    assert settings.options.mode is Mode.FULL
+    assert settings.options.identity == "headers"
+    assert settings.options.max_request == 32 * 1024 * 1024
+    assert not settings.options.observe_all
+    assert (settings.records, settings.capture, settings.admin) == (None, None, None)
+
+
+def test_every_option_arrives(started: list[server.Settings]) -> None:
+    args = (
+        "--policies a --policies b --listen [::1]:1234 --mode monitor --identity metadata:envoy.jwt --namespace agents "
+        "--records r --capture c --prices f --max-request 4096 --admin 127.0.0.1:0 --drain-seconds 2.5 --state s --workers 1"
+    )
+    assert serve(*args.split()) == 0
+    (settings,) = started
+    assert settings.policies == (Path("a"), Path("b"))
+    assert settings.listen == Address("::1", 1234)
+    options = settings.options
+    assert (options.mode, options.identity, options.namespace) == (Mode.MONITOR, "metadata:envoy.jwt", "agents")
+    assert (options.max_request, options.observe_all) == (4096, True)
+    assert (settings.records, settings.capture, settings.prices) == (Path("r"), Path("c"), Path("f"))
+    assert (settings.admin, settings.drain_s) == (Address("127.0.0.1", 0), 2.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("o.yaml", "policies: [a, b]\nlisten: 127.0.0.1:77\nmax-request: 4096\nmode: Soft\n"),
+        ("o.toml", 'policies = ["a", "b"]\nlisten = "127.0.0.1:77"\nmax_request = 4096\nmode = "soft"\n'),
+    ],
+)
+def test_a_file_gives_defaults_and_the_command_line_wins(
+    started: list[server.Settings], tmp_path: Path, name: str, text: str
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    assert serve("--config", file) == 0
+    assert serve("--config", file, "--policies", "c", "--max-request", "8192") == 0
+    first, second = started
+    assert (first.policies, second.policies) == ((Path("a"), Path("b")), (Path("c"),))
+    assert first.listen == second.listen == Address("127.0.0.1", 77)
+    assert (first.options.max_request, second.options.max_request) == (4096, 8192)
+    assert first.options.mode is Mode.SOFT
+
+
+def test_one_policy_path_needs_no_list(started: list[server.Settings], tmp_path: Path) -> None:
+    (tmp_path / "o.yaml").write_text("policies: a\n")
+    assert serve("--config", tmp_path / "o.yaml") == 0
+    assert started[0].policies == (Path("a"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("polices: a\n", "unknown option `polices`"),
+        ("policies: {a: b}\n", "`policies`: expected a text or a number"),
+        ("policies: a\nmode: [Soft, Full]\n", "`mode`: expected one value"),
+        ("[a]\n", "expected options by name"),
+        ("policies: [\n", "broken:"),
+        ("config: other\n", "unknown option `config`"),
+    ],
+)
+def test_a_file_of_options_that_says_nothing_is_refused(
+    started: list[server.Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    (tmp_path / "o.yaml").write_text(text)
+    assert serve("--config", tmp_path / "o.yaml") == root.USAGE
+    error = capsys.readouterr().err
+    assert words in error
+    assert "o.yaml" in error
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        ("", root.USAGE, "--policies"),
+        ("--policies p --listen nowhere", root.USAGE, "HOST:PORT"),
+        ("--policies p --listen unix:", root.USAGE, "unix:PATH"),
+        ("--policies p --admin unix:x", root.USAGE, "HOST:PORT"),
+        ("--policies p --mode Loud", root.USAGE, "Loud"),
+        ("--policies p --identity jwt", root.USAGE, "metadata:NAMESPACE"),
+        ("--policies p --max-request 5", root.USAGE, "1024"),
+        ("--policies p --workers 0", root.USAGE, "0"),
+        ("--policies p --config none.yaml", root.USAGE, "none.yaml: no such file"),
+        ("--policies p --redis redis://127.0.0.1", root.UNAVAILABLE, "not yet supported"),
+        ("--policies p --workers 2", root.UNAVAILABLE, "not yet supported"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    started: list[server.Settings], capsys: pytest.CaptureFixture[str], args: str, code: int, words: str
+) -> None:
+    assert serve(*args.split()) == code
+    assert words in capsys.readouterr().err
+    assert started == []
