@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyd.core.errors import Malformed
-from policyd.core.stream.sse import SseEvent, SseParser, edit_event, render
+from policyd.core.stream.sse import SseEvent, SseParser, render
 
 
 def parse(*chunks: bytes, limit: int = 1 << 20) -> list[SseEvent]:
@@ -155,22 +155,3 @@ def test_any_split_gives_the_same_events(data: bytes, draw: st.DataObject) -> No
 
 def test_an_event_of_our_own() -> None:
     assert said(parse(render("a\nb", "n") + render("{}"))) == [("n", "a\nb"), ("", "{}")]
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"data: x\n\n",
-        b"data:x\r\n\r\n",
-        b"\xef\xbb\xbf: c\nevent: e\ndata: x\nid: 1\n\n",
-        b"data: x\rdata: y\r\r",
-    ],
-    ids=repr,
-)
-def test_other_data_leaves_the_rest_of_an_event(raw: bytes) -> None:
-    [event] = parse(raw)
-    [again] = parse(edit_event(raw, lambda _: b"new\nlines"))
-    assert (again.name, again.data, again.complete) == (event.name, "new\nlines", True)
-    seen: list[bytes] = []
-    assert edit_event(raw, lambda data: seen.append(data) or data) == raw  # type: ignore[func-returns-value]
-    assert seen == [(event.data or "").encode()]

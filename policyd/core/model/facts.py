@@ -48,6 +48,7 @@ class RequestFacts:
     tools: list[str] = field(default_factory=list)  # names
     input_tokens: int = 0  # an estimate, tokens
     choices: int = 1  # how many answers were asked for
+    wants_usage: bool = False  # the caller asked for usage at the end of the stream; no rule reads this
 
 
 @dataclass(slots=True)

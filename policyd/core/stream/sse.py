@@ -9,7 +9,6 @@ Rule 3: time is linear in the bytes, memory is bounded by MAX_EVENT.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 from policyd.core.errors import Malformed
@@ -199,36 +198,3 @@ def render(data: str, name: str = "") -> bytes:
     """An event of our own."""
     lines = "".join(f"data: {line}\n" for line in data.split("\n"))
     return (f"event: {name}\n{lines}\n" if name else f"{lines}\n").encode()
-
-
-def edit_event(raw: bytes, edit: Callable[[bytes], bytes]) -> bytes:
-    """One event with other data: comments, other fields and line ends stay as they came."""
-    bom = _BOM if raw.startswith(_BOM) else b""
-    lines = _lines(raw[len(bom) :])
-    data = edit(b"\n".join(_value(line) for line, _ in lines if _is_data(line)))
-    pieces, written = [bom], False
-    for line, end in lines:
-        if not _is_data(line):
-            pieces += (line, end)
-        elif not written:
-            head = b"data: " if line[5:6] == b" " else b"data:"
-            pieces += (head + part + end for part in data.split(b"\n"))
-            written = True
-    return b"".join(pieces)
-
-
-def _is_data(line: bytes) -> bool:
-    return line == b"data" or line.startswith(b"data:")
-
-
-def _value(line: bytes) -> bytes:
-    return line[6:] if line[5:6] == b" " else line[5:]
-
-
-def _lines(block: bytes) -> list[tuple[bytes, bytes]]:
-    """(line, the bytes that end it); the last one may have no end."""
-    found, start = [], 0
-    for match in _LINE_END.finditer(block):
-        found.append((block[start : match.start()], match.group()))
-        start = match.end()
-    return [*found, (block[start:], b"")] if start < len(block) else found

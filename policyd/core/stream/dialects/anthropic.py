@@ -1,0 +1,50 @@
+"""Anthropic Messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
+from policyd.core.stream.dialects import anthropic_ending as voice
+from policyd.core.stream.dialects import anthropic_request as requests
+from policyd.core.stream.dialects.anthropic_reader import AnthropicReader
+from policyd.core.stream.dialects.shared import mapping
+
+
+class AnthropicMessages:
+    """The dialect `anthropic.messages`."""
+
+    name = "anthropic.messages"
+
+    def operation(self, method: str, path: str, headers: Mapping[str, str]) -> str | None:  # noqa: ARG002
+        """`chat` for a POST to any .../v1/messages."""
+        return "chat" if method == "POST" and path.endswith("/v1/messages") else None
+
+    def provider(self, host: str, path: str, headers: Mapping[str, str]) -> str:  # noqa: ARG002
+        """Who is meant when the host does not tell."""
+        return "anthropic"
+
+    def read_request(self, doc: object, facts: RequestFacts) -> None:
+        """Fills the body facts. Raises Malformed."""
+        requests.read_request(doc, facts)
+
+    def request_segments(self, doc: object) -> Sequence[Segment]:
+        """Every editable text of a request."""
+        return requests.segments(mapping(doc, "the body"))
+
+    def edits(self, doc: object, change: RequestChange) -> Sequence[Edit]:
+        """The change in this dialect's fields."""
+        return requests.edits(doc, change)
+
+    def reader(self, request: RequestFacts, response: ResponseFacts) -> AnswerReader:
+        """A reader of one answer."""
+        return AnthropicReader(request, response)
+
+    def error(self, status: int, reason: str, message: str) -> Body:
+        """An error in Anthropic's shape."""
+        return voice.error(status, reason, message)
+
+    def completion(self, request: RequestFacts, text: str, id: str) -> Body:
+        """An answer that says `text`."""
+        return voice.completion(request, text, id)

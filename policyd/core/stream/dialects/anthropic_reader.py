@@ -1,0 +1,336 @@
+"""Answers of Anthropic Messages, whole or event by event.
+
+Rule 1: message_start's numbers are not final: its input stands until a later event names another, its output is a
+        placeholder. message_delta's output is the total so far, and final with the stop_reason.
+Rule 2: `inspection` stays full only while every event, block and delta is of a known type.
+Rule 3: `part` of a "text" or "reasoning" channel is the block's index, of an "args" channel the call's place in
+        `response.tool_calls`.
+"""
+
+from __future__ import annotations
+
+from policyd.core.errors import Malformed
+from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
+from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segment
+from policyd.core.stream.dialects.anthropic_ending import Mark, Stand, ending
+from policyd.core.stream.dialects.anthropic_usage import Counts
+from policyd.core.stream.dialects.shared import CHANGES, Tally, listing, mapping, mark_partial, text
+from policyd.core.stream.json_strict import dumps, loads_event
+
+TEXT, TOOLS, FINISH = int(Changed.TEXT), int(Changed.TOOLS), int(Changed.FINISH)
+USAGE, MODEL, REFUSAL = int(Changed.USAGE), int(Changed.MODEL), int(Changed.REFUSAL)
+INSPECTION, ERROR = int(Changed.INSPECTION), int(Changed.ERROR)
+
+TOOL_BLOCKS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+SILENT_BLOCKS = frozenset({"redacted_thinking", "container_upload", "fallback", "mcp_tool_listing"})
+
+
+class _Block:
+    """One content block: its kind, the channel of its text, and its tool call if it is one."""
+
+    __slots__ = ("call", "channel", "kind", "seeded")
+
+    def __init__(self, kind: str, channel: Channel, call: ToolCall | None) -> None:
+        self.kind, self.channel, self.call = kind, channel, call
+        self.seeded = False  # the call began with arguments: deltas replace them
+
+
+class AnthropicReader:
+    """Reads one answer into its facts. `want_segments` False spares the editable text nobody asks for."""
+
+    def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
+        self.request, self.response = request, response
+        self.want_segments = True
+        self._tally = Tally(request, response)
+        self._counts = Counts()
+        self._stand = Stand()
+        self._blocks: dict[int, _Block] = {}  # open ones
+        self._segments: list[Segment] = []
+        self._closes: list[Channel] = []
+        self._changed = 0
+        self._rewound: Mark | None = None
+
+    # ---- the protocol ----------------------------------------------------------------------------------------------
+
+    def read_event(self, name: str, data: str) -> Reading:
+        """One event of a stream."""
+        self.response.delta = ""
+        self._changed = 0
+        self._segments, self._closes = [], []
+        last = False
+        try:
+            event = loads_event(data)
+            if type(event) is not dict:
+                raise Malformed("an event is not an object")
+            kind = event.get("type")
+            if name and name != kind:
+                self._partial("an event whose name is not its type")
+            if self._stand.done:
+                self._partial("an event after the end")
+            if kind == "content_block_delta":
+                self._block_delta(event)
+            else:
+                last = self._event(kind, event)
+        except Malformed as failure:
+            self._partial(failure.reason)
+            return Reading(self._segments, self._closes, CHANGES[self._changed], malformed=True)
+        return Reading(self._segments, self._closes, CHANGES[self._changed], last)
+
+    def read_json(self, doc: object) -> Reading:
+        """The whole answer, or an error."""
+        response = self.response
+        response.delta = ""
+        self._changed = 0
+        self._segments, self._closes = [], []
+        document = doc if isinstance(doc, dict) else {}
+        if not isinstance(document.get("content"), list) or response.status >= 400:
+            if response.status < 400 and document.get("type") != "error" and not document.get("error"):
+                raise Malformed("the answer is no message")
+            response.is_error = True
+            self._tally.nothing()
+            return Reading(changed=CHANGES[ERROR | USAGE])
+        self._model(document)
+        for index, item in enumerate(listing(document["content"], "content")):
+            self._start_block(index, mapping(item, "a content block"), ("content", index))
+        self._stop_reason(document)
+        self._take(document.get("usage"), final=True)
+        self._closes = [block.channel for block in self._blocks.values()]
+        self._blocks.clear()
+        return Reading(self._segments, self._closes, CHANGES[self._changed], last=True)
+
+    def finish(self) -> None:
+        """The body is over."""
+        self._tally.settle()
+        if not self._stand.done:
+            mark_partial(self.response, "the stream ends without its end")
+
+    def mark(self) -> Mark:
+        """Where the stream stands."""
+        response = self.response
+        half = tuple((index, block.call.arguments) for index, block in self._blocks.items() if block.call is not None)
+        return Mark(self._stand, response.input_tokens, response.output_tokens, half)
+
+    def rewind(self, mark: object) -> None:
+        """Stand where `mark` was taken."""
+        assert isinstance(mark, Mark)
+        self._rewound = mark
+
+    def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - the dialect has no place for the reason
+        """The bytes that end the stream from here."""
+        return ending(self.request, self._rewound or self.mark(), text)
+
+    # ---- events ----------------------------------------------------------------------------------------------------
+
+    def _event(self, kind: object, event: dict[str, object]) -> bool:
+        """Every event but the hot one; whether it is the last."""
+        match kind:
+            case "message_start":
+                self._start(mapping(event.get("message"), "message"))
+            case "content_block_start":
+                block = mapping(event.get("content_block"), "content_block")
+                self._start_block(_index(event), block, ("content_block",))
+            case "content_block_stop":
+                self._stop_block(_index(event))
+            case "message_delta":
+                self._message_delta(event)
+            case "message_stop":
+                self._stop()
+                return True
+            case "error":
+                self.response.is_error = True
+                self._changed |= ERROR
+                self._stand = self._stand._replace(done=True)
+            case "ping":
+                pass
+            case _:
+                self._partial("an unknown event type")
+        return False
+
+    def _start(self, message: dict[str, object]) -> None:
+        self._model(message)
+        self._stand = self._stand._replace(started=True)
+        if (usage := message.get("usage")) is not None:
+            try:
+                self._counts.update(usage)
+            except Malformed as failure:
+                self._partial(failure.reason)
+                return
+            self._tally.start(self._counts.bill())
+            self._changed |= USAGE
+        for index, block in enumerate(listing(message.get("content"), "content")):
+            self._start_block(index, mapping(block, "a content block"), ("message", "content", index))
+
+    def _model(self, message: dict[str, object]) -> None:
+        self.response.model = text(message.get("model"), "model") or self.response.model
+        self._changed |= MODEL
+
+    def _message_delta(self, event: dict[str, object]) -> None:
+        self._stop_reason(mapping(event.get("delta"), "delta"))
+        self._take(event.get("usage"), final=self._stand.stopped)
+
+    def _stop_reason(self, said: dict[str, object]) -> None:
+        reason = text(said.get("stop_reason"), "stop_reason")
+        if reason is None:
+            return
+        self.response.finish_reasons = [reason]
+        self._changed |= FINISH
+        self._stand = self._stand._replace(stopped=True)
+        if reason == "refusal":
+            details = said.get("stop_details")
+            why = mapping(details, "stop_details").get("explanation") if details is not None else None
+            self.response.refusal = text(why, "explanation") or reason
+            self._changed |= REFUSAL
+
+    def _take(self, usage: object, *, final: bool) -> None:
+        if usage is None:
+            return
+        try:
+            has_output = self._counts.update(usage)
+        except Malformed as failure:
+            self._partial(failure.reason)  # the estimate stays
+            return
+        if has_output:
+            self._tally.take(self._counts.bill(), final=final)
+            self._changed |= USAGE
+
+    def _stop(self) -> None:
+        before = self.response.usage_source
+        self._tally.settle()
+        if self.response.usage_source != before:
+            self._changed |= USAGE
+        if not self._stand.stopped:
+            self._partial("the stream ends without a stop_reason")
+        self._closes += [block.channel for block in self._blocks.values()]
+        self._blocks.clear()
+        self._stand = self._stand._replace(done=True, open=())
+
+    def _partial(self, reason: str) -> None:
+        mark_partial(self.response, reason)
+        self._changed |= INSPECTION
+
+    # ---- blocks ----------------------------------------------------------------------------------------------------
+
+    def _start_block(self, index: int, said: dict[str, object], path: Path) -> None:
+        kind = text(said.get("type"), "the type of a content block") or ""
+        block = self._block(index, kind, said)
+        self._blocks[index] = block
+        stand = self._stand
+        self._stand = stand._replace(open=(*stand.open, index), after=max(stand.after, index + 1))
+        match kind:
+            case "text":
+                self._visible(block, (*path, "text"), text(said.get("text"), "text") or "")
+            case "thinking":
+                self._hidden(block, (*path, "thinking"), text(said.get("thinking"), "thinking") or "")
+            case "compaction":
+                self._hidden(block, (*path, "content"), text(said.get("content"), "content") or "")
+            case _ if block.call is not None:
+                self._seed(block, path, said.get("input"))
+            case _ if kind not in SILENT_BLOCKS and not kind.endswith("_tool_result"):
+                self._partial("an unknown content block")
+
+    def _block(self, index: int, kind: str, said: dict[str, object]) -> _Block:
+        if kind not in TOOL_BLOCKS:
+            return _Block(kind, ("text" if kind == "text" else "reasoning", 0, index), None)
+        call = ToolCall(text(said.get("name"), "the name of a tool") or "")
+        self.response.tool_calls.append(call)
+        self._changed |= TOOLS
+        return _Block(kind, ("args", 0, len(self.response.tool_calls) - 1), call)
+
+    def _seed(self, block: _Block, path: Path, given: object) -> None:
+        """Arguments that stand in the block itself: whole in an answer that does not stream, else mostly empty."""
+        assert block.call is not None
+        if given in (None, {}) and path[0] == "content_block":
+            return
+        block.call.arguments = dumps(given)
+        block.seeded = True
+        self._tally.add(block.call.arguments)
+        if self.want_segments:
+            self._segments += _strings(block.channel, (*path, "input"), given)
+
+    def _stop_block(self, index: int) -> None:
+        block = self._blocks.pop(index, None)
+        if block is None:
+            self._partial("the end of a block that is not open")
+            return
+        self._closes.append(block.channel)
+        stand = self._stand
+        self._stand = stand._replace(open=tuple(one for one in stand.open if one != index))
+
+    def _block_delta(self, event: dict[str, object]) -> None:
+        """The hot path."""
+        delta = event.get("delta")
+        if type(delta) is not dict:
+            raise Malformed("delta is not an object")
+        block = self._blocks.get(_index(event))
+        if block is None:
+            raise Malformed("a delta outside of its block")
+        kind = delta.get("type")
+        if kind == "text_delta":
+            self._visible(block, ("delta", "text"), _said(delta, "text"))
+        elif kind == "input_json_delta":
+            self._arguments(block, _said(delta, "partial_json"))
+        elif kind == "thinking_delta":
+            self._hidden(block, ("delta", "thinking"), _said(delta, "thinking"))
+        elif kind == "compaction_delta":
+            self._hidden(block, ("delta", "content"), text(delta.get("content"), "content") or "")
+        elif kind not in ("signature_delta", "citations_delta"):
+            self._partial("an unknown delta")
+
+    def _visible(self, block: _Block, path: Path, value: str) -> None:
+        if not value:
+            return
+        if block.channel[0] != "text":
+            raise Malformed("text outside of a text block")
+        response = self.response
+        response.texts.setdefault(0, []).append(value)
+        response.text_chars += len(value)
+        response.delta = response.delta + value if response.delta else value
+        self._changed |= TEXT
+        self._tally.add(value)
+        if self.want_segments:
+            self._segments.append(Segment(block.channel, path, value))
+
+    def _hidden(self, block: _Block, path: Path, value: str) -> None:
+        """Thinking, and the summary that compaction leaves: output, but no visible text."""
+        if not value:
+            return
+        if block.kind == "thinking":
+            self._tally.add_reasoning(value)
+        else:
+            self._tally.add(value)
+        if self.want_segments:
+            self._segments.append(Segment(block.channel, path, value))
+
+    def _arguments(self, block: _Block, value: str) -> None:
+        if block.call is None:
+            raise Malformed("arguments outside of a tool call")
+        if not value:
+            return
+        block.call.arguments = value if block.seeded else block.call.arguments + value
+        block.seeded = False
+        self._changed |= TOOLS
+        self._tally.add(value)
+        if self.want_segments:
+            self._segments.append(Segment(block.channel, ("delta", "partial_json"), value))
+
+
+def _index(event: dict[str, object]) -> int:
+    index = event.get("index")
+    if type(index) is not int or index < 0:
+        raise Malformed("the index of a block is no index")
+    return index
+
+
+def _said(delta: dict[str, object], field: str) -> str:
+    value = delta.get(field)
+    if type(value) is str:
+        return value
+    raise Malformed(f"{field} is not a string")
+
+
+def _strings(channel: Channel, path: Path, value: object) -> list[Segment]:
+    """Every string of a JSON value that is there as a value, not as text."""
+    if isinstance(value, str):
+        return [Segment(channel, path, value)] if value else []
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [segment for key, inner in pairs for segment in _strings(channel, (*path, key), inner)]

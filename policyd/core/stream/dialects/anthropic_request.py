@@ -1,0 +1,214 @@
+"""Requests of Anthropic Messages: facts, editable text, edits.
+
+Rule 1: a block of an unknown type is kept, and counts as a part.
+Rule 2: thinking is signed by the provider: it is neither read nor edited on its way back.
+Rule 3: an MCP server is a tool by its own name: what it offers cannot be seen from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.shared import (
+    cap_edit,
+    count,
+    flag,
+    input_estimate,
+    listing,
+    mapping,
+    number,
+    removed,
+    set_edits,
+    text,
+    with_sets,
+)
+from policyd.core.stream.json_strict import refuse_twins
+
+READ = frozenset({"model", "stream", "max_tokens", "temperature", "system", "messages", "tools", "mcp_servers"})
+_HIDDEN = frozenset({"thinking", "redacted_thinking", "compaction"})
+_UNCOUNTED = _HIDDEN | {"tool_use", "server_tool_use", "mcp_tool_use", "tool_result", "search_result"}
+
+
+def read_request(doc: object, facts: RequestFacts) -> None:
+    """Fills the body facts. Raises Malformed."""
+    document = mapping(doc, "the body")
+    refuse_twins(document, READ)
+    facts.model = text(document.get("model"), "model")
+    facts.stream = flag(document.get("stream"), "stream")
+    facts.max_tokens = count(document.get("max_tokens"), "max_tokens")
+    facts.temperature = number(document.get("temperature"), "temperature")
+    facts.choices = 1
+    facts.wants_usage = True
+    facts.tools = tool_names(document)
+    _read_messages(document, facts)
+
+
+def _read_messages(document: dict[str, object], facts: RequestFacts) -> None:
+    system = _texts(document.get("system"), "system") if document.get("system") is not None else None
+    messages, parts = [], 0
+    for item in listing(document.get("messages"), "messages"):
+        message = mapping(item, "a message")
+        role = text(message.get("role"), "the role of a message") or ""
+        said = "\n".join(_texts(message.get("content"), "the content of a message"))
+        messages.append(Message(role, said))
+        parts += _others(message.get("content"))
+        if role == "system":
+            system = [*(system or []), said]
+    facts.messages = messages
+    facts.system = "\n".join(system) if system is not None else None
+    texts = [segment.text for segment in segments(document)]
+    facts.text = "\n".join(texts)
+    facts.input_tokens = input_estimate(texts, len(messages), parts, document.get("tools"))
+
+
+def _texts(content: object, what: str) -> list[str]:
+    """The visible texts of a content, those within tool results included."""
+    if content is None or isinstance(content, str):
+        return [content] if content else []
+    return [said for block in listing(content, what) for said in _block_texts(block)]
+
+
+def _block_texts(block: object) -> list[str]:
+    item = mapping(block, "a content block")
+    if item.get("type") in _HIDDEN:
+        return []
+    found = []
+    if (said := text(item.get("text"), "text")) is not None:
+        found.append(said)
+    if isinstance(inner := item.get("content"), str | list):
+        found += _texts(inner, "content")
+    return found
+
+
+def _others(content: object) -> int:
+    """How many blocks of a content are no text, nested ones included."""
+    if not isinstance(content, list):
+        return 0
+    total = 0
+    for item in content:
+        block = mapping(item, "a content block")
+        total += "text" not in block and block.get("type") not in _UNCOUNTED
+        total += _others(block.get("content"))
+    return total
+
+
+def tool_names(document: dict[str, object]) -> list[str]:
+    """The tools offered, then the MCP servers, by name; a tool without one by its type."""
+    tools = listing(document.get("tools"), "tools") + listing(document.get("mcp_servers"), "mcp_servers")
+    return [_tool_name(tool) for tool in tools]
+
+
+def _tool_name(tool: object) -> str:
+    item = mapping(tool, "a tool")
+    name = item.get("name") or item.get("mcp_server_name") or item.get("type")
+    return text(name, "the name of a tool") or ""
+
+
+# ---- editable text ----------------------------------------------------------------------------------------------
+
+
+def segments(document: dict[str, object]) -> list[Segment]:
+    """Every text of the request; the channel's first number is the message (-1: the system prompt), its second the
+    text's place among all."""
+    found: list[Segment] = []
+    _add(found, -1, "text", _content(("system",), document.get("system")))
+    for index, item in enumerate(listing(document.get("messages"), "messages")):
+        content = mapping(item, "a message").get("content")
+        where: Path = ("messages", index, "content")
+        _add(found, index, "text", _content(where, content))
+        _add(found, index, "args", _inputs(where, content))
+    return found
+
+
+def _add(found: list[Segment], message: int, kind: str, texts: Iterator[tuple[Path, str]]) -> None:
+    for path, said in texts:
+        if said:
+            found.append(Segment((kind, message, len(found)), path, said))
+
+
+def _content(path: Path, content: object) -> Iterator[tuple[Path, str]]:
+    if isinstance(content, str):
+        yield path, content
+    for place, block in enumerate(content if isinstance(content, list) else []):
+        if isinstance(block, dict) and block.get("type") not in _HIDDEN:
+            yield from _block((*path, place), block)
+
+
+def _block(path: Path, block: dict[str, object]) -> Iterator[tuple[Path, str]]:
+    for field in ("text", "title", "context"):
+        if isinstance(said := block.get(field), str):
+            yield (*path, field), said
+    yield from _content((*path, "content"), block.get("content"))
+    source = block.get("source")
+    if isinstance(source, dict):
+        if source.get("type") == "text" and isinstance(data := source.get("data"), str):
+            yield (*path, "source", "data"), data
+        yield from _content((*path, "source", "content"), source.get("content"))
+
+
+def _inputs(path: Path, content: object) -> Iterator[tuple[Path, str]]:
+    """The strings within the inputs of tool calls."""
+    for place, block in enumerate(content if isinstance(content, list) else []):
+        if isinstance(block, dict) and "input" in block:
+            yield from _strings((*path, place, "input"), block["input"])
+
+
+def _strings(path: Path, value: object) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, str):
+        yield path, value
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        yield from _strings((*path, key), inner)
+
+
+# ---- edits --------------------------------------------------------------------------------------------------------
+
+
+def edits(doc: object, change: RequestChange) -> list[Edit]:
+    """The change in this dialect's fields."""
+    document = mapping(doc, "the body")
+    out = set_edits(document, change.sets)
+    document = with_sets(document, change.sets)
+    if change.model:
+        out.append(Edit(("model",), change.model))
+    for field, cap in change.caps:
+        out += cap_edit(document, "max_tokens" if field == "max_completion_tokens" else field, cap)
+    if change.tools_allow is not None or change.tools_deny:
+        out += _tool_edits(document, change.tools_allow, change.tools_deny)
+    out += _inject(document.get("system"), change.inject_system)
+    return out
+
+
+def _tool_edits(document: dict[str, object], allow: frozenset[str] | None, deny: frozenset[str]) -> list[Edit]:
+    out: list[Edit] = []
+    gone: set[str] = set()
+    left = 0
+    for field in ("tools", "mcp_servers"):
+        names = [_tool_name(tool) for tool in listing(document.get(field), field)]
+        drop = removed(names, allow, deny)
+        gone |= {names[index] for index in drop}
+        if drop and len(drop) == len(names):
+            out.append(Edit((field,), remove=True))
+            continue
+        left += len(names) - len(drop)
+        out += [Edit((field, index), remove=True) for index in drop]
+    choice = document.get("tool_choice")
+    insists = isinstance(choice, dict) and choice.get("name") in gone
+    if gone and (insists or not left):
+        out.append(Edit(("tool_choice",), remove=True))
+    return out
+
+
+def _inject(system: object, injected: Sequence[str]) -> list[Edit]:
+    """At the end of the system prompt."""
+    if not injected:
+        return []
+    if isinstance(system, list):
+        return [
+            Edit(("system", len(system) + place), {"type": "text", "text": words}, insert=True)
+            for place, words in enumerate(injected)
+        ]
+    before = [system] if isinstance(system, str) and system else []
+    return [Edit(("system",), "\n\n".join([*before, *injected]))]

@@ -1,0 +1,143 @@
+"""What policyd says in the voice of OpenAI Chat Completions: how a stream ends, an error, an answer of its own.
+
+Rule 1: a stream is ended from what its client has seen: `Stand` is what has been released.
+Rule 2: every choice ends with "stop", also one that was calling a tool: nothing asks the client to run what was cut.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from policyd.core.model.facts import RequestFacts
+from policyd.core.stream.dialects import Body
+from policyd.core.stream.dialects.half_json import remainder
+from policyd.core.stream.dialects.shared import Bill
+from policyd.core.stream.json_strict import dumps
+from policyd.core.stream.sse import render
+
+DONE = b"data: [DONE]\n\n"
+
+
+class Stand(NamedTuple):
+    """Where a stream stands: what its client knows of it."""
+
+    id: str = ""
+    created: int = 0  # seconds since 1970, as the provider says
+    model: str = ""
+    begun: tuple[int, ...] = ()  # choices, in order of appearance
+    finished: frozenset[int] = frozenset()
+    usage: bool = False  # the provider's numbers have been sent
+    done: bool = False  # [DONE] has been sent
+    failed: bool = False  # an error event has been sent
+
+
+class OpenCall(NamedTuple):
+    """A tool call whose choice is not finished."""
+
+    choice: int
+    place: int  # its index; below 0 for a legacy function_call
+    arguments: str
+
+
+class Mark(NamedTuple):
+    """What an ending is made from."""
+
+    stand: Stand
+    bill: Bill
+    calls: tuple[OpenCall, ...]
+
+
+def ending(request: RequestFacts, mark: Mark, text: str) -> bytes:
+    """The events that end a stream that stands here."""
+    stand = mark.stand
+    if stand.done:
+        return b""
+    if stand.failed:
+        return DONE
+    asked = range(max(request.choices, 1, *(choice + 1 for choice in stand.begun)))
+    # A choice that has its reason already still gets the words when no other can carry them.
+    choices = [choice for choice in asked if choice not in stand.finished] or [0]
+    out = b""
+    for choice in choices:
+        out += b"".join(_half_calls(request, stand, choice, mark.calls))
+        begin: dict[str, object] = {} if choice in stand.begun else {"role": "assistant", "content": ""}
+        if text or begin:
+            out += _chunk(request, stand, choice, {**begin, **({"content": text} if text else {})}, None)
+        out += _chunk(request, stand, choice, {}, "stop")
+    if request.wants_usage and not stand.usage:
+        out += _event({**_head(request, stand), "choices": [], "usage": _usage(mark.bill)})
+    return out + DONE
+
+
+def _half_calls(request: RequestFacts, stand: Stand, choice: int, calls: tuple[OpenCall, ...]) -> list[bytes]:
+    """Ends the arguments that broke off, so that a client which parses them does not fail on them."""
+    out = []
+    for call in calls:
+        if call.choice != choice or not (rest := remainder(call.arguments)):
+            continue
+        if call.place < 0:
+            delta: dict[str, object] = {"function_call": {"arguments": rest}}
+        else:
+            delta = {"tool_calls": [{"index": call.place, "function": {"arguments": rest}}]}
+        out.append(_chunk(request, stand, choice, delta, None))
+    return out
+
+
+def _head(request: RequestFacts, stand: Stand, kind: str = "chat.completion.chunk") -> dict[str, object]:
+    return {
+        "id": stand.id or "chatcmpl-policyd",
+        "object": kind,
+        "created": stand.created,
+        "model": stand.model or request.model or "",
+    }
+
+
+def _chunk(request: RequestFacts, stand: Stand, choice: int, delta: dict[str, object], reason: str | None) -> bytes:
+    said = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": reason}
+    return _event({**_head(request, stand), "choices": [said]})
+
+
+def _event(document: dict[str, object]) -> bytes:
+    return render(dumps(document))
+
+
+def _usage(bill: Bill) -> dict[str, object]:
+    return {
+        "prompt_tokens": bill.input,
+        "completion_tokens": bill.output,
+        "total_tokens": bill.input + bill.output,
+        "prompt_tokens_details": {"cached_tokens": bill.cached},
+        "completion_tokens_details": {"reasoning_tokens": bill.reasoning},
+    }
+
+
+def completion(request: RequestFacts, text: str, id: str) -> Body:
+    """An answer that says `text` in every choice: JSON, or a stream when one was asked for."""
+    stand = Stand(id=f"chatcmpl-{id}")
+    if request.stream:
+        return Body("text/event-stream; charset=utf-8", ending(request, Mark(stand, Bill(0, 0), ()), text))
+    message = {"role": "assistant", "content": text, "refusal": None}
+    choices = [
+        {"index": choice, "message": message, "logprobs": None, "finish_reason": "stop"}
+        for choice in range(max(1, request.choices))
+    ]
+    document = {**_head(request, stand, "chat.completion"), "choices": choices, "usage": _usage(Bill(0, 0))}
+    return Body("application/json", dumps(document).encode())
+
+
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "invalid_request_error",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+def error(status: int, reason: str, message: str) -> Body:
+    """An error in OpenAI's shape."""
+    kind = _ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    said = {"error": {"message": message, "type": kind, "param": None, "code": reason}}
+    return Body("application/json", dumps(said).encode())

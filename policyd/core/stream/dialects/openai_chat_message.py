@@ -1,0 +1,302 @@
+"""Messages and deltas of OpenAI Chat Completions, field by field, into facts and editable text.
+
+Rule 1: `inspection` stays full only while every field of a message or delta is a known one, or holds no text.
+Rule 2: `part` of an "args" channel is the call's place in `response.tool_calls`.
+"""
+
+from __future__ import annotations
+
+from policyd.core.errors import Malformed
+from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
+from policyd.core.stream.dialects import Changed, Channel, Path, Segment
+from policyd.core.stream.dialects.openai_chat_ending import Stand
+from policyd.core.stream.dialects.shared import Tally, has_text, listing, mapping, mark_partial, text
+
+TEXT, TOOLS, FINISH = int(Changed.TEXT), int(Changed.TOOLS), int(Changed.FINISH)
+REFUSAL, INSPECTION = int(Changed.REFUSAL), int(Changed.INSPECTION)
+
+REASONING = frozenset({"reasoning_content", "reasoning"})
+# Fields that say the same again, point at sources or carry what is not text.
+SILENT = frozenset(
+    {
+        "role",
+        "id",
+        "name",
+        "type",
+        "obfuscation",
+        "p",
+        "padding",
+        "tool_call_id",
+        "annotations",
+        "citations",
+        "search_results",
+        "images",
+        "context",
+        "content_filter_results",
+        "content_filter_offsets",
+        "executed_tools",
+        "extra_content",
+        "provider_specific_fields",
+        "thinking_blocks",
+        "token_ids",
+        "copilot_annotations",
+        "signature",
+        "reasoning_signature",
+        "channel",
+        "prefix",
+    }
+)
+
+
+class _Call:
+    """One tool call: where it stands in the facts, and its id."""
+
+    __slots__ = ("choice", "fact", "id", "index", "part")
+
+    def __init__(self, choice: int, index: int, part: int, fact: ToolCall) -> None:
+        self.choice, self.index, self.part, self.fact = choice, index, part, fact
+        self.id = ""
+
+
+class MessageReader:
+    """Reads choices into the facts of one answer. `want_segments` False spares the editable text nobody asks for."""
+
+    def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
+        self.request, self.response = request, response
+        self.want_segments = True
+        self._tally = Tally(request, response)
+        self._stand = Stand()
+        self._calls: dict[tuple[int, int], _Call] = {}
+        self._open: tuple[_Call, ...] = ()  # calls of choices that are not finished
+        self._channels: dict[int, dict[Channel, None]] = {}  # open ones, by choice
+        self._reasons: dict[int, str] = {}
+        self._paths: dict[tuple[int, int], tuple[Channel, Path]] = {}
+        self._segments: list[Segment] = []
+        self._closes: list[Channel] = []
+        self._changed = 0
+
+    def _usage(self, usage: object, *, alone: bool) -> None:
+        raise NotImplementedError
+
+    def _partial(self, reason: str) -> None:
+        mark_partial(self.response, reason)
+        self._changed |= INSPECTION
+
+    # ---- choices ---------------------------------------------------------------------------------------------------
+
+    def _choices(self, choices: list[object], field: str) -> None:
+        for place, choice in enumerate(choices):
+            if type(choice) is not dict:
+                raise Malformed("a choice is not an object")
+            index = choice.get("index", place)
+            if type(index) is not int or not 0 <= index < 1024:
+                raise Malformed("the index of a choice is no index")
+            delta = choice.get(field)
+            if type(delta) is dict:
+                self._fields(index, place, field, delta)
+            elif delta is not None:
+                raise Malformed(f"{field} is not an object")
+            if len(choice) > 3:
+                self._odd_choice(index, place, field, choice)
+            if (reason := choice.get("finish_reason")) is not None:
+                self._finish(index, reason)
+
+    def _fields(self, index: int, place: int, field: str, delta: dict[str, object]) -> None:
+        """The fields of a message or of a delta."""
+        if index not in self._channels:
+            self._start_choice(index)
+        for key, value in delta.items():
+            if key == "content":
+                if type(value) is str:
+                    if value:
+                        self._text(index, place, field, value)
+                elif value is not None:
+                    self._content_parts(index, ("choices", place, field, key), value)
+            elif value is None or key in SILENT:
+                continue
+            else:
+                self._field(index, ("choices", place, field, key), key, value)
+
+    def _start_choice(self, index: int) -> None:
+        self._channels[index] = {}
+        self._stand = self._stand._replace(begun=(*self._stand.begun, index))
+
+    def _text(self, index: int, place: int, field: str, value: str) -> None:
+        """The hot path: visible text."""
+        response = self.response
+        known = self._paths.get((index, place))
+        if known is None:
+            known = (("text", index, 0), ("choices", place, field, "content"))
+            self._paths[index, place] = known
+        channels = self._channels[index]
+        if known[0] not in channels:
+            self._reopen(index)
+            channels[known[0]] = None
+        pieces = response.texts.get(index)
+        if pieces is None:
+            pieces = response.texts[index] = []
+        pieces.append(value)
+        response.text_chars += len(value)
+        response.delta = response.delta + value if response.delta else value
+        self._changed |= TEXT
+        self._tally.add(value)
+        if self.want_segments:
+            self._segments.append(Segment(known[0], known[1], value))
+
+    def _reopen(self, index: int) -> None:
+        if index in self._reasons:
+            self._partial("text after the end of its choice")
+
+    def _segment(self, channel: Channel, path: Path, value: str) -> None:
+        if channel not in self._channels[channel[1]]:
+            self._reopen(channel[1])
+            self._channels[channel[1]][channel] = None
+        if self.want_segments:
+            self._segments.append(Segment(channel, path, value))
+
+    def _visible(self, index: int, part: int, path: Path, value: str) -> None:
+        """Visible text that is not plain `content`."""
+        if not value:
+            return
+        response = self.response
+        response.texts.setdefault(index, []).append(value)
+        response.text_chars += len(value)
+        response.delta += value
+        self._changed |= TEXT
+        self._tally.add(value)
+        self._segment(("text", index, part), path, value)
+
+    def _content_parts(self, index: int, path: Path, parts: object) -> None:
+        """Content as a list of parts: Mistral's reasoning models, some gateways."""
+        for number, part in enumerate(listing(parts, "content")):
+            item = mapping(part, "a part of content")
+            match item.get("type"):
+                case "text" | "output_text":
+                    self._visible(index, 0, (*path, number, "text"), text(item.get("text"), "text") or "")
+                case "thinking":
+                    self._thinking(index, (*path, number, "thinking"), item.get("thinking"))
+                case "reference" | "image_url":
+                    pass
+                case _:
+                    self._partial("an unknown part of content")
+
+    def _thinking(self, index: int, path: Path, value: object) -> None:
+        if isinstance(value, str):
+            self._reasoning(index, path, value)
+            return
+        for number, part in enumerate(listing(value, "thinking")):
+            self._reasoning(index, (*path, number, "text"), text(mapping(part, "thinking").get("text"), "text") or "")
+
+    def _reasoning(self, index: int, path: Path, value: str) -> None:
+        if value:
+            self._tally.add_reasoning(value)
+            self._segment(("reasoning", index, 0), path, value)
+
+    def _field(self, index: int, path: Path, key: str, value: object) -> None:
+        """A field that is neither content nor silent."""
+        if key == "tool_calls":
+            for place, call in enumerate(listing(value, key)):
+                self._tool_call(index, (*path, place), mapping(call, "a tool call"), place)
+        elif key == "function_call":
+            self._function(self._call(index, -1, None), path, mapping(value, key), "arguments")
+        elif key == "refusal":
+            self._refusal(index, path, text(value, key) or "")
+        elif key in REASONING and isinstance(value, str):
+            self._reasoning(index, path, value)
+        elif key == "reasoning_details":
+            self._reasoning_details(index, path, listing(value, key))
+        elif key == "audio":
+            spoken = text(mapping(value, key).get("transcript"), "transcript")
+            self._visible(index, 1, (*path, "transcript"), spoken or "")
+        elif has_text(value):
+            self._partial("an unknown field with text in it")
+
+    def _refusal(self, index: int, path: Path, value: str) -> None:
+        if value:
+            self.response.refusal = (self.response.refusal or "") + value
+            self._changed |= REFUSAL
+            self._tally.add(value)
+            self._segment(("refusal", index, 0), path, value)
+
+    def _reasoning_details(self, index: int, path: Path, details: list[object]) -> None:
+        """OpenRouter says here again, in structure, what `reasoning` says: editable, but not counted twice."""
+        for number, detail in enumerate(details):
+            for key in ("text", "summary"):
+                value = mapping(detail, "a detail").get(key)
+                if isinstance(value, str) and value:
+                    self._segment(("reasoning", index, 1), (*path, number, key), value)
+
+    def _odd_choice(self, index: int, place: int, field: str, choice: dict[str, object]) -> None:
+        """Fields beside index, delta and finish_reason."""
+        again = choice.get("text")
+        if isinstance(again, str) and again:  # Together says its text twice
+            if index not in self._channels:
+                self._start_choice(index)
+            self._segment(("text", index, 2), ("choices", place, "text"), again)
+        if field == "delta" and has_text(choice.get("message")):
+            self._partial("a message beside a delta")
+        if isinstance(usage := choice.get("usage"), dict):  # Moonshot
+            self._usage(usage, alone=False)
+
+    def _finish(self, index: int, reason: object) -> None:
+        said = text(reason, "finish_reason") or ""
+        if index not in self._channels:
+            self._start_choice(index)
+        self._reasons[index] = said
+        self.response.finish_reasons = [self._reasons[choice] for choice in sorted(self._reasons)]
+        self._changed |= FINISH
+        self._closes += self._channels[index]
+        self._channels[index] = {}
+        self._open = tuple(call for call in self._open if call.choice != index)
+        self._stand = self._stand._replace(finished=self._stand.finished | {index})
+
+    def _close_all(self) -> None:
+        for index, channels in self._channels.items():
+            self._closes += channels
+            self._channels[index] = {}
+        self._open = ()
+
+    # ---- tool calls ------------------------------------------------------------------------------------------------
+
+    def _tool_call(self, choice: int, path: Path, item: dict[str, object], place: int) -> None:
+        call = self._call(choice, _index_of(item, place), item.get("id"))
+        for kind, field in (("function", "arguments"), ("custom", "input")):
+            if (said := item.get(kind)) is not None:
+                self._function(call, (*path, kind), mapping(said, kind), field)
+
+    def _call(self, choice: int, index: int, name: object) -> _Call:
+        """The call at this index; another id there is another call: some number all their calls 0."""
+        call = self._calls.get((choice, index))
+        if call is None or (isinstance(name, str) and name and call.id and name != call.id):
+            fact = ToolCall("")
+            call = _Call(choice, index, len(self.response.tool_calls), fact)
+            self.response.tool_calls.append(fact)
+            self._calls[choice, index] = call
+            self._open = (*self._open, call)
+            self._changed |= TOOLS
+        if isinstance(name, str) and name:
+            call.id = name
+        return call
+
+    def _function(self, call: _Call, path: Path, said: dict[str, object], field: str) -> None:
+        name = text(said.get("name"), "the name of a tool")
+        if name and name != call.fact.name:
+            call.fact.name += name
+            self._changed |= TOOLS
+        arguments = said.get(field)
+        if isinstance(arguments, dict):
+            raise Malformed("arguments is not a string")
+        if value := text(arguments, field):
+            call.fact.arguments += value
+            self._changed |= TOOLS
+            self._tally.add(value)
+            self._segment(("args", call.choice, call.part), (*path, field), value)
+
+
+def _index_of(item: dict[str, object], place: int) -> int:
+    index = item.get("index")
+    if index is None:
+        return place
+    if type(index) is not int or not 0 <= index < 1024:
+        raise Malformed("the index of a tool call is no index")
+    return index

@@ -1,0 +1,251 @@
+"""Requests of OpenAI Chat Completions: facts, editable text, edits.
+
+Rule 1: with both max_completion_tokens and max_tokens the fact is the higher: that much may come. A cap lowers both.
+Rule 2: a part of an unknown type is kept, and counts as a part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from policyd.core.errors import Malformed
+from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.shared import (
+    cap_edit,
+    count,
+    flag,
+    input_estimate,
+    listing,
+    mapping,
+    number,
+    removed,
+    set_edits,
+    text,
+    with_sets,
+)
+from policyd.core.stream.json_strict import refuse_twins
+
+READ = frozenset(
+    {
+        "model",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "messages",
+        "tools",
+        "functions",
+        "n",
+    }
+)
+LIMITS = ("max_completion_tokens", "max_tokens")
+SYSTEM_ROLES = ("system", "developer")
+# These refuse max_tokens; everyone else understands it, also the compatible ones.
+_WANTS_COMPLETION_TOKENS = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))", re.IGNORECASE)
+_DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/")
+
+
+def read_request(doc: object, facts: RequestFacts) -> None:
+    """Fills the body facts. Raises Malformed."""
+    document = mapping(doc, "the body")
+    refuse_twins(document, READ)
+    deployment = _DEPLOYMENT.search(facts.path)
+    facts.model = text(document.get("model"), "model") or (deployment[1] if deployment else None)
+    facts.stream = flag(document.get("stream"), "stream")
+    limits = [limit for field in LIMITS if (limit := count(document.get(field), field)) is not None]
+    facts.max_tokens = max(limits, default=None)
+    facts.temperature = number(document.get("temperature"), "temperature")
+    facts.choices = _choices(document)
+    options = document.get("stream_options")
+    wanted = mapping(options, "stream_options").get("include_usage") if options is not None else None
+    facts.wants_usage = flag(wanted, "stream_options.include_usage") or False
+    facts.tools = tool_names(document)
+    _read_messages(document, facts)
+
+
+def _choices(document: dict[str, object]) -> int:
+    wanted = count(document.get("n"), "n")
+    if wanted is not None and not 1 <= wanted <= 1024:
+        raise Malformed("n is not a number of answers")
+    return wanted or 1
+
+
+def _read_messages(document: dict[str, object], facts: RequestFacts) -> None:
+    messages, system, parts = [], [], 0
+    for item in listing(document.get("messages"), "messages"):
+        message = mapping(item, "a message")
+        role = text(message.get("role"), "the role of a message") or ""
+        visible, others = _visible(message.get("content"))
+        parts += others
+        messages.append(Message(role, visible, text(message.get("name"), "the name of a message")))
+        if role in SYSTEM_ROLES:
+            system.append(visible)
+    facts.messages = messages
+    facts.system = "\n".join(system) if system else None
+    texts = [segment.text for segment in segments(document)]
+    facts.text = "\n".join(texts)
+    tools = [document.get("tools"), document.get("functions"), document.get("response_format")]
+    facts.input_tokens = input_estimate(texts, len(messages), parts, [tool for tool in tools if tool])
+
+
+def _visible(content: object) -> tuple[str, int]:
+    """The text of a content, its parts joined with newlines, and how many parts are no text."""
+    if content is None or isinstance(content, str):
+        return content or "", 0
+    parts = listing(content, "the content of a message")
+    texts = [said for part in parts if (said := _part_text(part)) is not None]
+    return "\n".join(texts), len(parts) - len(texts)
+
+
+def _part_text(part: object) -> str | None:
+    if isinstance(part, str):
+        return part
+    item = mapping(part, "a part of a message")
+    for field in ("text", "refusal"):
+        if field in item:
+            return text(item[field], field)
+    return None
+
+
+def tool_names(document: dict[str, object]) -> list[str]:
+    """The tools offered: function names, custom names, the types of built-in ones."""
+    names = [_tool_name(tool) for tool in listing(document.get("tools"), "tools")]
+    return names + [_tool_name(tool) for tool in listing(document.get("functions"), "functions")]
+
+
+def _tool_name(tool: object) -> str:
+    item = mapping(tool, "a tool")
+    for kind in ("function", "custom"):
+        if item.get(kind) is not None:
+            return text(mapping(item[kind], "a tool").get("name"), "the name of a tool") or ""
+    return text(item.get("name") or item.get("type"), "the name of a tool") or ""
+
+
+# ---- editable text ----------------------------------------------------------------------------------------------
+
+
+def segments(document: dict[str, object]) -> list[Segment]:
+    """Every text of the request; the channel's first number is the message, its second the part."""
+    found: list[Segment] = []
+    for index, item in enumerate(listing(document.get("messages"), "messages")):
+        message = mapping(item, "a message")
+        where: Path = ("messages", index)
+        found += _content_segments(index, (*where, "content"), message.get("content"))
+        found += _plain("refusal", index, (*where, "refusal"), message.get("refusal"))
+        found += _call_segments(index, where, message)
+    prediction = document.get("prediction")
+    if isinstance(prediction, dict):
+        found += _content_segments(len(found), ("prediction", "content"), prediction.get("content"))
+    return found
+
+
+def _plain(kind: str, index: int, path: Path, value: object, part: int = 0) -> list[Segment]:
+    return [Segment((kind, index, part), path, value)] if isinstance(value, str) and value else []
+
+
+def _content_segments(index: int, path: Path, content: object) -> Iterator[Segment]:
+    if isinstance(content, str):
+        yield from _plain("text", index, path, content)
+        return
+    for place, part in enumerate(content if isinstance(content, list) else []):
+        if isinstance(part, str):
+            yield from _plain("text", index, (*path, place), part, place)
+            continue
+        for field in ("text", "refusal"):
+            if isinstance(part, dict) and field in part:
+                yield from _plain("text", index, (*path, place, field), part[field], place)
+
+
+def _call_segments(index: int, where: Path, message: dict[str, object]) -> Iterator[Segment]:
+    for place, item in enumerate(listing(message.get("tool_calls"), "tool_calls")):
+        call = mapping(item, "a tool call")
+        for kind, field in (("function", "arguments"), ("custom", "input")):
+            if isinstance(said := call.get(kind), dict):
+                yield from _plain("args", index, (*where, "tool_calls", place, kind, field), said.get(field), place)
+    if isinstance(legacy := message.get("function_call"), dict):
+        yield from _plain("args", index, (*where, "function_call", "arguments"), legacy.get("arguments"))
+
+
+# ---- edits --------------------------------------------------------------------------------------------------------
+
+
+def edits(doc: object, change: RequestChange) -> list[Edit]:
+    """The change in this dialect's fields."""
+    document = mapping(doc, "the body")
+    out = set_edits(document, change.sets)
+    document = with_sets(document, change.sets)
+    if change.model:
+        out.append(Edit(("model",), change.model))
+        document["model"] = change.model
+    for field, cap in change.caps:
+        out += _cap(document, field, cap)
+    if change.tools_allow is not None or change.tools_deny:
+        out += _tool_edits(document, change.tools_allow, change.tools_deny)
+    out += _inject(document, change.inject_system)
+    if change.include_usage and document.get("stream") is True:
+        out.append(Edit(("stream_options", "include_usage"), True))
+    return out
+
+
+def _cap(document: dict[str, object], field: str, cap: int) -> list[Edit]:
+    if field not in LIMITS:
+        return cap_edit(document, field, cap)
+    present = [name for name in LIMITS if document.get(name) is not None]
+    if not present:
+        model = document.get("model")
+        newer = isinstance(model, str) and _WANTS_COMPLETION_TOKENS.match(model)
+        present = ["max_completion_tokens" if newer else "max_tokens"]
+    return [edit for name in present for edit in cap_edit(document, name, cap)]
+
+
+def _tool_edits(document: dict[str, object], allow: frozenset[str] | None, deny: frozenset[str]) -> list[Edit]:
+    out: list[Edit] = []
+    gone: set[str] = set()
+    left = 0
+    for field, choice in (("tools", "tool_choice"), ("functions", "function_call")):
+        names = [_tool_name(tool) for tool in listing(document.get(field), field)]
+        drop = removed(names, allow, deny)
+        if not drop:
+            left += len(names)
+            continue
+        gone |= {names[index] for index in drop}
+        if len(drop) == len(names):
+            out += [Edit((field,), remove=True), Edit((choice,), remove=True)]
+            continue
+        left += len(names) - len(drop)
+        out += [Edit((field, index), remove=True) for index in drop]
+        if _chosen(document.get(choice)) & gone:
+            out.append(Edit((choice,), remove=True))
+    if gone and not left:
+        # OpenAI refuses it without tools.
+        out.append(Edit(("parallel_tool_calls",), remove=True))
+    return out
+
+
+def _chosen(choice: object) -> set[str]:
+    """The names that a tool_choice insists on."""
+    if not isinstance(choice, dict):
+        return set()
+    allowed = choice.get("allowed_tools")
+    if isinstance(allowed, dict):
+        return {_tool_name(tool) for tool in listing(allowed.get("tools"), "allowed_tools")}
+    return {_tool_name(choice)}
+
+
+def _inject(document: dict[str, object], injected: Sequence[str]) -> list[Edit]:
+    """After the system messages that lead, in their own role: both roles in one request are refused."""
+    if not injected:
+        return []
+    at, role = 0, "system"
+    for item in listing(document.get("messages"), "messages"):
+        said = item.get("role") if isinstance(item, dict) else None
+        if said not in SYSTEM_ROLES:
+            break
+        at, role = at + 1, str(said)
+    return [
+        Edit(("messages", at + place), {"role": role, "content": words}, insert=True)
+        for place, words in enumerate(injected)
+    ]

@@ -1,0 +1,108 @@
+"""Which dialect a call speaks, what it is about, and who is meant to answer.
+
+Rule 1: `other` is what is known to be no model call; what is not known is `unknown`: a policy may refuse it.
+Rule 2: a path is compared as a server would resolve it: decoded, dot segments gone, doubled slashes and parameters too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import unquote
+
+from policyd.core.stream.dialects import Dialect
+from policyd.core.stream.dialects.anthropic import AnthropicMessages
+from policyd.core.stream.dialects.openai_chat import OpenAIChat
+
+DIALECTS: tuple[Dialect, ...] = (OpenAIChat(), AnthropicMessages())
+
+_PROVIDERS = (
+    (".openai.azure.com", "azure"),
+    (".cognitiveservices.azure.com", "azure"),
+    (".services.ai.azure.com", "azure"),
+    ("api.openai.com", "openai"),
+    ("api.anthropic.com", "anthropic"),
+    ("api.groq.com", "groq"),
+    ("api.mistral.ai", "mistral"),
+    ("codestral.mistral.ai", "mistral"),
+    ("api.deepseek.com", "deepseek"),
+    ("api.x.ai", "xai"),
+    ("api.together.xyz", "together"),
+    ("api.together.ai", "together"),
+    ("api.perplexity.ai", "perplexity"),
+    ("api.fireworks.ai", "fireworks"),
+    ("api.cohere.com", "cohere"),
+    ("api.cohere.ai", "cohere"),
+    ("openrouter.ai", "openrouter"),
+    ("api.cerebras.ai", "cerebras"),
+    ("api.moonshot.ai", "moonshot"),
+    ("api.moonshot.cn", "moonshot"),
+    ("dashscope.aliyuncs.com", "alibaba"),
+    ("dashscope-intl.aliyuncs.com", "alibaba"),
+    ("generativelanguage.googleapis.com", "google"),
+    ("aiplatform.googleapis.com", "google"),
+)
+_BEDROCK = re.compile(r"(?:^|\.)bedrock-runtime[.-][a-z0-9.-]+$")
+
+# Known to be no model call, whatever the method.
+_OTHER = re.compile(
+    r"/(?:models|files|uploads|batches|assistants|threads(?:/[^/]+)?(?:/messages(?:/[^/]+)?)?|vector_stores|containers"
+    r"|fine_tuning|fine-tuning|moderations|organization|skills|evals|conversations|chatkit|tags|version|ps)"
+    r"(?:/(?!.*:)[^/]*)*$"
+    r"|/(?:count_tokens|tokenize|detokenize|rerank)$|/messages/batches(?:/.*)?$"
+    r"|^/(?:health|healthz|livez|readyz|ready|ping|metrics)?$"
+)
+# Model calls within what is else none.
+_CALLS = re.compile(r"/threads/(?:runs|[^/]+/runs(?:/.*)?)$|/responses(?:/.*)?$|/models/[^/]+:\w+$|/models?/.+/\w+$")
+_READING = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+
+
+def choose(method: str, path: str, host: str, headers: Mapping[str, str]) -> tuple[Dialect | None, str, str]:
+    """(dialect, operation, provider) of a call; no dialect for one that none here speaks."""
+    resolved = resolve(path)
+    provider = provider_of(host)
+    for dialect in DIALECTS:
+        if operation := dialect.operation(method, resolved, headers):
+            return dialect, operation, provider or dialect.provider(host, resolved, headers)
+    return None, _operation(method, resolved), provider
+
+
+def _operation(method: str, path: str) -> str:
+    if method in _READING:
+        return "other"
+    return "other" if _OTHER.search(path) and not _CALLS.search(path) else "unknown"
+
+
+@lru_cache(maxsize=1024)
+def resolve(path: str) -> str:
+    """The path as a server would resolve it, without its query."""
+    path = path.partition("?")[0].partition("#")[0]
+    for _ in range(3):  # decoded more than once by servers in a row
+        decoded = unquote(path)
+        if decoded == path:
+            break
+        path = decoded
+    out: list[str] = []
+    for part in path.replace("\\", "/").split("/"):
+        step = part.partition(";")[0].strip()
+        if step == "..":
+            del out[-1:]
+        elif step not in ("", "."):
+            out.append(step)
+    return "/" + "/".join(out)
+
+
+@lru_cache(maxsize=1024)
+def provider_of(host: str) -> str:
+    """Who answers at this host; empty when the host does not tell."""
+    name = host.lower().rpartition("@")[2]
+    if not name.startswith("["):
+        name = name.partition(":")[0]
+    name = name.rstrip(".")
+    for known, provider in _PROVIDERS:
+        if name == known.removeprefix(".") or name.endswith(known if known[0] == "." else f".{known}"):
+            return provider
+    if name.endswith("-aiplatform.googleapis.com"):
+        return "google"
+    return "bedrock" if name.endswith(".amazonaws.com") and _BEDROCK.search(name) else ""

@@ -1,0 +1,227 @@
+"""What dialects share: typed access to documents, the running estimate of tokens, and how a half-open JSON text ends.
+
+Rule 1: the estimate is additive: however a text is cut, its pieces add up to the same.
+Rule 2: the provider's own numbers replace the estimate as soon as they come; they are final only when they say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from policyd.core.errors import Malformed
+from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.stream.dialects import Changed, Edit
+from policyd.core.stream.json_strict import MAX_COUNT, dumps
+
+CHANGES = tuple(Changed(bits) for bits in range(256))
+"""Every combination ready made: putting flags together on the hot path costs more than reading the event."""
+
+MESSAGE_TOKENS = 4  # what one message costs beside its text
+PART_TOKENS = 1000  # an image, a file, a sound: about what the providers charge for one image of usual size
+
+
+# ---- the estimate -------------------------------------------------------------------------------------------------
+
+
+def milli_tokens(text: str) -> int:
+    """About how many thousandths of a token a text is: a quarter of a token for an ASCII character, half a token for
+    one of two bytes in UTF-8 (accents, Cyrillic, Arabic), one and a half for one of three (CJK), two and a half for
+    one of four (emoji)."""
+    if text.isascii():
+        return 250 * len(text)
+    plain = len(text.encode("ascii", "ignore"))
+    other = len(text) - plain
+    return 250 * plain + 1000 * (len(text.encode()) - plain) - 1500 * other
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a text is; rounded up."""
+    return -(-milli_tokens(text) // 1000)
+
+
+def input_estimate(texts: Iterable[str], messages: int, parts: int, tools: object) -> int:
+    """About how many tokens a request is: its texts, its other parts at PART_TOKENS each, its tool definitions."""
+    milli = sum(map(milli_tokens, texts))
+    if tools:
+        milli += milli_tokens(dumps(tools))
+    return -(-milli // 1000) + MESSAGE_TOKENS * messages + PART_TOKENS * parts
+
+
+@dataclass(slots=True)
+class Bill:
+    """Tokens as a provider's usage says: input includes cached and written, output includes reasoning."""
+
+    input: int
+    output: int
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+
+class Tally:
+    """Keeps an answer's token facts: the running estimate, then the provider's numbers.
+
+    The estimate is what the characters suggest, and at least one token for each piece of text: a provider's stream
+    never cuts a token in two events.
+    """
+
+    __slots__ = ("_base", "_milli", "_pieces", "_reasoning", "response", "seen")
+
+    def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
+        self.response = response
+        self.seen = False  # the provider has named numbers
+        self._base = self._milli = self._pieces = 0
+        self._reasoning = 0
+        if not response.input_tokens:
+            response.input_tokens = request.input_tokens
+
+    def add(self, text: str) -> None:
+        """Output text, visible or not."""
+        self._milli += 250 * len(text) if text.isascii() else milli_tokens(text)
+        self._pieces += 1
+        estimate = -(-self._milli // 1000)
+        self.response.output_tokens = self._base + (estimate if estimate > self._pieces else self._pieces)
+
+    def add_reasoning(self, text: str) -> None:
+        """Output text that is reasoning."""
+        self.add(text)
+        self._reasoning += milli_tokens(text)
+        response = self.response
+        response.reasoning_tokens = min(-(-self._reasoning // 1000), response.output_tokens)
+
+    def take(self, bill: Bill, *, final: bool) -> None:
+        """The provider's numbers. INVARIANT: cached + written <= input, reasoning <= output."""
+        response = self.response
+        response.input_tokens, response.output_tokens = bill.input, bill.output
+        response.cached_input_tokens = min(bill.cached, bill.input)
+        response.cache_write_tokens = min(bill.cache_write, bill.input - response.cached_input_tokens)
+        response.reasoning_tokens = min(bill.reasoning, bill.output)
+        response.usage_source = "provider" if final else "estimate"
+        self.seen = True
+        self._base, self._milli, self._pieces = bill.output, 0, 0
+        self._reasoning = 1000 * response.reasoning_tokens
+
+    def start(self, bill: Bill) -> None:
+        """Numbers that come before the answer: its input is known, its output is not."""
+        so_far = self.response.output_tokens
+        self.take(bill, final=False)
+        self.seen = False
+        self._base = 0
+        self.response.output_tokens = max(so_far, bill.output)
+
+    def settle(self) -> None:
+        """The answer is over: numbers that nothing came after are the final ones."""
+        if self.seen:
+            self.response.usage_source = "estimate" if self._pieces else "provider"
+
+    def nothing(self) -> None:
+        """An error answer: nothing was used."""
+        self.take(Bill(0, 0), final=False)
+
+
+# ---- typed access -----------------------------------------------------------------------------------------------
+
+
+def mapping(value: object, what: str) -> dict[str, object]:
+    """`value` as an object. Raises Malformed."""
+    if isinstance(value, dict):
+        return value
+    raise Malformed(f"{what} is not an object")
+
+
+def listing(value: object, what: str) -> list[object]:
+    """`value` as a list, null as an empty one. Raises Malformed."""
+    if isinstance(value, list):
+        return value
+    if value is None:
+        return []
+    raise Malformed(f"{what} is not a list")
+
+
+def text(value: object, what: str) -> str | None:
+    """`value` as a string, or None for null. Raises Malformed."""
+    if value is None or isinstance(value, str):
+        return value
+    raise Malformed(f"{what} is not a string")
+
+
+def flag(value: object, what: str) -> bool | None:
+    """`value` as a boolean, or None for null. Raises Malformed."""
+    if value is None or isinstance(value, bool):
+        return value
+    raise Malformed(f"{what} is neither true nor false")
+
+
+def number(value: object, what: str) -> float | None:
+    """`value` as a number, or None for null. Raises Malformed."""
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_COUNT:
+        return float(value)
+    raise Malformed(f"{what} is not a number")
+
+
+def count(value: object, what: str) -> int | None:
+    """`value` as a whole number from 0 that every parser keeps, or None for null. Raises Malformed."""
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
+        return value
+    raise Malformed(f"{what} is not a whole number from 0 to 2^53-1")
+
+
+def has_text(value: object) -> bool:
+    """Whether any text stands in a value, however deep."""
+    if isinstance(value, str):
+        return bool(value)
+    if isinstance(value, dict):
+        return any(map(has_text, value.values()))
+    return isinstance(value, list) and any(map(has_text, value))
+
+
+def mark_partial(response: ResponseFacts, reason: str) -> None:
+    """Something of the answer was not understood; the first reason stays."""
+    if response.inspection == "full":
+        response.inspection, response.partial_reason = "partial", reason
+
+
+# ---- edits that every dialect makes alike ---------------------------------------------------------------------------
+
+
+def set_edits(document: Mapping[str, object], sets: Iterable[tuple[tuple[str, ...], object]]) -> list[Edit]:
+    """`set` by dotted path: a number names an element where the body has a list."""
+    edits = []
+    for dotted, value in sets:
+        at: object = document
+        path: list[str | int] = []
+        for key in dotted:
+            step = int(key) if isinstance(at, list) and key.isdecimal() else key
+            path.append(step)
+            at = _below(at, step)
+        edits.append(Edit(tuple(path), value))
+    return edits
+
+
+def _below(at: object, step: str | int) -> object:
+    if isinstance(at, dict):
+        return at.get(step)
+    return at[step] if isinstance(at, list) and isinstance(step, int) and step < len(at) else None
+
+
+def with_sets(document: Mapping[str, object], sets: Iterable[tuple[tuple[str, ...], object]]) -> dict[str, object]:
+    """The document as the top-level sets leave it, for what is derived from those fields."""
+    return {**document, **{path[0]: value for path, value in sets if len(path) == 1}}
+
+
+def cap_edit(document: Mapping[str, object], field: str, cap: int) -> list[Edit]:
+    """Lowers a number, or sets it where it is missing; never raises it."""
+    value = document.get(field)
+    lower = value is None or (isinstance(value, int | float) and value > cap)
+    return [Edit((field,), cap)] if lower else []
+
+
+def removed(names: Sequence[str], allow: frozenset[str] | None, deny: frozenset[str]) -> list[int]:
+    """Which of these tools must go, the last one first, so that no index moves before it is used."""
+    gone = [i for i, name in enumerate(names) if name in deny or (allow is not None and name not in allow)]
+    return gone[::-1]
