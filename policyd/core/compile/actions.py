@@ -36,6 +36,7 @@ _NOT_SET = {
     "model": "a call goes to another model by `reroute: {model: …}`",
     "stream": "whether an answer streams is the caller's choice; there is no other way",
 }
+_REQUEST = "a request can only be changed before it leaves"
 _WHEN = {
     Phase.REQUEST: "before the request leaves",
     Phase.RESERVED: "before the request leaves",
@@ -71,7 +72,7 @@ def _reroute(spec: RerouteSpec, path: Path, phase: Phase, findings: Findings) ->
     if spec.model is None and spec.upstream is None:
         hint = "for example `reroute: {model: gpt-4o-mini}`"
         findings.error(path, "POL005", "`reroute` says neither `model` nor `upstream`", hint, key=True)
-    _known_by(phase, Phase.RESERVED, path, "a call can be rerouted", findings)
+    _known_by(phase, Phase.RESERVED, path, "a call can only be rerouted before it leaves", findings)
     edit = _headers(spec.headers, (*path, "headers"), findings)
     return Reroute(spec.model or "", spec.upstream or "", edit, spec.keep_credentials)
 
@@ -80,7 +81,7 @@ def _known_by(phase: Phase, latest: Phase, path: Path, what: str, findings: Find
     """Reports an action whose time is over when its rule can be judged."""
     if phase <= latest:
         return
-    message = f"{what} {_WHEN[latest]} only, and this rule is judged {_WHEN[phase]}"
+    message = f"{what}, but this rule is judged {_WHEN[phase]}"
     findings.error(path, "POL009", message, f"let `when` read nothing of the {_too_late(latest)}", key=True)
 
 
@@ -97,7 +98,7 @@ def _constrain(spec: ConstrainSpec, path: Path, phase: Phase, findings: Findings
         findings.error(path, "POL005", "`constrain` changes nothing", hint, key=True)
     for part in ("set", "cap", "tools", "inject"):
         if getattr(spec, part) is not None:
-            _known_by(phase, Phase.RESERVED, (*path, part), "a request can be changed", findings)
+            _known_by(phase, Phase.RESERVED, (*path, part), _REQUEST, findings)
     request, response = _both_headers(spec, path, phase, findings)
     allow, deny = _tools(spec, (*path, "tools"), findings)
     return Constrain(
@@ -160,9 +161,9 @@ def _both_headers(spec: ConstrainSpec, path: Path, phase: Phase, findings: Findi
         return HeaderEdit(), HeaderEdit()
     path = (*path, "headers")
     if spec.headers.request:
-        _known_by(phase, Phase.RESERVED, (*path, "request"), "a request's headers can be changed", findings)
+        _known_by(phase, Phase.RESERVED, (*path, "request"), _REQUEST, findings)
     if spec.headers.response:
-        what = "an answer's headers can be changed"
+        what = "an answer's headers can only be changed before they leave"
         _known_by(phase, Phase.RESPONSE_HEADERS, (*path, "response"), what, findings)
     return (
         _headers(spec.headers.request, (*path, "request"), findings),
@@ -207,7 +208,7 @@ def _redaction(spec: RedactSpec, path: Path, phase: Phase, findings: Findings) -
         _check_pattern(pattern, (*path, "patterns", index), findings)
     sides = _sides(spec.in_, phase)
     if "request" in sides:
-        _known_by(phase, Phase.RESERVED, (*path, "in"), "a request can be changed", findings)
+        _known_by(phase, Phase.RESERVED, (*path, "in"), _REQUEST, findings)
     return Redaction(
         tuple(dict.fromkeys(spec.detectors)),
         tuple(dict.fromkeys(spec.patterns)),

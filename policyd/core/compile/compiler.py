@@ -50,34 +50,66 @@ class Written:
     document: PolicyDocument
     findings: Findings
     policy: CompiledPolicy
+    canonical: str  # what it says, defaults left out
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one file comes to by itself."""
+
+    text: str
+    written: tuple[Written, ...]
+    issues: tuple[Issue, ...]
+
+
+class Compiler:
+    """Compiles again and again; a file whose text has not changed since the last time is not compiled anew."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, Part] = {}
+
+    def __call__(self, files: Sequence[tuple[str, str]]) -> Compiled:
+        parts = [self._part(file, text) for file, text in files]
+        self._parts = {file: part for (file, _), part in zip(files, parts, strict=True)}
+        return _together(parts)
+
+    def _part(self, file: str, text: str) -> Part:
+        known = self._parts.get(file)
+        return known if known is not None and known.text == text else _read(file, text)
 
 
 def compile_documents(files: Sequence[tuple[str, str]]) -> Compiled:
     """Compiles (file name, text) pairs together, and reports every issue of all of them."""
-    issues: list[Issue] = []
-    every: list[Findings] = []
-    for file, text in files:
-        documents, problems = read_documents(file, text)
-        filled = [document for document in documents if document.value is not None]
-        issues += problems if filled or problems else [_nothing_in(file)]
-        every += map(Findings, filled)
-    written = [one for findings in every if (one := _compile(findings))]
-    check_whole([(one.document, one.findings, one.policy) for one in written])
-    issues += (issue for findings in every for issue in findings.issues)
-    ordered = tuple(sorted(set(issues), key=lambda issue: (issue.span, issue.severity, issue.code, issue.message)))
+    return Compiler()(files)
+
+
+def _together(parts: Iterable[Part]) -> Compiled:
+    issues = {issue for part in parts for issue in part.issues}
+    written = [one for part in parts for one in part.written]
+    beside = [(one.document, one.findings.again(), one.policy) for one in written]
+    check_whole(beside)
+    issues.update(issue for _, findings, _ in beside for issue in findings.issues)
+    ordered = tuple(sorted(issues, key=lambda issue: (issue.span, issue.severity, issue.code, issue.message)))
     if any(issue.severity is Severity.ERROR for issue in ordered):
         return Compiled(None, ordered)
     return Compiled(_set_of(written), ordered)
 
 
-def _nothing_in(file: str) -> Issue:
-    hint = "delete the file, or write a policy into it"
-    return Issue(Span(file, 1, 1), "YAML006", Severity.ERROR, "there is no policy in this file", hint)
+def _read(file: str, text: str) -> Part:
+    documents, problems = read_documents(file, text)
+    every = [Findings(document) for document in documents if document.value is not None]
+    if not every and not problems:
+        hint = "delete the file, or write a policy into it"
+        problems = [Issue(Span(file, 1, 1), "YAML006", Severity.ERROR, "there is no policy in this file", hint)]
+    written = tuple(one for findings in every if (one := _compile(findings)))
+    return Part(text, written, (*problems, *(issue for findings in every for issue in findings.issues)))
 
 
 def _compile(findings: Findings) -> Written | None:
     document = read_policy(findings)
-    return None if document is None else Written(document, findings, _policy(document, findings))
+    if document is None:
+        return None
+    return Written(document, findings, _policy(document, findings), _canonical(document))
 
 
 def _policy(document: PolicyDocument, findings: Findings) -> CompiledPolicy:
@@ -141,12 +173,12 @@ def _counters(
 def _set_of(written: Sequence[Written]) -> PolicySet:
     # Cluster before namespaced, then by name: the order in which ties are broken.
     ordered = sorted((one.policy for one in written), key=lambda policy: (not policy.cluster, policy.qualified))
-    return CompiledSet(digest_of([one.document for one in written]), ordered, CelEngine())
+    return CompiledSet(_digest(written), ordered, CelEngine())
 
 
-def digest_of(documents: Iterable[PolicyDocument]) -> str:
-    """The name of a set: SHA-256 over what its documents say, defaults left out, in the order of their names."""
-    said = sorted((one.kind, one.qualified, _canonical(one)) for one in documents)
+def _digest(written: Iterable[Written]) -> str:
+    """The name of a set: SHA-256 over what its documents say, in the order of their names."""
+    said = sorted((one.document.kind, one.document.qualified, one.canonical) for one in written)
     whole = json.dumps([text for _, _, text in said], separators=(",", ":"))
     return "sha256:" + hashlib.sha256(whole.encode()).hexdigest()
 

@@ -87,9 +87,8 @@ def _window(spec: CounterSpec, path: Path, findings: Findings) -> Window | None:
     try:
         return window(spec.window)
     except Mistake as mistake:
-        named = [name for name in spec.window.model_fields_set if name != "time_zone"]
-        at = (*path, named[0]) if len(named) == 1 and "duration" in mistake.message else path
-        findings.error(at, "POL010", mistake.message, mistake.hint)
+        at = (*path, mistake.field) if mistake.field else path
+        findings.error(at, "POL010", mistake.message, mistake.hint, key=not mistake.field)
         return None
 
 

@@ -6,8 +6,10 @@ Rule 1: `reads` decide when a rule can be judged; the author never writes a phas
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from policyd.core.compile.cel import CompiledProgram, Scope, Want
+from policyd.core.compile.cel_problems import CelProblem
 from policyd.core.compile.findings import Findings
 from policyd.core.compile.places import Path
 from policyd.core.compile.policyset import Phase
@@ -70,7 +72,6 @@ class Expressions:
         self.scope = Scope(policy=policy, counters=counters, params=params, variables=variables)
         # What is judged before the counters are bound sees neither them nor the variables, which may read them.
         self._bare = Scope(policy=policy, counters=(), params=params, variables=())
-        self._names = [name for name, _ in variables]
 
     def report_variables(self, paths: Mapping[str, Path]) -> None:
         """Reports what is wrong with the variables themselves."""
@@ -83,6 +84,8 @@ class Expressions:
         if self._findings.spoilt(path):
             return None
         compiled = (self._bare if bare else self.scope).compile(source, want)
+        if not isinstance(compiled, CompiledProgram) and bare:
+            compiled = tuple(map(_seen_by_conditions, compiled))
         if isinstance(compiled, CompiledProgram):
             self._findings.problems(path, compiled.warnings, Severity.WARNING)
             return compiled
@@ -103,3 +106,10 @@ class Expressions:
         if refused:
             message = f"{who} cannot read `{listed(refused)}`"
             self._findings.error(path, "POL013", message, f"it can read {listed(allowed)}")
+
+
+def _seen_by_conditions(problem: CelProblem) -> CelProblem:
+    """A name that the policy may well declare, but that is not seen here."""
+    if "`variables." in problem.message or "`counters." in problem.message:
+        return replace(problem, hint="match conditions see neither variables nor counters")
+    return problem

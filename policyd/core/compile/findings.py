@@ -32,6 +32,12 @@ class Findings:
         self.issues: list[Issue] = []
         self.broken: set[Path] = set()  # places whose shape is wrong: what follows from them is not said again
 
+    def again(self) -> Findings:
+        """The same document, with nothing found yet: for what is looked at once more, beside other documents."""
+        new = Findings(self.document)
+        new.broken = self.broken
+        return new
+
     def spoilt(self, path: Path) -> bool:
         """Whether something at, below or above this place has the wrong shape."""
         return any(bad[: len(path)] == path or path[: len(bad)] == bad for bad in self.broken)
@@ -56,7 +62,7 @@ class Findings:
         """Reports what is wrong inside an expression."""
         for problem in problems:
             span = self.document.inside(path, problem.line, problem.column)
-            self._add(span, problem.code, severity, problem.message, problem.hint)
+            self._add(span, problem.code, severity, problem.message, problem.hint or "correct that first")
 
     def _span(self, path: Path, key: bool) -> Span:
         return self.document.key_span(path) if key else self.document.span(path)

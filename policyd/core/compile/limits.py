@@ -10,6 +10,7 @@ import re
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+from policyd.core.compile.words import quoted
 from policyd.core.model.counters import MAX_AMOUNT, Charge, Window, WindowKind
 from policyd.core.model.policy import WindowSpec
 
@@ -32,10 +33,11 @@ _AMOUNT = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,12})?)(?:[ ]*([A-Za-z]+))?")
 
 
 class Mistake(Exception):  # noqa: N818 - the author's, an ordinary value to us
-    """Something that cannot be meant; `hint` says what to write."""
+    """Something that cannot be meant; `hint` says what to write, `field` which of several it is."""
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, field: str = "") -> None:
         super().__init__(message)
+        self.field = field
         self.message = message
         self.hint = hint
 
@@ -43,10 +45,10 @@ class Mistake(Exception):  # noqa: N818 - the author's, an ordinary value to us
 def seconds(text: str) -> float:
     """A duration like `24h`, `1h30m` or `500ms` in seconds. Raises Mistake."""
     if not _DURATION.fullmatch(text):
-        raise Mistake(f"`{text}` is not a duration", "write it like 24h, 30m, 1d, 1h30m or 500ms")
+        raise Mistake(f"{quoted(text)} is not a duration", "write it like 24h, 30m, 1d, 1h30m or 500ms")
     total = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
     if not 0.001 <= total <= MAX_DURATION_S:
-        raise Mistake(f"`{text}` is out of range", "a window lasts from 1ms to 3660d")
+        raise Mistake(f"{quoted(text)} is out of range", "a window lasts from 1ms to 3660d")
     return total
 
 
@@ -55,22 +57,26 @@ def window(spec: WindowSpec) -> Window:
     kinds = {WindowKind.LIFETIME: spec.lifetime, WindowKind.IDLE: spec.idle, WindowKind.SLIDING: spec.sliding}
     named = [(kind, text) for kind, text in kinds.items() if text is not None]
     if len(named) + (spec.calendar is not None) != 1:
-        kind = "one of lifetime, idle, sliding or calendar"
-        raise Mistake(f"a window is exactly {kind}", "for example {lifetime: 24h} or {calendar: Month, timeZone: UTC}")
+        hint = "for example {lifetime: 24h} or {calendar: Month, timeZone: UTC}"
+        raise Mistake("a window is exactly one of lifetime, idle, sliding or calendar", hint)
     if spec.calendar is not None:
         return Window(WindowKind.CALENDAR, calendar=spec.calendar, time_zone=_time_zone(spec.time_zone or "UTC"))
     if spec.time_zone is not None:
-        raise Mistake(
-            "`timeZone` belongs to a calendar window only", "remove it, or write {calendar: Day, timeZone: …}"
-        )
-    return Window(named[0][0], seconds(named[0][1]))
+        hint = "remove it, or write {calendar: Day, timeZone: …}"
+        raise Mistake("`timeZone` belongs to a calendar window only", hint, "timeZone")
+    kind, text = named[0]
+    try:
+        return Window(kind, seconds(text))
+    except Mistake as mistake:
+        raise Mistake(mistake.message, mistake.hint, kind.value) from None
 
 
 def _time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (OSError, ValueError, KeyError):  # unknown, a folder, or no name at all
-        raise Mistake(f"no time zone is called `{name}`", "write it like UTC or Europe/Berlin") from None
+        hint = "write it like UTC or Europe/Berlin"
+        raise Mistake(f"no time zone is called {quoted(name)}", hint, "timeZone") from None
     return name
 
 
@@ -79,10 +85,10 @@ def amount(text: str, charge: Charge) -> int:
     unit, example = _unit(charge)
     found = _AMOUNT.fullmatch(text.strip())
     if found is None:
-        raise Mistake(f"`{text}` is not a limit", f"write it like {example}")
+        raise Mistake(f"{quoted(text)} is not a limit", f"write it like {example}")
     number, written = found.groups()
     if (written or "") not in unit:
-        given = f"`{written}` does not measure" if written else f"`{text}` has no unit for"
+        given = f"{quoted(written)} does not measure" if written else f"{quoted(text)} has no unit for"
         raise Mistake(f"{given} a counter that charges {charge}", f"write it like {example}")
     return _store_units(Decimal(number), text, charge)
 
@@ -104,8 +110,8 @@ def _store_units(number: Decimal, text: str, charge: Charge) -> int:
     exact = number * charge.scale
     if exact != exact.to_integral_value():
         least = {Charge.COST: "0.000000001 USD", Charge.EXPRESSION: "0.000001"}.get(charge, "1")
-        raise Mistake(f"`{text}` is finer than can be counted", f"the smallest step is {least}")
+        raise Mistake(f"{quoted(text)} is finer than can be counted", f"the smallest step is {least}")
     if exact > MAX_AMOUNT:
         most = Decimal(MAX_AMOUNT) / charge.scale
-        raise Mistake(f"`{text}` is more than can be counted", f"the highest limit is {most:,.0f}")
+        raise Mistake(f"{quoted(text)} is more than can be counted", f"the highest limit is {most:,.0f}")
     return int(exact)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 from policyd.core.compile.findings import Findings
 from policyd.core.compile.places import Path
@@ -41,6 +42,8 @@ def _check_twice(written: Sequence[One]) -> None:
 
 
 def _warn_idle(document: PolicyDocument, findings: Findings, policy: CompiledPolicy) -> None:
+    if ("spec",) in findings.broken:
+        return
     path: Path = ("spec", "mode") if ("spec", "mode") in findings.document.places else ("metadata", "name")
     name = quoted(document.metadata.name)
     if policy.mode is Mode.MONITOR:
@@ -79,21 +82,26 @@ def _warn_targets(document: PolicyDocument, findings: Findings) -> None:
 
 
 def _warn_exemptions(written: Sequence[One]) -> None:
-    names = {
-        (policy.namespace, policy.cluster, f"{policy.name}/{rule.name}")
-        for _, _, policy in written
-        for rule in policy.rules
-    }
+    own: dict[str, set[str]] = {}  # namespace -> policy/rule; a ClusterLLMPolicy's stand under ""
+    for _, _, policy in written:
+        own.setdefault(policy.namespace, set()).update(f"{policy.name}/{rule.name}" for rule in policy.rules)
+    every = frozenset[str]().union(*own.values())
     for document, findings, policy in written:
-        reach = {name for namespace, _, name in names if policy.cluster or namespace == policy.namespace}
-        for index, rule in enumerate(document.spec.rules):
-            for at, target in enumerate(rule.allow.rules if rule.allow else ()):
-                if target not in reach:
-                    path = ("spec", "rules", index, "allow", "rules", at)
-                    _warn_exemption(target, path, reach, {name for _, _, name in names}, findings)
+        reach = every if policy.cluster else own[policy.namespace]
+        for path, target in _targets(document):
+            if target not in reach and not findings.spoilt(path[:-1]):
+                _warn_exemption(target, path, reach, every, findings)
 
 
-def _warn_exemption(target: str, path: Path, reach: set[str], every: set[str], findings: Findings) -> None:
+def _targets(document: PolicyDocument) -> Iterator[tuple[Path, str]]:
+    for index, rule in enumerate(document.spec.rules):
+        for at, target in enumerate(rule.allow.rules if rule.allow else ()):
+            yield ("spec", "rules", index, "allow", "rules", at), target
+
+
+def _warn_exemption(
+    target: str, path: Path, reach: AbstractSet[str], every: AbstractSet[str], findings: Findings
+) -> None:
     if target in every:
         message = f"{quoted(target)} belongs to another namespace, and cannot be exempted from here"
         findings.warn(path, "POL103", message, "a namespaced policy exempts policies of its own namespace only")
