@@ -1,0 +1,267 @@
+"""Prices by provider and model: the snapshot that ships, and a local file whose entries win.
+
+Rule 1: a model that is not known for certain has no price: policies decide what that means, nobody guesses.
+Rule 2: what a provider does not list is looked for at those whose models it resells, where the snapshot says so.
+Rule 3: a provider that the snapshot does not know (a proxy, a self-hosted server) gets the price of the one main
+        provider that lists the model. If several do, there is none.
+Rule 4: names come from outside: they are looked up in lower case, bounded in length, in a cache bounded in size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+from policyd.core.model.prices import Price, Tier
+
+NANO_PER_MTOK = 1000  # nano-dollars a token in one USD per million tokens
+NANO = 1_000_000_000
+LONGEST_NAME = 256  # characters; longer ones are no model's name
+CACHED = 4096  # (provider, model) pairs
+
+ALIASES = {
+    "aws.bedrock": "aws",
+    "az.ai.inference": "azure",
+    "az.ai.openai": "azure",
+    "azure.ai.inference": "azure",
+    "azure.ai.openai": "azure",
+    "azure_openai": "azure",
+    "azure-openai": "azure",
+    "bedrock": "aws",
+    "gcp.gemini": "google",
+    "gcp.gen_ai": "google",
+    "gcp.vertex_ai": "google",
+    "gemini": "google",
+    "mistral_ai": "mistral",
+    "moonshot_ai": "moonshotai",
+    "together_ai": "together",
+    "vertex_ai": "google",
+    "x_ai": "x-ai",
+    "xai": "x-ai",
+}
+"""Other names of providers, OpenTelemetry's among them -> the snapshot's id. The snapshot's own rules come after."""
+
+MAIN = ("anthropic", "cohere", "deepseek", "google", "mistral", "openai", "x-ai")
+"""Who is asked for a model of an unknown provider: those who make the models that they list."""
+
+Matches = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """A price, and when it holds: seconds since 1970 from which, or seconds of the UTC day between which."""
+
+    price: Price | None
+    since: float | None = None
+    daily: tuple[int, int] | None = None
+
+    def holds(self, at: float) -> bool:
+        if self.since is not None:
+            return at >= self.since
+        if self.daily is None:
+            return True
+        begin, end = self.daily
+        second = at % 86400
+        return begin <= second < end if begin <= end else second >= begin or second < end
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One entry of a local price file. `provider` empty: any."""
+
+    provider: str
+    price: Price  # `model` is the glob
+    matches: Callable[[str], object]  # over whole names, lower case
+
+
+class Prices:
+    """The PriceTable. Providers are compiled when first asked for."""
+
+    def __init__(self, snapshot: Mapping[str, Any], overrides: Sequence[Override] = ()) -> None:
+        self._source: str = snapshot["source"]
+        self._raw: dict[str, Mapping[str, Any]] = {each["id"]: each for each in snapshot["providers"]}
+        self._overrides = tuple(overrides)
+        self._digest = _digest(snapshot["digest"], self._overrides)
+        self._listings: dict[str, _Listing] = {}
+        self._found: dict[tuple[str, str], tuple[Dated, ...]] = {}
+
+    @property
+    def digest(self) -> str:
+        """The snapshot's own, or with local prices one of both."""
+        return self._digest
+
+    def price(self, provider: str, model: str, at: float) -> Price | None:
+        """The price of a model at a time (seconds since 1970, UTC); None when it is not known."""
+        found = self._found.get((provider, model))
+        if found is None:
+            found = self._remember(provider, model)
+        for dated in found:
+            if dated.holds(at):
+                return dated.price
+        return None
+
+    def _remember(self, provider: str, model: str) -> tuple[Dated, ...]:
+        if len(model) > LONGEST_NAME or len(provider) > LONGEST_NAME:
+            return ()
+        if len(self._found) >= CACHED:
+            self._found.clear()
+        found = self._found[provider, model] = tuple(self._look_up(provider.lower().strip(), model.lower()))
+        return found
+
+    def _look_up(self, provider: str, model: str) -> Sequence[Dated]:
+        known = self._provider_id(provider)
+        for override in self._overrides:
+            if override.provider in ("", provider, known) and override.matches(model):
+                return (Dated(override.price),)
+        return self._sold_by(known, model) if known else self._sold_by_one(model)
+
+    def _provider_id(self, name: str) -> str:
+        """The snapshot's id of a provider; empty when it has none."""
+        name = ALIASES.get(name, name)
+        if not name or name in self._raw:
+            return name
+        claims = (id for id, raw in self._raw.items() if raw["match"] and _matcher(raw["match"])(name))
+        return next(claims, "")
+
+    def _sold_by(self, provider: str, model: str) -> Sequence[Dated]:
+        sellers = [self._listing(each) for each in (provider, *self._raw[provider]["fallback"])]
+        for name in _spellings(model):
+            for seller in sellers:
+                if (found := seller.find(name)) is not None:
+                    return found
+        return ()
+
+    def _sold_by_one(self, model: str) -> Sequence[Dated]:
+        for name in _spellings(model):
+            found = [each for id in MAIN if (each := self._listing(id).find(name)) is not None]
+            if found:
+                return found[0] if len(found) == 1 else ()
+        return ()
+
+    def _listing(self, provider: str) -> _Listing:
+        listing = self._listings.get(provider)
+        if listing is None:
+            listing = self._listings[provider] = _Listing(self._raw[provider]["models"], self._source)
+        return listing
+
+
+class _Listing:
+    """The models of one provider. INVARIANT: the first one in its order that matches a name is the one found."""
+
+    def __init__(self, models: Sequence[Sequence[Any]], source: str) -> None:
+        self._models = models
+        self._source = source
+
+    def find(self, name: str) -> tuple[Dated, ...] | None:
+        """The prices of the model that goes by this name (lower case), newest first; None when none does."""
+        best = self._exact.get(name, len(self._models))
+        for position, matches in self._patterns:
+            if position >= best:
+                break
+            if matches(name):
+                best = position
+                break
+        if best == len(self._models):
+            return None
+        id, _, prices = self._models[best]
+        return tuple(_dated(id, entry, self._source) for entry in prices)
+
+    @cached_property
+    def _exact(self) -> dict[str, int]:
+        """Whole names, and the first model that has each."""
+        exact: dict[str, int] = {}
+        for position, (_, match, _) in enumerate(self._models):
+            for clause in _alternatives(match):
+                if isinstance(clause, str) and clause[0] == "=":
+                    exact.setdefault(clause[1:], position)
+        return exact
+
+    @cached_property
+    def _patterns(self) -> list[tuple[int, Matches]]:
+        """Everything that is not a whole name, in order."""
+        return [
+            (position, _matcher(clause))
+            for position, (_, match, _) in enumerate(self._models)
+            for clause in _alternatives(match)
+            if not (isinstance(clause, str) and clause[0] == "=")
+        ]
+
+
+def _alternatives(match: Any) -> Iterator[Any]:
+    if isinstance(match, list) and match[0] == "|":
+        for clause in match[1:]:
+            yield from _alternatives(clause)
+    else:
+        yield match
+
+
+def _matcher(match: Any) -> Matches:
+    """A match of the snapshot (see prices_snapshot) as a function over lower-case names."""
+    if isinstance(match, list):
+        clauses = [_matcher(clause) for clause in match[1:]]
+        combine = any if match[0] == "|" else all
+        return lambda name: combine(clause(name) for clause in clauses)
+    kind, text = match[0], match[1:]
+    match kind:
+        case "=":
+            return lambda name: name == text
+        case "^":
+            return lambda name: name.startswith(text)
+        case "$":
+            return lambda name: name.endswith(text)
+        case "~":
+            return lambda name: text in name
+        case "/":
+            # not RE2: two of the data's own patterns look ahead. They are ours, short and linear; names are bounded.
+            search = re.compile(text).search
+            return lambda name: search(name) is not None
+        case _:
+            raise ValueError(f"unknown match `{kind}` in the price snapshot")
+
+
+def _spellings(model: str) -> Iterator[str]:
+    """The name as it is, then with a compact date (-20251211) written out, as some proxies shorten it."""
+    yield model
+    written_out = re.sub(r"-(20\d\d)(\d\d)(\d\d)(?=-|:|$)", _written_out, model)
+    if written_out != model:
+        yield written_out
+
+
+def _written_out(found: re.Match[str]) -> str:
+    try:
+        return f"-{date(int(found[1]), int(found[2]), int(found[3])).isoformat()}"
+    except ValueError:
+        return found[0]
+
+
+def _dated(model: str, entry: Sequence[Any], source: str) -> Dated:
+    when, tiers, per_request = entry
+    price = None
+    if tiers is not None:
+        price = Price(model, tuple(map(_tier, tiers)), Fraction(per_request) * NANO, source)
+    match when:
+        case ["from", since]:
+            return Dated(price, since=since)
+        case ["daily", begin, end]:
+            return Dated(price, daily=(begin, end))
+        case _:
+            return Dated(price)
+
+
+def _tier(tier: Sequence[Any]) -> Tier:
+    above, *rates = tier
+    return Tier(above, *(Fraction(rate) * NANO_PER_MTOK for rate in rates))
+
+
+def _digest(snapshot: str, overrides: Sequence[Override]) -> str:
+    if not overrides:
+        return snapshot
+    entries = [(each.provider, each.price.model, each.price.tiers, each.price.per_request) for each in overrides]
+    kept = [snapshot, *map(repr, entries)]
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()
