@@ -1,0 +1,153 @@
+"""Steps become messages: what leaves together, what waits for its time, and which answer is still owed.
+
+Rule 1: nothing overtakes: what has no time of its own waits behind what has one.
+Rule 2: nothing follows an end, be it the last byte, the trailers or an answer of our own.
+Rule 3: no gRPC and no clock in here: callers bring `now` and send what they get.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from policyd.adapters.envoy import codec
+from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
+from policyd.adapters.envoy.codec import Kind
+from policyd.adapters.envoy.order import Order
+from policyd.core.model.decision import DecisionRecord
+from policyd.core.model.steps import (
+    Break,
+    PassRequestBody,
+    PassRequestHeaders,
+    PassResponseBody,
+    PassResponseHeaders,
+    PassTrailers,
+    Record,
+    Reject,
+    Release,
+    Settle,
+    Step,
+    WakeAt,
+)
+
+MAX_QUEUED = 1 << 20  # bytes that wait for their pace; above it nothing more is read
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """One call's answers. Times are monotonic seconds."""
+
+    order: Order
+    owed: Kind = Kind.NOTHING  # the message that still waits for its answer
+    over: bool = False  # the answer is complete: nothing that comes matters any more
+    broken: str = ""  # why the call is to be broken
+    wake_at: float | None = None
+    _queue: deque[tuple[float, Release | PassTrailers]] = field(default_factory=deque)
+    _queued: int = 0  # bytes
+    _record: DecisionRecord | None = None  # to be told to Envoy's access log with the last answer
+
+    @property
+    def full(self) -> bool:
+        """Envoy makes us: in this mode it holds nothing back for a slow peer, so what waits here must be bounded."""
+        return self._queued >= MAX_QUEUED
+
+    @property
+    def due(self) -> float | None:
+        """When something is to be done next, if nothing comes before."""
+        if self.over:
+            return None
+        if not self._queue:
+            return self.wake_at
+        first = self._queue[0][0]
+        return first if self.wake_at is None else min(first, self.wake_at)
+
+    def take(self, steps: Sequence[Step], now: float) -> list[pb.ProcessingResponse]:
+        """The messages that these steps are, as far as it is time for them."""
+        answers: list[pb.ProcessingResponse] = []
+        pieces: list[Release] = []
+        for step in steps:
+            if not isinstance(step, Release):
+                self._flush(pieces, answers)
+                self._do(step, answers)
+            elif not self._delayed(step, now):
+                pieces.append(step)
+        self._flush(pieces, answers)
+        return self._with_record(answers)
+
+    def timely(self, now: float) -> list[pb.ProcessingResponse]:
+        """The messages whose time has come."""
+        answers: list[pb.ProcessingResponse] = []
+        pieces: list[Release] = []
+        while self._queue and self._queue[0][0] <= now and not self.over:
+            _, step = self._queue.popleft()
+            if isinstance(step, Release):
+                self._queued -= len(step.data)
+                pieces.append(step)
+            else:
+                self._flush(pieces, answers)
+                self._do(step, answers)
+        self._flush(pieces, answers)
+        return self._with_record(answers)
+
+    def _delayed(self, step: Release, now: float) -> bool:
+        if not self._queue and (step.at is None or step.at <= now):
+            return False
+        last = self._queue[-1][0] if self._queue else 0.0
+        self._queue.append((max(step.at or 0.0, last), step))
+        self._queued += len(step.data)
+        return True
+
+    def _flush(self, pieces: list[Release], answers: list[pb.ProcessingResponse]) -> None:
+        if not pieces or self.over:
+            return
+        together = pieces[0] if len(pieces) == 1 else codec.joined(pieces)
+        answers.extend(codec.release(together.data, end=together.end))
+        self.over = together.end
+        pieces.clear()
+
+    def _do(self, step: Step, answers: list[pb.ProcessingResponse]) -> None:
+        if isinstance(step, Record):
+            self._record = step.record if isinstance(step.record, DecisionRecord) else None
+        if self.over:
+            return
+        match step:
+            case PassRequestHeaders():
+                self.order.awaiting_body = step.want_body
+                self._pay(codec.pass_request_headers(step), answers)
+            case PassRequestBody():
+                self._pay(codec.pass_request_body(step), answers)
+            case PassResponseHeaders():
+                self.order.mode = step.mode
+                self._pay(codec.pass_response_headers(step), answers)
+            case PassResponseBody():
+                self._pay(codec.pass_response_body(step), answers)
+            case PassTrailers():
+                self._trailers(step, answers)
+            case Reject():
+                self._pay(codec.reject(step), answers)
+                self.over = True
+            case WakeAt():
+                self.wake_at = step.at
+            case Break():
+                self.broken = self.broken or step.reason
+            case Settle() | Record() | Release():
+                pass
+
+    def _pay(self, answer: pb.ProcessingResponse, answers: list[pb.ProcessingResponse]) -> None:
+        answers.append(answer)
+        self.owed = Kind.NOTHING
+
+    def _trailers(self, step: PassTrailers, answers: list[pb.ProcessingResponse]) -> None:
+        self.owed = Kind.NOTHING
+        if self._queue:
+            self._queue.append((self._queue[-1][0], step))
+            return
+        answers.append(codec.pass_trailers(Kind.RESPONSE_TRAILERS))
+        self.over = True
+
+    def _with_record(self, answers: list[pb.ProcessingResponse]) -> list[pb.ProcessingResponse]:
+        if answers and self._record is not None and not self._queue:
+            codec.attach(answers[-1], codec.record_facts(self._record))
+            self._record = None
+        return answers

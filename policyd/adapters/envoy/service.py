@@ -1,0 +1,314 @@
+"""The ext_proc service: one gRPC stream is one call.
+
+Rule 1: every message is answered once, by what the exchange decided; what it cannot answer ends the stream.
+Rule 2: a stream that owes bytes is never ended cleanly. Envoy makes us: it takes a clean end for leave to go on.
+Rule 3: while an answer of our own is still possible, a broken call gets one: a filter that fails open would take an
+        aborted stream, too, for leave to go on.
+Rule 4: however a stream ends, its call is told so exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from policyd.adapters.envoy import codec
+from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
+from policyd.adapters.envoy.codec import Kind
+from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE
+from policyd.adapters.envoy.order import Order
+from policyd.adapters.envoy.outgoing import Outgoing
+from policyd.core.model.options import Options
+from policyd.core.model.steps import (
+    BodyMode,
+    Ended,
+    Event,
+    Failed,
+    PassRequestBody,
+    PassResponseHeaders,
+    Reject,
+    RequestBody,
+    RequestHeaders,
+    Step,
+    Tick,
+)
+
+log = logging.getLogger("policyd")
+
+HEADROOM = 1 << 20  # bytes of a message besides its body
+BROKEN = Reject(503, (("content-type", "text/plain"),), b"policyd: this call cannot be judged\n")
+_REFUSABLE = frozenset({Kind.REQUEST_HEADERS, Kind.REQUEST_BODY, Kind.RESPONSE_HEADERS, Kind.RESPONSE_BODY})
+
+
+class OpenCall(Protocol):
+    """One call being driven: enforcer.Call."""
+
+    outstanding: asyncio.Future[Any] | None
+
+    async def handle(self, event: Event) -> Sequence[Step]: ...
+    async def deliver(self) -> Sequence[Step]: ...
+
+
+class Calls(Protocol):
+    """Where calls begin: enforcer.Enforcer."""
+
+    clock: Callable[[], float]
+    options: Options
+
+    def open(self) -> OpenCall: ...
+
+
+class Latencies(Protocol):
+    """Who counts how long messages waited, seconds."""
+
+    def message(self, seconds: float) -> None: ...
+
+
+class Tap(Protocol):
+    """Who sees a call's events besides the exchange."""
+
+    def see(self, event: Event) -> None: ...
+
+
+class Taps(Protocol):
+    """Where taps begin."""
+
+    def begin(self, event: RequestHeaders) -> Tap: ...
+
+
+class _Broken(Exception):  # noqa: N818 - not an error of ours: how a stream is to end
+    """End the stream with a status that is not OK."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class _Gone(Exception):  # noqa: N818
+    """Envoy does not listen any more."""
+
+
+def handler(calls: Calls, latencies: Latencies | None = None, taps: Taps | None = None) -> grpc.GenericRpcHandler:
+    """The service, to be added to a grpc.aio server."""
+    complained: set[str] = set()
+
+    async def process(_messages: object, stream: Any) -> None:
+        await Conversation(calls, stream, complained, latencies, taps).hold()
+
+    # Messages are parsed here and not by gRPC, so that a malformed one is judged like any other failure.
+    method = grpc.stream_stream_rpc_method_handler(process)
+    return grpc.method_handlers_generic_handler(SERVICE, {PROCESS_METHOD: method})
+
+
+def largest_message(max_request: int) -> int:
+    """The bytes that gRPC must take. Envoy makes us: its buffer is full only after another read's worth of bytes, and
+    a message refused by gRPC would fail open where the filter does."""
+    return 2 * max_request + HEADROOM
+
+
+class Conversation:
+    """One stream."""
+
+    def __init__(
+        self, calls: Calls, stream: Any, complained: set[str], latencies: Latencies | None, taps: Taps | None
+    ) -> None:
+        self._calls, self._clock, self._stream = calls, calls.clock, stream
+        self._complained, self._latencies, self._taps = complained, latencies, taps
+        self._call: OpenCall | None = None
+        self._tap: Tap | None = None
+        self._order = Order()
+        self._out = Outgoing(self._order)
+        self._reading: asyncio.Task[Any] | None = None
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    async def hold(self) -> None:
+        """Hold the conversation to its end."""
+        cancelled, broken = True, None
+        try:
+            await self._converse()
+            cancelled = False
+        except _Broken as failure:
+            broken = failure
+            await self._answer_for_upstream(failure)
+        except _Gone:
+            pass
+        finally:
+            await self._end(cancelled)
+        if broken is not None:
+            with contextlib.suppress(grpc.aio.UsageError):
+                await self._stream.abort(broken.code, broken.reason)
+
+    async def _end(self, cancelled: bool) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+        if self._call is not None:
+            await self._handle(Ended(self._clock(), cancelled=cancelled))
+
+    async def _answer_for_upstream(self, failure: _Broken) -> None:
+        """Envoy makes us (rule 3): as long as no header has left, the call is refused before its stream breaks."""
+        if self._out.over or self._out.owed not in _REFUSABLE:
+            return
+        log.warning("a call is broken before its answer: %s", failure.reason)
+        with contextlib.suppress(_Gone):
+            await self._send([codec.reject(BROKEN)])
+
+    async def _converse(self) -> None:
+        while True:
+            raw = await self._next()
+            if raw is grpc.aio.EOF:
+                return
+            if raw is None or self._out.over:
+                continue
+            try:
+                await self._receive(raw)
+            except (_Broken, _Gone):
+                raise
+            except Exception:
+                log.exception("a defect of policyd; the call is judged as one that cannot be judged")
+                await self._failed("internal", grpc.StatusCode.INTERNAL)
+
+    async def _next(self) -> Any:
+        """The next message, EOF, or None when it was only time for something."""
+        outstanding = self._call.outstanding if self._call is not None and not self._out.over else None
+        due = self._out.due
+        if self._reading is None and outstanding is None and due is None:
+            return await self._stream.read()
+        if self._reading is None and not self._out.full:
+            self._reading = asyncio.ensure_future(self._stream.read())
+        await self._wait(outstanding, due)
+        if not self._out.over:
+            await self._timely(outstanding)
+        if self._reading is None or not self._reading.done():
+            return None
+        reading, self._reading = self._reading, None
+        return reading.result()
+
+    async def _wait(self, outstanding: asyncio.Future[Any] | None, due: float | None) -> None:
+        """Until a message is there, the outstanding answer is, or it is time."""
+        waited = {future for future in (self._reading, outstanding) if future is not None}
+        timeout = None if due is None else max(0.0, due - self._clock())
+        if waited:
+            await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        elif timeout is not None:
+            await asyncio.sleep(timeout)
+
+    async def _timely(self, outstanding: asyncio.Future[Any] | None) -> None:
+        """Whatever it is time for."""
+        if self._call is None:
+            return
+        if outstanding is not None and outstanding.done():
+            await self._carry_out(await self._call.deliver())
+            self._check_answered()
+        now = self._clock()
+        await self._send(self._out.timely(now))
+        if self._out.wake_at is not None and self._out.wake_at <= now and not self._out.over:
+            self._out.wake_at = None
+            await self._carry_out(await self._handle(Tick(now)))
+
+    # ---- messages ---------------------------------------------------------------------------------------------------
+
+    async def _receive(self, raw: bytes) -> None:
+        began = self._clock()
+        try:
+            message = pb.ProcessingRequest.FromString(raw)
+        except DecodeError:
+            await self._failed("malformed_message", grpc.StatusCode.INVALID_ARGUMENT)
+            return
+        if not self._order.begun:
+            self._look_at_configuration(message)
+        await self._answer(codec.kind_of(message), message, began)
+        if self._latencies is not None:
+            self._latencies.message(self._clock() - began)
+
+    async def _answer(self, kind: Kind, message: pb.ProcessingRequest, now: float) -> None:
+        if kind is Kind.RESPONSE_HEADERS and not self._order.begun and message.response_headers.end_of_stream:
+            # Envoy's own refusal of a request that never got as far as here, without a body: a path it does not take.
+            await self._send([codec.pass_response_headers(PassResponseHeaders())])
+            return
+        whole = self._order.mode is BodyMode.WHOLE
+        refused = kind is Kind.RESPONSE_HEADERS and self._order.awaiting_body
+        self._out.owed = Kind.NOTHING if kind is Kind.RESPONSE_BODY and not whole else kind
+        if not self._order.take(kind, end=message.response_body.end_of_stream):
+            await self._failed("out_of_order", grpc.StatusCode.FAILED_PRECONDITION)
+            return
+        if refused and await self._refused_by_envoy(now):
+            return
+        event = self._event(kind, message, now, whole=whole)
+        if event is None:
+            self._out.owed = Kind.NOTHING
+            await self._send([codec.pass_trailers(kind)])
+            return
+        await self._carry_out(await self._handle(event))
+        self._check_answered()
+
+    def _event(self, kind: Kind, message: pb.ProcessingRequest, now: float, *, whole: bool) -> Event | None:
+        """The event that this message is; None for trailers that no rule reads."""
+        match kind:
+            case Kind.REQUEST_HEADERS:
+                return codec.request_headers(message, now, time.time())
+            case Kind.REQUEST_BODY:
+                return codec.request_body(message, now, self._calls.options.max_request)
+            case Kind.RESPONSE_HEADERS:
+                return codec.response_headers(message, now)
+            case Kind.RESPONSE_BODY:
+                return codec.response_chunk(message, now, whole=whole)
+            case Kind.RESPONSE_TRAILERS if self._order.mode is BodyMode.STREAM:
+                return codec.response_trailers(now)
+            case _:
+                return None
+
+    async def _refused_by_envoy(self, now: float) -> bool:
+        """The answer came though we wait for the request's body: Envoy found it too large, or too slow. The exchange
+        says whether we refuse in its place, in the caller's own dialect."""
+        self._order.awaiting_body = False
+        steps = await self._handle(RequestBody(b"", now, truncated=True))
+        await self._carry_out([step for step in steps if not isinstance(step, PassRequestBody)])
+        return self._out.over
+
+    def _check_answered(self) -> None:
+        outstanding = self._call is not None and self._call.outstanding is not None
+        if self._out.owed and not self._out.over and not outstanding:
+            raise _Broken(grpc.StatusCode.FAILED_PRECONDITION, f"no answer to {self._out.owed}")
+
+    async def _failed(self, reason: str, code: grpc.StatusCode) -> None:
+        """Something around the call failed: the exchange says what becomes of it; what it leaves open is broken."""
+        await self._carry_out(await self._handle(Failed(reason, self._clock())))
+        if not self._out.over:
+            raise _Broken(code, reason)
+
+    async def _handle(self, event: Event) -> Sequence[Step]:
+        if self._call is None:
+            self._call = self._calls.open()
+        if self._taps is not None and isinstance(event, RequestHeaders):
+            self._tap = self._taps.begin(event)
+        elif self._tap is not None:
+            self._tap.see(event)
+        return await self._call.handle(event)
+
+    def _look_at_configuration(self, message: pb.ProcessingRequest) -> None:
+        for complaint in codec.complaints(message):
+            if complaint not in self._complained:
+                self._complained.add(complaint)
+                log.error("envoy's ext_proc filter: %s; `policyd envoy bootstrap` prints one that fits", complaint)
+
+    # ---- answers ----------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, steps: Sequence[Step]) -> None:
+        await self._send(self._out.take(steps, self._clock()))
+        if self._out.broken and not self._out.over:
+            raise _Broken(grpc.StatusCode.ABORTED, self._out.broken)
+
+    async def _send(self, answers: Sequence[pb.ProcessingResponse]) -> None:
+        try:
+            for answer in answers:
+                await self._stream.write(answer.SerializeToString())
+        except grpc.aio.BaseError as failure:
+            raise _Gone from failure
