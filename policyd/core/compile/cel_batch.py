@@ -51,7 +51,7 @@ class CelBatch:
     """See policyset.Batch."""
 
     def __init__(self, programs: Sequence[Judgeable]) -> None:
-        self._inputs = _Inputs(one for program in programs for one in program.inputs)
+        self._inputs = Inputs(one for program in programs for one in program.inputs)
         self._plans = [Plan(_typed(program)) for program in programs]
         conditions = [index for index, program in enumerate(programs) if program.want is Want.BOOL]
         self._groups = [
@@ -70,24 +70,25 @@ class CelBatch:
         except Exception:  # a fact of a type that it cannot have: law 2 makes it data
             return [CelFailure("the facts could not be read")] * len(self._plans)
         answers: list[object] = [False] * len(self._plans)
-        for group, plan in self._groups:
-            truth = plan.truth(activation)
-            if truth and len(group) == 1:
-                answers[group[0]] = True
-            elif truth is not False:
-                self._judge(group, answers, activation, values)
-        self._judge(self._others, answers, activation, values)
+        for group, together in self._groups:
+            if together.truth(activation) is not False:
+                for index in group:
+                    answers[index] = _truth(self._plans[index], activation, values)
+        for index in self._others:
+            answers[index] = _value(self._plans[index], activation, values)
         return answers
 
-    def _judge(
-        self, indexes: Iterable[int], answers: list[object], activation: Activation, values: Mapping[str, object]
-    ) -> None:
-        for index in indexes:
-            plan = self._plans[index]
-            try:
-                answers[index] = plan.value(activation)
-            except Failed:
-                answers[index] = _again(plan, values)
+
+def _truth(plan: Plan, activation: Activation, values: Mapping[str, object]) -> object:
+    truth = plan.truth(activation)
+    return _again(plan, values) if truth is None else truth
+
+
+def _value(plan: Plan, activation: Activation, values: Mapping[str, object]) -> object:
+    try:
+        return plan.value(activation)
+    except Failed:
+        return _again(plan, values)
 
 
 def _again(plan: Plan, values: Mapping[str, object]) -> object:
@@ -138,7 +139,7 @@ def _typed(program: Judgeable) -> Node:
 # ---- inputs ---------------------------------------------------------------------------------------------------------
 
 
-class _Inputs:
+class Inputs:
     """How to fill an activation."""
 
     def __init__(self, inputs: Iterable[Input]) -> None:

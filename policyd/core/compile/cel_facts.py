@@ -63,7 +63,9 @@ def well_formed(value: str) -> str:
 
 def integer(value: int | None) -> int:
     """An int as CEL holds it: what does not fit into 64 bits reads as the largest or smallest that does."""
-    return min(max(value or 0, _INT_MIN), _INT_MAX)
+    if not value:
+        return 0
+    return value if _INT_MIN <= value <= _INT_MAX else min(max(value, _INT_MIN), _INT_MAX)
 
 
 def number(value: float | None) -> float:
@@ -76,6 +78,8 @@ def strings(values: Iterable[str]) -> list[object]:
 
 def table(values: Mapping[str, str]) -> Mapping[str, object]:
     """A map of strings; almost always the very same object."""
+    if not values:
+        return values
     if "\0" not in "".join(values) and "\0" not in "".join(values.values()):
         return values
     return {key.replace("\0", "\ufffd"): text(value) for key, value in values.items()}
@@ -290,6 +294,8 @@ def _bare(value: Any) -> Any:
 
 def part_rows(part: str, items: Any, fields: Iterable[str] | None = None) -> list[PbMessage]:
     """The items of a list fact as messages; all fields unless told."""
+    if not items:
+        return []
     kind, every = PART_FIELDS[part]
     names = every if fields is None else tuple(fields)
     if part == "Tool":  # the facts hold their bare names

@@ -63,7 +63,9 @@ def _asked(tree: Node) -> Iterator[str]:
 
 def _unset_number(node: Call, asked: frozenset[str]) -> Iterator[Finding]:
     for operand in node.args:
-        path = _path(operand.args[0] if isinstance(operand, Call) and operand.function == "double" else operand)
+        if isinstance(operand, Call) and operand.function == "double":
+            operand = operand.args[0]
+        path = _path(operand)
         if path in FACTS and FACTS[path].optional_number and path not in asked:
             label = f"`{path}` reads as 0 when it was not sent"
             yield start_of(operand), "CEL101", label, f"write has({path}) && …, or !has({path}) || …"
