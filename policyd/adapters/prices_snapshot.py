@@ -8,7 +8,8 @@ What is kept is what a Price can say: rates for input, output, cached input and 
 Left out: audio, image, video, characters, pages and searches; batch, priority and flex variants; one-hour cache writes
 and reasoning rates of their own (reasoning is billed as output).
 
-Format: {"digest", "date", "source", "providers": [{"id", "match", "fallback", "models": [[id, match, prices]]}]}.
+Format: {"digest", "date", "source", "providers": [{"id", "match", "makes", "fallback", "models": [[id, match,
+prices]]}]}. `match`: which other names the provider goes by; `makes`: which models are its own, whoever sells them.
 A match is "=text", "^prefix", "$suffix", "~part" or "/regex", or ["|", …] or ["&", …], over lower case.
 Prices are [[when, tiers, per_request]], the first whose `when` holds: null, ["from", epoch seconds] or ["daily", begin,
 end] in seconds of the UTC day. `tiers`: [[above, input, output, cached input, cache write]], USD per million tokens;
@@ -58,7 +59,7 @@ def _provider_lines(provider: Json) -> str:
     assert isinstance(provider, dict)
     models = provider["models"]
     assert isinstance(models, list)
-    head = ",".join(f"{_dump(key)}:{_dump(provider[key])}" for key in ("id", "match", "fallback"))
+    head = ",".join(f"{_dump(key)}:{_dump(provider[key])}" for key in ("id", "match", "makes", "fallback"))
     return f'{{{head},"models":[\n' + ",\n".join(map(_dump, models)) + "\n]}"
 
 
@@ -70,6 +71,7 @@ def _provider(provider: source.Provider) -> Json:
     return {
         "id": provider.id,
         "match": _match(provider.provider_match) if provider.provider_match else None,
+        "makes": _match(provider.model_match) if provider.model_match else None,
         "fallback": list(provider.fallback_model_providers or ()),
         "models": [[model.id, _match(model.match), _prices(model)] for model in provider.models],
     }

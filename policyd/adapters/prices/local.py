@@ -27,7 +27,7 @@ from policyd.core.compile.places import Document
 from policyd.core.compile.select import glob_matches
 from policyd.core.compile.source import read_documents
 from policyd.core.compile.words import quoted, suggestion
-from policyd.core.errors import Issue, PolicyError, Severity
+from policyd.core.errors import Issue, PolicyError, Severity, Span
 from policyd.core.model.prices import Price, Tier
 
 REQUIRED = ("input_per_mtok", "output_per_mtok")
@@ -41,6 +41,8 @@ _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,18})?")
 def read_overrides(file: Path) -> tuple[Override, ...]:
     """The entries of a price file, in order. Raises UnreadableInput, or PolicyError with everything wrong in it."""
     documents, issues = read_documents(str(file), _text(file))
+    if not documents and not issues:
+        issues.append(Issue(Span(str(file), 1, 1), "PRICE001", Severity.ERROR, "the file has no prices", _HINT))
     found = _Finder(issues)
     overrides = tuple(found.overrides(documents))
     if found.issues:

@@ -3,7 +3,7 @@
 Rule 1: a model that is not known for certain has no price: policies decide what that means, nobody guesses.
 Rule 2: what a provider does not list is looked for at those whose models it resells, where the snapshot says so.
 Rule 3: a provider that the snapshot does not know (a proxy, a self-hosted server) gets the price of the one main
-        provider that lists the model. If several do, there is none.
+        provider that lists the model; if several do, of the one that makes it. Else there is none.
 Rule 4: names come from outside: they are looked up in lower case, bounded in length, in a cache bounded in size.
 """
 
@@ -48,7 +48,7 @@ ALIASES = {
 """Other names of providers, OpenTelemetry's among them -> the snapshot's id. The snapshot's own rules come after."""
 
 MAIN = ("anthropic", "cohere", "deepseek", "google", "mistral", "openai", "x-ai")
-"""Who is asked for a model of an unknown provider: those who make the models that they list."""
+"""Who is asked for a model of an unknown provider: the makers that sell their own."""
 
 Matches = Callable[[str], bool]
 
@@ -139,10 +139,16 @@ class Prices:
 
     def _sold_by_one(self, model: str) -> Sequence[Dated]:
         for name in _spellings(model):
-            found = [each for id in MAIN if (each := self._listing(id).find(name)) is not None]
+            found = {id: each for id in MAIN if (each := self._listing(id).find(name)) is not None}
+            if len(found) > 1:
+                found = {id: each for id, each in found.items() if self._makes(id, name)}
             if found:
-                return found[0] if len(found) == 1 else ()
+                return next(iter(found.values())) if len(found) == 1 else ()
         return ()
+
+    def _makes(self, provider: str, model: str) -> bool:
+        makes = self._raw[provider]["makes"]
+        return makes is not None and _matcher(makes)(model)
 
     def _listing(self, provider: str) -> _Listing:
         listing = self._listings.get(provider)
