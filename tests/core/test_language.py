@@ -151,7 +151,7 @@ def test_a_reroute_to_another_upstream_removes_the_callers_credentials() -> None
 ALLOW = """rules:
 - name: pass
   severity: {severity}
-  when: {when}
+  when: '{when}'
   allow: {{rules: [p/no]}}"""
 
 

@@ -173,7 +173,12 @@ class Plan:
 
 
 def _needs_body(rule: CompiledRule) -> bool:
-    return reads_request_body(rule.reads) or edits_request_body(rule)
+    return reads_request_body(rule.reads) or edits_request_body(rule) or _answers(rule)
+
+
+def _answers(rule: CompiledRule) -> bool:
+    """Whether it may answer in the model's place: whether a stream was asked for stands in the body."""
+    return isinstance(rule.action, Terminate) and rule.action.status == 200
 
 
 def edits_request_body(rule: CompiledRule) -> bool:

@@ -67,7 +67,8 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             id=call.id,
             time=facts.now,
             digest=call.ground.policies.digest,
-            verdict=decision.verdict,
+            # What was done; where nothing was enforced, what would have been.
+            verdict=decision.verdict if decision.winner else decision.would,
             would=decision.would,
             mode=decision.mode,
             enforced=decision.winner is not None,

@@ -72,7 +72,7 @@ class Streaming:
         self.ended = end
         self._parse(data, end)
         steps = self._run(now)
-        if self.passive and not self.done:
+        if self.passive:
             self.done = end
             return [Release(data, end), *(step for step in steps if not isinstance(step, Release))]
         return steps
@@ -120,7 +120,7 @@ class Streaming:
     def _wake(self, now: float) -> WakeAt:
         """The next point of a grid that begins with the call: so a dry run ticks when the real one did."""
         tick = self.call.options.tick_s
-        return WakeAt(self.call.began + (int((now - self.call.began) / tick + 1e-9) + 1) * tick)
+        return WakeAt(self.call.began + (int((now - self.call.began) / tick + 1e-3) + 1) * tick)
 
     def _parse(self, data: bytes, end: bool) -> None:
         try:

@@ -107,8 +107,11 @@ class AnthropicReader:
     def mark(self) -> Mark:
         """Where the stream stands."""
         response = self.response
-        half = tuple((index, block.call.arguments) for index, block in self._blocks.items() if block.call is not None)
+        half = self._half_calls() if response.tool_calls and self._blocks else ()
         return Mark(self._stand, response.input_tokens, response.output_tokens, half)
+
+    def _half_calls(self) -> tuple[tuple[int, str], ...]:
+        return tuple((index, block.call.arguments) for index, block in self._blocks.items() if block.call is not None)
 
     def rewind(self, mark: object) -> None:
         """Stand where `mark` was taken."""
@@ -234,12 +237,16 @@ class AnthropicReader:
         call = ToolCall(text(said.get("name"), "the name of a tool") or "")
         self.response.tool_calls.append(call)
         self._changed |= TOOLS
+        self._tally.add(call.name)
         return _Block(kind, ("args", 0, len(self.response.tool_calls) - 1), call)
 
     def _seed(self, block: _Block, path: Path, given: object) -> None:
         """Arguments that stand in the block itself: whole in an answer that does not stream, else mostly empty."""
         assert block.call is not None
         if given in (None, {}) and path[0] == "content_block":
+            # INVARIANT: the block's name is part of the call: where arguments are judged first, it must wait with them.
+            if self.want_segments:
+                self._segments.append(Segment(block.channel, (*path, "input"), ""))
             return
         block.call.arguments = dumps(given)
         block.seeded = True

@@ -283,14 +283,18 @@ class MessageReader:
         if name and name != call.fact.name:
             call.fact.name += name
             self._changed |= TOOLS
+            self._tally.add(name)
         arguments = said.get(field)
         if isinstance(arguments, dict):
             raise Malformed("arguments is not a string")
-        if value := text(arguments, field):
+        value = text(arguments, field) or ""
+        if value:
             call.fact.arguments += value
             self._changed |= TOOLS
             self._tally.add(value)
-            self._segment(("args", call.choice, call.part), (*path, field), value)
+        # INVARIANT: an event that only names a tool is part of the call too, so it carries a segment, if an empty one:
+        # where arguments are judged before they leave, the name must wait with them.
+        self._segment(("args", call.choice, call.part), (*path, field), value)
 
 
 def _index_of(item: dict[str, object], place: int) -> int:
