@@ -27,6 +27,7 @@ COMMANDS = {
     "replay": "Dry run policies over recorded traffic, through the engine that serves.",
     "envoy": "Print the Envoy side of it, as YAML.",
 }
+MODULES = {"envoy": "envoy_config"}  # where the file has another name than the command
 
 
 class LazyCommands(typer.core.TyperGroup):
@@ -48,7 +49,7 @@ class LazyCommands(typer.core.TyperGroup):
 
 def load(name: str) -> Any:
     """The real command behind a name."""
-    module = importlib.import_module(f"policyd.cli.{name}")
+    module = importlib.import_module(f"policyd.cli.{MODULES.get(name, name)}")
     found = getattr(module, "app", None)
     if found is None:
         found = typer.Typer(add_completion=False)
