@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -77,13 +76,13 @@ class Tally(Due):
     held: int = 0
     settled: int = 0
     stakes: int = 0  # how many calls have one
-    slots: deque[Slot] = field(default_factory=deque)
+    slots: list[Slot] = field(default_factory=list)
 
     def value(self, now: float) -> int:
         """What counts at this time."""
         slots = self.slots
         while slots and slots[0].until <= now:
-            self.settled -= slots.popleft().amount
+            self.settled -= slots.pop(0).amount
         return self.settled
 
     @property

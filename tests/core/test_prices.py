@@ -345,7 +345,7 @@ models:
     output_per_mtok: 1
   - model: b
     input_per_mtok: 1
-  - {model: 7, input_per_mtok: yes, output_per_mtok: 1e400}
+  - {model: 7, input_per_mtok: yes, output_per_mtok: [1]}
   - input_per_mtok: 1
     output_per_mtok: 9999999999
     ouput_per_mtok: 1
@@ -356,11 +356,11 @@ models:
     with pytest.raises(PolicyError) as caught:
         load_prices(file)
     assert _lines(caught.value) == [
-        (7, "`1e400` is not a finite number"),
         (3, "`input_per_mtok` must be a price in USD, not `-1`"),
         (5, "`output_per_mtok` is missing"),
         (7, "`model` must be a name"),
         (7, "`input_per_mtok` must be a price in USD, not `yes`"),
+        (7, "`output_per_mtok` must be a price in USD, not `[1]`"),
         (10, "unknown field `ouput_per_mtok`"),
         (8, "`model` must be a name"),
         (9, "`output_per_mtok` must be a price in USD, not `9999999999`"),
@@ -369,12 +369,24 @@ models:
         (12, "`input_per_mtok` must be a price in USD, not `True`"),
         (12, "`per_request` must be a price in USD, not `1 USD`"),
     ]
-    assert str(caught.value.issues[0]).startswith(f"{file}:7:"), "file:line:column"
+    assert str(caught.value.issues[0]).startswith(f"{file}:3:"), "file:line:column"
     assert all(issue.hint for issue in caught.value.issues)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "# nothing", "[]", "models: 5", "models: {}", "model: []", "{", "prices:\n\t- a", "a: &a [*a]"]
+    "text",
+    [
+        "",
+        "# nothing",
+        "[]",
+        "models: 5",
+        "models: {}",
+        "model: []",
+        "models: [{model: m, input_per_mtok: 1e400, output_per_mtok: 1}]",
+        "{",
+        "prices:\n\t- a",
+        "a: &a [*a]",
+    ],
 )
 def test_a_local_file_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(PolicyError) as caught:
