@@ -45,22 +45,22 @@ _PROVIDERS = (
 )
 _BEDROCK = re.compile(r"(?:^|\.)bedrock-runtime[.-][a-z0-9.-]+$")
 
-# Known to be no model call, whatever the method.
+# Known to be no model call, whatever the method. A batch is many of them: it is not in here.
 _OTHER = re.compile(
-    r"/(?:models|files|uploads|batches|assistants|threads(?:/[^/]+)?(?:/messages(?:/[^/]+)?)?|vector_stores|containers"
-    r"|fine_tuning|fine-tuning|moderations|organization|skills|evals|conversations|chatkit|tags|version|ps)"
-    r"(?:/(?!.*:)[^/]*)*$"
-    r"|/(?:count_tokens|tokenize|detokenize|rerank)$|/messages/batches(?:/.*)?$"
-    r"|^/(?:health|healthz|livez|readyz|ready|ping|metrics)?$"
+    r"^(?:/openai)?(?:/deployments/[^/]+)?(?:/v\d\w*)?/(?:models|files|uploads|assistants|vector_stores|containers"
+    r"|fine_tuning|organization|skills|conversations)(?:/[^:]*)?$"
+    r"|^(?:/openai)?(?:/v\d\w*)?/threads(?:/(?!runs$)[^/]+(?:/messages(?:/[^/]+)?)?)?$"
+    r"|/messages/count_tokens$|/(?:tokenize|detokenize)$"
+    r"|^/(?:health|healthz|livez|readyz|ready|ping|metrics)$"
 )
-# Model calls within what is else none.
-_CALLS = re.compile(r"/threads/(?:runs|[^/]+/runs(?:/.*)?)$|/responses(?:/.*)?$|/models/[^/]+:\w+$|/models?/.+/\w+$")
+# A model's own verbs, and calls behind a path that only looks like one of those.
+_CALLS = re.compile(r"/models/.+/\w+$|/(?:completions|embeddings|responses)$|/v\d\w*/messages$")
 _READING = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
 def choose(method: str, path: str, host: str, headers: Mapping[str, str]) -> tuple[Dialect | None, str, str]:
     """(dialect, operation, provider) of a call; no dialect for one that none here speaks."""
-    resolved = resolve(path)
+    resolved = resolve(path).lower()  # Azure does not tell cases apart
     provider = provider_of(host)
     for dialect in DIALECTS:
         if operation := dialect.operation(method, resolved, headers):

@@ -1,0 +1,80 @@
+"""Streams for tests: answers read through a dialect, cut in many ways, and as the official SDKs see them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import httpx2
+
+from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.stream.dialects import AnswerReader, Dialect, Reading
+from policyd.core.stream.json_text import dumps, loads
+from policyd.core.stream.sse import SseEvent, SseParser
+
+
+@dataclass
+class Read:
+    """One answer as it was read: its facts, and what each protocol event said."""
+
+    response: ResponseFacts
+    reader: AnswerReader
+    events: list[SseEvent] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    marks: list[object] = field(default_factory=list)  # before each event, and after the last
+
+
+def read_stream(dialect: Dialect, chunks: Iterable[bytes], request: RequestFacts | None = None) -> Read:
+    """The whole stream through parser and reader."""
+    response = ResponseFacts(status=200)
+    read = Read(response, dialect.reader(request or RequestFacts(stream=True), response))
+    parser = SseParser()
+    read.marks.append(read.reader.mark())
+    events = [event for chunk in chunks for event in parser.feed(chunk)]
+    if (left := parser.finish()) is not None:
+        events.append(left)
+    for event in events:
+        if event.data is None:
+            continue
+        read.events.append(event)
+        read.readings.append(read.reader.read_event(event.name, event.data))
+        read.marks.append(read.reader.mark())
+    read.reader.finish()
+    return read
+
+
+def read_json(dialect: Dialect, document: object, status: int = 200) -> Read:
+    """An answer in one piece."""
+    response = ResponseFacts(status=status)
+    read = Read(response, dialect.reader(RequestFacts(), response))
+    read.readings.append(read.reader.read_json(loads(dumps(document))))
+    return read
+
+
+def cuts(data: bytes, times: int = 10) -> Iterator[list[bytes]]:
+    """The same bytes whole, byte by byte and cut at random places."""
+    yield [data]
+    yield [data[i : i + 1] for i in range(len(data))]
+    chance = random.Random(len(data))
+    for _ in range(times):
+        places = sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(1, 9)))
+        yield [data[a:b] for a, b in pairwise([0, *places, len(data)])]
+
+
+def sse(*documents: Any, names: bool = False, done: bool = True) -> bytes:
+    """Events of these documents; a string stands as it is."""
+    out = b""
+    for document in documents:
+        data = document if isinstance(document, str) else dumps(document)
+        name = f"event: {document['type']}\n" if names and isinstance(document, dict) else ""
+        out += f"{name}data: {data}\n\n".encode()
+    return out + (b"data: [DONE]\n\n" if done and not names else b"")
+
+
+def answering(body: bytes, status: int = 200, kind: str = "text/event-stream") -> httpx2.Client:
+    """A client whose every call is answered with these bytes."""
+    answer = httpx2.MockTransport(lambda _: httpx2.Response(status, content=body, headers={"content-type": kind}))
+    return httpx2.Client(transport=answer)
