@@ -165,9 +165,15 @@ class Outbox:
         self._plain = []
 
     def _look(self, segments: Sequence[Segment]) -> None:
+        """Law 4 in the small: a watcher sees the text as it stands after the whole event, not between its segments."""
+        texts: dict[Channel, str] = {}
         for segment in segments:
             if segment.channel[0] == "text" and segment.text:
-                self.hits.update(self._watch(segment.channel).push(segment.text))
+                texts[segment.channel] = texts.get(segment.channel, "") + segment.text
+        for channel, text in texts.items():
+            hits = self._watch(channel).push(text)
+            if hits:
+                self.hits.update(hits)
 
     def _watch(self, channel: Channel) -> Watch:
         watch = self._watches.get(channel)
