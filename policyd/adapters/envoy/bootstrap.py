@@ -58,13 +58,14 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any, Struct
 
-from policyd.adapters.envoy.clusters import EXTPROC_CLUSTER, address, extproc_cluster, upstream_cluster
-from policyd.adapters.envoy.config import NAMESPACE, UPSTREAM_HEADER, Settings, Upstream
+from policyd.adapters.envoy.clusters import address, extproc_cluster, upstream_cluster
+from policyd.adapters.envoy.config import EXTPROC_CLUSTER, NAMESPACE, UPSTREAM_HEADER, Settings, Upstream
 
 SILENCE = timedelta(minutes=15)  # a model may think this long between two bytes
 UPLOAD = timedelta(minutes=5)  # a request must have arrived whole by then
 MESSAGE = timedelta(seconds=1)  # policyd's own deadlines are well below
 PREFIX = "x-policyd-"
+_NOT_THE_PROVIDERS = ("x-envoy-external-address", "x-envoy-internal")  # who calls from where is nothing to them
 AUTHENTICATED = ("envoy.filters.http.jwt_authn", "envoy.filters.http.ext_authz")  # `serve --identity metadata:…`
 
 _ACCESS_LOG = {
@@ -153,7 +154,7 @@ def _connection_manager(settings: Settings) -> HttpConnectionManager:
         merge_slashes=True,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
         use_remote_address=True,
-        skip_xff_append=True,  # who calls from where is nothing to the provider
+        skip_xff_append=True,
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         stream_idle_timeout=SILENCE,
         request_timeout=UPLOAD,
@@ -201,7 +202,7 @@ def _route(upstream: Upstream, settings: Settings, *headers: HeaderMatcher) -> R
             host_rewrite_literal=upstream.authority,  # Host follows a reroute
             timeout=timedelta(0),  # an answer may stream for as long as it likes
         ),
-        request_headers_to_remove=[UPSTREAM_HEADER],
+        request_headers_to_remove=[UPSTREAM_HEADER, *_NOT_THE_PROVIDERS],
         request_body_buffer_limit=settings.max_request,
     )
 

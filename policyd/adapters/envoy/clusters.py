@@ -48,9 +48,8 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
-from policyd.adapters.envoy.config import Address, Settings, Upstream, is_ip
+from policyd.adapters.envoy.config import EXTPROC_CLUSTER, Address, Settings, Upstream, is_ip
 
-EXTPROC_CLUSTER = "policyd_extproc"
 MANY = 100_000  # each live call holds a request to its upstream and a stream to policyd; Envoy's default is 1024
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 PROCESS_METHOD = "Process"
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 NAMESPACE = "policyd"  # of dynamic metadata, and of the access log
+EXTPROC_CLUSTER = "policyd_extproc"
 UPSTREAM_HEADER = "x-policyd-upstream"  # set by a reroute, read by the route, taken off before the upstream sees it
 MAX_REQUEST = 32 << 20
 STREAM_CHUNK = 64 << 10  # Envoy asks for no more in one streamed body answer
@@ -96,6 +97,8 @@ class Settings:
         if not self.upstreams:
             raise BadSetting("no upstream: give at least one NAME=[https://]HOST[:PORT]")
         names = [upstream.name for upstream in self.upstreams]
+        if EXTPROC_CLUSTER in names:
+            raise BadSetting(f"`{EXTPROC_CLUSTER}` is policyd's own name: call the upstream otherwise")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadSetting(f"upstream `{twice[0]}` is given twice")
         if self.workers < 1:
