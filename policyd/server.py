@@ -29,7 +29,7 @@ from policyd.adapters.capture import Capture
 from policyd.adapters.counters_memory import MemoryCounters
 from policyd.adapters.envoy.config import Address
 from policyd.adapters.envoy.health import NOT_SERVING, SERVING, Health
-from policyd.adapters.envoy.service import handler
+from policyd.adapters.envoy.service import handler, largest_message
 from policyd.adapters.errors import NotAvailable, reason_of
 from policyd.adapters.jsonlines import LineFile, process_file
 from policyd.adapters.policies_dir import PolicyDirectory, Reload
@@ -45,7 +45,6 @@ from policyd.enforcer import Enforcer, RecordSink
 log = logging.getLogger("policyd")
 
 DRAIN_S = 30.0
-_HEADROOM = 1 << 20  # bytes of a message besides the body
 _LONGEST_SOCKET_PATH = 107  # bytes, Linux
 
 
@@ -69,6 +68,7 @@ class DataPlane:
 
     settings: Settings
     telemetry: Telemetry = field(default_factory=Telemetry)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     address: str = ""  # where it listens, once it does
     _state: str = "starting"
@@ -134,7 +134,7 @@ class DataPlane:
     async def _listening(
         self, stack: AsyncExitStack, enforcer: Enforcer, health: Health, capture: Capture | None
     ) -> grpc.aio.Server:
-        largest = self.settings.options.max_request + _HEADROOM
+        largest = largest_message(self.settings.options.max_request)
         server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", largest),
@@ -156,6 +156,7 @@ class DataPlane:
         gc.freeze()  # what exists now lives as long as the process: no later collection need look at it
         health.tell(SERVING)
         self._state = "ready"
+        self.ready.set()
         log.info("listening on %s", self.address)
         watching = asyncio.create_task(self._directory.watch())
         try:

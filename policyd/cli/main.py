@@ -88,7 +88,7 @@ def _root(
 def main(args: list[str] | None = None) -> None:
     """The console script: runs one command and leaves with its exit code."""
     try:
-        app(args)
+        app(args, prog_name="policyd")
     except PolicyError as error:
         _leave(FINDINGS, *map(str, error.issues))
     except UnreadableInput as error:

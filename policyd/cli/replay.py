@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,8 +52,8 @@ def replay(
     options = Options(mode=mode, namespace=namespace, observe_all=True)
     cut = Rechunk(rechunk, seed) if rechunk is not None else None
     run = DryRun(compiled(policies), load_prices(prices), options, cut)
-    printer = JsonPrinter() if format is Format.JSON else TextPrinter()
-    asyncio.run(_play(run, files, printer))
+    with closing(JsonPrinter() if format is Format.JSON else TextPrinter()) as printer:
+        asyncio.run(_play(run, files, printer))
 
 
 def compiled(paths: Sequence[Path]) -> PolicySet:

@@ -19,10 +19,12 @@ from typing import IO, Any, Protocol
 from policyd.adapters.records import decimal
 from policyd.cli.dry_run import Played
 from policyd.core.model.counters import NANO
-from policyd.core.model.decision import RuleResult
+from policyd.core.model.decision import RuleResult, Verdict
 
 _SPOOL = 16 * 1024 * 1024  # bytes of a document that stay in memory
 _ROWS = 200  # rows of the table for people
+_WIDTH = 160  # characters of a line that no terminal bounds
+_LONGEST_NAME = 48  # characters
 _TOKENS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
 
 
@@ -74,6 +76,7 @@ class Summary:
     """What all calls add up to."""
 
     calls: int = 0
+    enforced: int = 0  # calls on which a rule was enforced
     verdicts: Counter[str] = field(default_factory=Counter)
     would: Counter[str] = field(default_factory=Counter)
     inspection: Counter[str] = field(default_factory=Counter)
@@ -83,6 +86,7 @@ class Summary:
     def add(self, played: Played) -> None:
         record = played.record
         self.calls += 1
+        self.enforced += record.enforced
         self.verdicts[record.verdict.value] += 1
         self.would[record.would.value] += 1
         self.inspection[record.inspection] += 1
@@ -93,6 +97,7 @@ class Summary:
     def fields(self) -> dict[str, object]:
         return {
             "calls": self.calls,
+            "enforced": self.enforced,
             "verdicts": dict(self.verdicts),
             "would": dict(self.would),
             "inspection": dict(self.inspection),
@@ -111,6 +116,7 @@ class Printer(Protocol):
 
     def row(self, played: Played) -> None: ...
     def end(self, summary: Summary) -> None: ...
+    def close(self) -> None: ...
 
 
 class JsonPrinter:
@@ -125,12 +131,14 @@ class JsonPrinter:
         self._lead = ",\n"
 
     def end(self, summary: Summary) -> None:
-        with self._spool as spool:
-            lead = "\n" if summary.calls else self._lead
-            spool.write(lead + '],\n"summary": ' + json.dumps(summary.fields()) + "}\n")
-            spool.seek(0)
-            shutil.copyfileobj(spool, sys.stdout)
-            sys.stdout.flush()
+        lead = "\n" if summary.calls else self._lead
+        self._spool.write(lead + '],\n"summary": ' + json.dumps(summary.fields()) + "}\n")
+        self._spool.seek(0)
+        shutil.copyfileobj(self._spool, sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        self._spool.close()
 
 
 class TextPrinter:
@@ -143,7 +151,7 @@ class TextPrinter:
     def end(self, summary: Summary) -> None:
         from rich.console import Console
 
-        console = Console(highlight=False, soft_wrap=True)
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
         console.print(self._table())
         if self._more:
             console.print(f"… and {self._more} more calls; --format json has all of them")
@@ -156,15 +164,18 @@ class TextPrinter:
             return
         self._rows.append(_cells(played))
 
+    def close(self) -> None:
+        self._rows.clear()
+
     def _table(self) -> Any:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in ("call", "model", "verdict", "rule", "event"):
-            table.add_column(name, overflow="fold")
-        for name in ("tokens in", "out", "USD"):
+        for name in ("call", "model", "verdict", "rule"):
+            table.add_column(name, no_wrap=True)
+        for name in ("event", "tokens in", "out", "USD"):
             table.add_column(name, justify="right", no_wrap=True)
         for row in self._rows:
             table.add_row(*(Text(cell) for cell in row))
@@ -176,9 +187,11 @@ def _cells(played: Played) -> tuple[str, ...]:
     verdict = record.verdict.value
     if record.would is not record.verdict:
         verdict += f" (would {record.would.value})"
+    elif record.verdict is not Verdict.ALLOW and not record.enforced:
+        verdict += " (not enforced)"
     usage = record.usage
     return (
-        clean(played.recording.source),
+        _short(clean(played.recording.source)),
         clean(record.model or record.operation),
         verdict,
         ", ".join(record.determined_by),
@@ -189,13 +202,20 @@ def _cells(played: Played) -> tuple[str, ...]:
     )
 
 
+def _short(source: str) -> str:
+    """The end of a source: its file's name and its number are what tells calls apart."""
+    name = source.rpartition("/")[2]
+    return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
+
+
 def clean(text: str) -> str:
     """What a caller sent must not drive a terminal."""
     return "".join(char if char.isprintable() else "�" for char in text)
 
 
 def _sums(summary: Summary) -> Iterator[str]:
-    yield f"{summary.calls} calls: " + ", ".join(f"{count} {name}" for name, count in summary.verdicts.most_common())
+    verdicts = ", ".join(f"{count} {name}" for name, count in summary.verdicts.most_common())
+    yield f"{summary.calls} calls: {verdicts}; {summary.enforced} enforced"
     if summary.would != summary.verdicts:
         yield "would be: " + ", ".join(f"{count} {name}" for name, count in summary.would.most_common())
     tokens = summary.tokens

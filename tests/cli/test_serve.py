@@ -42,7 +42,8 @@ def test_the_defaults(started: list[server.Settings]) -> None:
 def test_every_option_arrives(started: list[server.Settings]) -> None:
     args = (
         "--policies a --policies b --listen [::1]:1234 --mode monitor --identity metadata:envoy.jwt --namespace agents "
-        "--records r --capture c --prices f --max-request 4096 --admin 127.0.0.1:0 --drain-seconds 2.5 --state s --workers 1"
+        "--records r --capture c --prices f --max-request 4096 --admin 127.0.0.1:9901 --drain-seconds 2.5 --state s "
+        "--workers 1"
     )
     assert serve(*args.split()) == 0
     (settings,) = started
@@ -52,7 +53,7 @@ def test_every_option_arrives(started: list[server.Settings]) -> None:
     assert (options.mode, options.identity, options.namespace) == (Mode.MONITOR, "metadata:envoy.jwt", "agents")
     assert (options.max_request, options.observe_all) == (4096, True)
     assert (settings.records, settings.capture, settings.prices) == (Path("r"), Path("c"), Path("f"))
-    assert (settings.admin, settings.drain_s) == (Address("127.0.0.1", 0), 2.5)
+    assert (settings.admin, settings.drain_s) == (Address("127.0.0.1", 9901), 2.5)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_a_file_of_options_that_says_nothing_is_refused(
         ("--policies p --mode Loud", root.USAGE, "Loud"),
         ("--policies p --identity jwt", root.USAGE, "metadata:NAMESPACE"),
         ("--policies p --max-request 5", root.USAGE, "1024"),
-        ("--policies p --workers 0", root.USAGE, "0"),
+        ("--policies p --workers 0", root.USAGE, "--workers"),
         ("--policies p --config none.yaml", root.USAGE, "none.yaml: no such file"),
         ("--policies p --redis redis://127.0.0.1", root.UNAVAILABLE, "not yet supported"),
         ("--policies p --workers 2", root.UNAVAILABLE, "not yet supported"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ import pytest
 from policyd.adapters.envoy.config import Address
 from policyd.adapters.envoy.health import NOT_SERVING, SERVING
 from policyd.adapters.errors import NotAvailable, UnreadableInput
+from policyd.adapters.policies_dir import Reload
 from policyd.core.errors import PolicyError
 from policyd.core.model.options import Options
 from policyd.server import DataPlane, Settings
@@ -49,22 +49,18 @@ def settings(**changes: object) -> Settings:
     return Settings(**{**given, **changes})  # type: ignore[arg-type]
 
 
-async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.01)
-
-
 def running(plane: DataPlane, story: Callable[[], Awaitable[None]]) -> None:
     """Plays a story against a running plane, then stops it."""
 
     async def play() -> None:
         task = asyncio.create_task(plane.run())
-        await until(lambda: task.done() or plane._state == "ready")
+        ready = asyncio.create_task(plane.ready.wait())
+        await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED, timeout=20)
         try:
-            if not task.done():
+            if ready.done():
                 await story()
         finally:
+            ready.cancel()
             plane.stop()
             await asyncio.wait_for(task, 20)
 
@@ -94,7 +90,8 @@ def test_it_serves_and_says_so(folder: Path, listen: Address) -> None:
     assert not (folder / "policyd.sock").exists()
 
 
-def test_a_watch_is_told_when_it_drains(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_watch_is_told_when_it_drains() -> None:
     plane = DataPlane(settings())
     told: list[bytes] = []
 
@@ -111,18 +108,25 @@ def test_a_watch_is_told_when_it_drains(folder: Path) -> None:
 def test_a_change_comes_into_force_and_a_bad_one_does_not(folder: Path) -> None:
     plane = DataPlane(settings())
     file = folder / "policies" / "p.yaml"
+    reloads: asyncio.Queue[Reload] = asyncio.Queue()
+
+    def report(reload: Reload) -> None:
+        plane._reloaded(reload)
+        reloads.put_nowait(reload)
 
     def write(text: str) -> None:
         (folder / "draft").write_text(text)
         (folder / "draft").replace(file)
 
     async def story() -> None:
+        plane._directory.report = report
         first = plane._directory.current.digest
         write(policy(model="o3"))
-        await until(lambda: plane._directory.current.digest != first)
+        assert (await asyncio.wait_for(reloads.get(), 20)).result == "loaded"
         second = plane._directory.current.digest
+        assert second != first
         write(policy().replace("request.model", "requst.model"))
-        await until(lambda: plane._directory.refused)
+        assert (await asyncio.wait_for(reloads.get(), 20)).result == "refused"
         assert plane._directory.current.digest == second
         assert b"changed policies refused" in plane._ready().body
         metrics = plane._metrics().body.decode()
@@ -133,7 +137,8 @@ def test_a_change_comes_into_force_and_a_bad_one_does_not(folder: Path) -> None:
     running(plane, story)
 
 
-def test_a_stale_socket_is_removed(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_stale_socket_is_removed() -> None:
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind("./policyd.sock")
     plane = DataPlane(settings(listen=Address(path="./policyd.sock")))
@@ -164,11 +169,13 @@ def test_a_file_in_the_way_is_left_alone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("path", "words"), [("none/policyd.sock", "cannot listen"), ("x" * 108, "longer than 107")])
-def test_a_socket_that_cannot_be_is_said(folder: Path, path: str, words: str) -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_socket_that_cannot_be_is_said(path: str, words: str) -> None:
     refused(NotAvailable, words, listen=Address(path=path))
 
 
-def test_a_port_in_use_is_said(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_port_in_use_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         refused(NotAvailable, "address already in use", listen=Address("127.0.0.1", other.getsockname()[1]))
 
@@ -178,11 +185,11 @@ def test_a_bad_set_is_refused_at_start(folder: Path) -> None:
     refused(PolicyError, "requst")
 
 
-def test_missing_policies_are_refused_at_start(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_missing_policies_are_refused_at_start() -> None:
     refused(UnreadableInput, "no such file", policies=(Path("none"),))
 
 
 def test_records_that_cannot_be_written_are_refused_at_start(folder: Path) -> None:
     (folder / "file").write_text("")
     refused(UnreadableInput, "cannot be written", records=Path("file"))
-    assert os.listdir(folder / "policies") == ["p.yaml"]
