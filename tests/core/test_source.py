@@ -178,7 +178,7 @@ def test_what_is_not_understood_is_an_issue_with_a_place_and_a_hint(text: str, c
 def test_reading_goes_on_behind_a_mistake() -> None:
     documents, issues = read_documents("f.yaml", "a: 1\na: 2\nb: .inf\nc: *x\n---\nd: 1\n---\ne: [")
     assert [issue.code for issue in issues] == ["YAML002", "YAML004", "YAML003", "YAML001"]
-    assert [document.value for document in documents] == [{"a": 1, "b": 0.0, "c": None}, {"d": 1}]
+    assert [document.value for document in documents] == [{"a": 1, "b": None, "c": None}, {"d": 1}]
 
 
 def test_aliases_are_counted_as_written_out() -> None:

@@ -93,15 +93,12 @@ def _too_late(latest: Phase) -> str:
 
 
 def _constrain(spec: ConstrainSpec, path: Path, phase: Phase, findings: Findings) -> Constrain:
-    if not spec.model_fields_set:
-        hint = "for example `constrain: {cap: {max_tokens: 256}}`"
-        findings.error(path, "POL005", "`constrain` changes nothing", hint, key=True)
     for part in ("set", "cap", "tools", "inject"):
         if getattr(spec, part) is not None:
             _known_by(phase, Phase.RESERVED, (*path, part), _REQUEST, findings)
     request, response = _both_headers(spec, path, phase, findings)
     allow, deny = _tools(spec, (*path, "tools"), findings)
-    return Constrain(
+    change = Constrain(
         set=_sets(spec.set or {}, (*path, "set"), findings),
         cap=_caps(spec.cap or {}, (*path, "cap"), findings),
         tools_allow=allow,
@@ -112,6 +109,10 @@ def _constrain(spec: ConstrainSpec, path: Path, phase: Phase, findings: Findings
         redact=_redaction(spec.redact, (*path, "redact"), phase, findings) if spec.redact else None,
         pace=spec.pace.tokens_per_second if spec.pace else None,
     )
+    if change == Constrain():
+        hint = "for example `constrain: {cap: {max_tokens: 256}}`"
+        findings.error(path, "POL005", "`constrain` changes nothing", hint, key=True)
+    return change
 
 
 def _sets(

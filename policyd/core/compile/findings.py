@@ -23,6 +23,11 @@ from policyd.core.compile.cel_problems import CelProblem
 from policyd.core.compile.places import Document, Path
 from policyd.core.errors import Issue, Severity, Span
 
+_OTHERWISE = {
+    "CEL001": "remove it, or put it in quotes if it is text",
+    "CEL009": "correct that one first",
+}
+
 
 class Findings:
     """What is wrong with one document."""
@@ -52,8 +57,8 @@ class Findings:
             self._add(self._span(path, key), code, Severity.WARNING, message, hint)
 
     def shape(self, path: Path, code: str, message: str, hint: str, *, key: bool = False) -> None:
-        """Reports a wrong shape, once for a place and all below it."""
-        if any(path[: len(bad)] == bad for bad in self.broken):
+        """Reports a wrong shape, once for a place, what is above it and what is below it."""
+        if self.spoilt(path):
             return
         self._add(self._span(path, key), code, Severity.ERROR, message, hint)
         self.broken.add(path)
@@ -62,7 +67,9 @@ class Findings:
         """Reports what is wrong inside an expression."""
         for problem in problems:
             span = self.document.inside(path, problem.line, problem.column)
-            self._add(span, problem.code, severity, problem.message, problem.hint or "correct that first")
+            self._add(
+                span, problem.code, severity, problem.message, problem.hint or _OTHERWISE.get(problem.code, "remove it")
+            )
 
     def _span(self, path: Path, key: bool) -> Span:
         return self.document.key_span(path) if key else self.document.span(path)

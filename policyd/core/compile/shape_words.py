@@ -88,8 +88,10 @@ def kind_of(value: object) -> str:
             return "nothing"
         case bool():
             return "true or false"
-        case int() | float():
+        case int():
             return "a number"
+        case float():
+            return "a fraction" if value % 1 else "a number with a decimal point"
         case str():
             return "text"
         case list():
@@ -104,6 +106,8 @@ def _shape_hint(wanted: str, given: object) -> str:
             return "write it in brackets, [like, this], or one `- item` a line"
         case "a mapping":
             return "write it in braces, {like: this}, or one `key: value` a line"
+        case "a whole number" if isinstance(given, float):
+            return "write it without a decimal point"
         case "text":
             return "write one text" if isinstance(given, dict | list) else "put it in quotes"
         case _:
@@ -137,7 +141,7 @@ _PATTERN_HINTS: tuple[tuple[Callable[[Path], bool], str], ...] = (
 def _value_words(error: Any, path: Path) -> tuple[str, str]:
     """Message and hint for a value of the right type that is out of bounds."""
     limits = error.get("ctx", {})
-    given, name = error["input"], _named(path)
+    given, name = error["input"], _named(path[:-1] if error["loc"][-1] == "[key]" else path)
     match error["type"]:
         case "literal_error":
             names = [name.strip("'") for name in str(limits["expected"]).replace(" or ", ", ").split(", ")]

@@ -232,19 +232,19 @@ class _Reader:
             return self._float(event, text)
         return text
 
-    def _int(self, event: Any, text: str, base: int) -> int:
+    def _int(self, event: Any, text: str, base: int) -> int | None:
         if len(text) <= _MAX_DIGITS:
             return int(text, base)
         message = f"a number of more than {_MAX_DIGITS} digits is not understood"
         self._issue(event, "YAML004", message, "put it in quotes if it is text")
-        return 0
+        return None
 
-    def _float(self, event: Any, text: str) -> float:
+    def _float(self, event: Any, text: str) -> float | None:
         value = float(text.replace(".inf", "inf")) if len(text) <= _MAX_DIGITS and _FLOAT.fullmatch(text) else None
         if value is not None and abs(value) != float("inf"):
             return value
         self._issue(event, "YAML004", f"{quoted(text)} is not a finite number", "put it in quotes if it is text")
-        return 0.0
+        return None
 
 
 # ---- syntax errors --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from policyd.core.compile.policyset import CompiledPolicy
 from policyd.core.compile.select import glob_matches
 from policyd.core.compile.words import listed, nearest, quoted
 from policyd.core.errors import Span
-from policyd.core.model.decision import Allow, Mode, RuleSeverity
+from policyd.core.model.decision import Mode
 from policyd.core.model.policy import PolicyDocument
 
 OPERATIONS = ("chat", "completion", "embedding", "tool_call", "unknown", "other")
@@ -50,13 +50,14 @@ def _warn_idle(document: PolicyDocument, findings: Findings, policy: CompiledPol
         said = "it is in mode Monitor" if path[0] == "spec" else "without `mode:` it is in mode Monitor"
         hint = "write `mode: Full` (or Soft) when its record looks right"
         findings.warn(path, "POL101", f"policy {name} enforces nothing: {said}", hint)
-    elif policy.mode is Mode.SOFT and policy.rules and not _soft_enforces(policy):
+    elif policy.mode is Mode.SOFT and document.spec.rules and not _soft_enforces(document):
         hint = "give the rules that are to be enforced `severity: Critical`, or write `mode: Full`"
         findings.warn(path, "POL101", f"policy {name} enforces nothing: Soft enforces Critical rules alone", hint)
 
 
-def _soft_enforces(policy: CompiledPolicy) -> bool:
-    return any(rule.severity is RuleSeverity.CRITICAL or isinstance(rule.action, Allow) for rule in policy.rules)
+def _soft_enforces(document: PolicyDocument) -> bool:
+    grave = any(rule.severity == "Critical" or rule.allow for rule in document.spec.rules)
+    return grave or any(counter.limit and counter.on_exceeded == "Terminate" for counter in document.spec.counters)
 
 
 def _warn_operations(document: PolicyDocument, findings: Findings) -> None:
@@ -83,14 +84,21 @@ def _warn_targets(document: PolicyDocument, findings: Findings) -> None:
 
 def _warn_exemptions(written: Sequence[One]) -> None:
     own: dict[str, set[str]] = {}  # namespace -> policy/rule; a ClusterLLMPolicy's stand under ""
-    for _, _, policy in written:
-        own.setdefault(policy.namespace, set()).update(f"{policy.name}/{rule.name}" for rule in policy.rules)
+    for document, _, _ in written:
+        own.setdefault(document.namespace, set()).update(_rules_of(document))
     every = frozenset[str]().union(*own.values())
     for document, findings, policy in written:
         reach = every if policy.cluster else own[policy.namespace]
         for path, target in _targets(document):
             if target not in reach and not findings.spoilt(path[:-1]):
                 _warn_exemption(target, path, reach, every, findings)
+
+
+def _rules_of(document: PolicyDocument) -> Iterator[str]:
+    """The rules as written, those that a limit implies included, whether or not they compile."""
+    name = document.metadata.name
+    yield from (f"{name}/{rule.name}" for rule in document.spec.rules)
+    yield from (f"{name}/{counter.name}.exceeded" for counter in document.spec.counters if counter.limit)
 
 
 def _targets(document: PolicyDocument) -> Iterator[tuple[Path, str]]:
@@ -113,7 +121,8 @@ def _warn_exemption(
 
 def _warn_uncovered(written: Sequence[One]) -> None:
     patterns = [pattern for document, _, _ in written for pattern in document.spec.match.operations]
-    if not written or any(glob_matches(pattern)("unknown") for pattern in patterns):
+    unsure = any(findings.broken for _, findings, _ in written)
+    if not written or unsure or any(glob_matches(pattern)("unknown") for pattern in patterns):
         return
     _, findings, _ = min(written, key=lambda one: one[1].document.span(("metadata", "name")))
     at: Path = ("spec", "match", "operations")
