@@ -95,8 +95,8 @@ def _row(stage: Stage, scene: Scene) -> tuple[tuple[str, ...], bool]:
 
 
 def _verdict(record: Mapping[str, object]) -> str:
-    verdict, would = record.get("verdict", ""), record.get("would", "")
-    return f"{verdict}" if verdict == would else f"{verdict} (would {would})"
+    verdict = str(record.get("verdict", ""))
+    return verdict if record.get("enforced") or verdict in ("", "allow") else f"would {verdict}"
 
 
 def _rules(record: Mapping[str, object]) -> str:

@@ -142,12 +142,15 @@ class Scene:
     headers: Mapping[str, str]
     verdict: str
     check: Callable[[Seen], str]
+    enforced: bool = True
     policies: Mapping[str, str] = field(default_factory=dict)  # put in force before the call
 
     def play(self, seen: Seen) -> str:
         """What came of the call, in words."""
         told = seen.record.get("verdict")
         expect(told == self.verdict, f"the verdict is {told}, not {self.verdict}")
+        done = seen.record.get("enforced") is True
+        expect(done == self.enforced, f"the verdict was {'' if done else 'not '}enforced")
         return self.check(seen)
 
 
@@ -222,19 +225,22 @@ def _from(team: str, session: str, **emulate: str) -> dict[str, str]:
     return {"x-team-id": team, "x-session-id": session, **steer}
 
 
-def _finance(mode: str, verdict: str, check: Callable[[Seen], str]) -> Scene:
+def _finance(mode: str, check: Callable[[Seen], str]) -> Scene:
     return Scene(
         title=f"the same call in {mode}",
         body=_ask(f"Refund the card {CARD}, please.", max_tokens=500),
         headers=_from("finance", "finance-1"),
-        verdict=verdict,
+        verdict="constrain",
         check=check,
+        enforced=mode != "Monitor",
         policies={"finance.yaml": finance_policy(mode)},
     )
 
 
 STORY: tuple[Scene, ...] = (
-    Scene("a call that breaks nothing", _ask("What is Envoy?"), _from("research", "research-1"), "allow", _allowed),
+    Scene(
+        "a call that breaks nothing", _ask("What is Envoy?"), _from("research", "research-1"), "allow", _allowed, False
+    ),
     Scene(
         "an intern asks for a long answer",
         _ask("Tell me everything.", max_tokens=4000),
@@ -265,17 +271,14 @@ STORY: tuple[Scene, ...] = (
     ),
     _finance(
         "Monitor",
-        "allow",
         _in_mode(card_leaves=True, limit=500, words="recorded what it would have done, changed nothing"),
     ),
     _finance(
         "Soft",
-        "constrain",
         _in_mode(card_leaves=False, limit=500, words="the Critical rule held: the card number was redacted"),
     ),
     _finance(
         "Full",
-        "constrain",
         _in_mode(card_leaves=False, limit=32, words="both held: redacted, and max_tokens 500 became 32"),
     ),
 )

@@ -70,8 +70,7 @@ def test_the_story_can_fail() -> None:
     shown = Console(file=io.StringIO(), width=150)
     with staged(policies, envoy=envoy_binary(), serve=["--mode", "Monitor"]) as stage:
         failed = demo_module._play(stage, shown)
-    untouched = [scene for scene in STORY if scene.verdict == "allow"]
-    assert failed == len(STORY) - len(untouched)
+    assert failed == sum(scene.enforced for scene in STORY)
 
 
 @pytest.mark.envoy
@@ -110,4 +109,10 @@ def test_no_scene_believes_a_record_alone(scene: Scene) -> None:
     """The right verdict in the record is not enough when the upstream saw something else."""
     wrong = Call("POST", "/v1/chat/completions", (), b'{"max_tokens": 7}', planned=9, events=9)
     with pytest.raises(NotAsTold):
-        scene.play(seen({"verdict": scene.verdict, "would": scene.verdict}, 201, openai=(wrong, wrong)))
+        scene.play(
+            seen(
+                {"verdict": scene.verdict, "would": scene.verdict, "enforced": scene.enforced},
+                201,
+                openai=(wrong, wrong),
+            )
+        )
