@@ -257,8 +257,8 @@ _SYNTAX_HINTS = (
     ("did not find expected key", "look at the indentation of this line, and at quotes that end too early"),
     ("could not find expected ':'", "a key needs a colon and a space after it"),
     ("unexpected end of stream", "a quote is not closed"),
-    ("expected ',' or", "a bracket or brace is not closed"),
-    ("expected node content", "a bracket or brace is not closed"),
+    ("expected ',' or", "a bracket or brace is not closed, or a text inside needs quotes"),
+    ("expected node content", "a bracket or brace is not closed, or a text inside needs quotes"),
     ("control characters", "remove the character"),
 )
 
