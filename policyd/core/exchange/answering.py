@@ -130,7 +130,7 @@ class Answering:
         response.inspection, response.partial_reason = "partial", why
         self.call.facts.unreadable_response = why
         self.bench = Bench(self.call)
-        if self.bench.judge(self.bench.due(Touch.ALL), 0).verdict is Verdict.TERMINATE:
+        if self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), 0).verdict is Verdict.TERMINATE:
             return self._refused()
         return self._pass_by()
 
@@ -139,7 +139,7 @@ class Answering:
         response = self.call.facts.response
         response.inspection = "none"
         self.bench = Bench(self.call)
-        if self.bench.judge(self.bench.due(Touch.ALL), 0).verdict is Verdict.TERMINATE:
+        if self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), 0).verdict is Verdict.TERMINATE:
             return self._refused()
         return self._pass_by()
 

@@ -61,7 +61,35 @@ def touches(bound: BoundRule) -> int:
         mask |= Touch.HITS
         if not rule.when.reads_text and "response.delta" not in rule.reads:
             mask &= ~int(Changed.TEXT)
-    return mask
+    return int(mask)
+
+
+_STEADY = ("request.", "caller.", "session.")
+_AHEAD = frozenset({"response.events", "response.output_tokens", "response.cost_usd", "response.elapsed_ms"})
+_UNCHANGING = frozenset(
+    {"response.status", "response.headers", "response.tool_calls", "response.finish_reasons", "now"}
+)
+_GROWING = int(Touch.EVENT | Touch.SPEND | Touch.TIME)
+LOOK_AHEAD = 64  # tokens and events that a rule is first judged ahead
+LOOK_AHEAD_MOST = 4096
+LOOK_AHEAD_MS = 1000.0  # milliseconds ahead
+
+
+def looks_ahead(bound: BoundRule) -> bool:
+    """Whether this rule, false of an answer further on, is false of everything before: then it is not judged there."""
+    rule = bound.rule
+    if rule.implied:
+        return True
+    return (
+        rule.when is not None
+        and rule.monotone
+        and not rule.when.reads_text
+        and all(
+            read.startswith((*_STEADY, "counters.")) or ".".join(read.split(".", 2)[:2]) in _AHEAD | _UNCHANGING
+            for read in rule.reads
+            if read != "response.text"
+        )
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -71,10 +99,16 @@ class Live:
     bound: BoundRule
     mask: int
     timed: bool
+    ahead: bool
 
 
 class Bench:
-    """The rules of one answer that may still match."""
+    """The rules of one answer that may still match.
+
+    A monotone rule that is false of the answer as it would be W tokens and events further on is false of everything
+    up to there, so it is judged once for all of that: `_tokens`, `_events` and `_ms` are how far. What it reads beside
+    growing numbers forces it earlier. So an event costs comparisons, and the event of a match is still exact.
+    """
 
     def __init__(self, call: Call) -> None:
         self.call = call
@@ -82,8 +116,11 @@ class Bench:
         rules: list[BoundRule] = []
         if plan is not None:
             rules = [*plan.of_phase(Phase.RESPONSE), *(bound for bound in plan.counting if self._may_refuse(bound))]
-        self.live = [Live(bound, touches(bound), _reads_time(bound)) for bound in rules]
-        self.mask = self._mask()
+        self.live = [Live(bound, touches(bound), _reads_time(bound), looks_ahead(bound)) for bound in rules]
+        self._window = LOOK_AHEAD
+        self._tokens = self._events = -1
+        self._ms = -1.0
+        self._sort()
 
     def _may_refuse(self, bound: BoundRule) -> bool:
         """An implied rule that was exempted, or that a rule of the author's has answered, stays silent."""
@@ -92,11 +129,19 @@ class Bench:
         gauge = next((g for g in self.call.meter.gauges if g.ref == (bound.policy.qualified, bound.rule.implied)), None)
         return gauge is not None and (gauge.refuses or not gauge.holds)
 
-    def _mask(self) -> int:
-        mask = 0
-        for live in self.live:
-            mask |= live.mask
-        return mask
+    def _sort(self) -> None:
+        self._now = [live for live in self.live if not live.ahead]
+        self._later = [live for live in self.live if live.ahead]
+        self._mask = self._force = 0
+        for live in self._now:
+            self._mask |= live.mask
+        for live in self._later:
+            self._force |= live.mask & ~_GROWING
+        self._prices = any("response.cost_usd" in live.bound.rule.reads for live in self.live)
+        self._counts = any(
+            live.bound.rule.implied or any(read.startswith("counters.") for read in live.bound.rule.reads)
+            for live in self.live
+        )
 
     @property
     def timed(self) -> bool:
@@ -112,20 +157,25 @@ class Bench:
             for read in live.bound.rule.reads
         )
 
-    def due(self, touched: int) -> list[BoundRule]:
-        return [live.bound for live in self.live if live.mask & touched]
+    def due(self, touched: int, *, forced: bool = False) -> list[BoundRule]:
+        """The rules that have to be judged after these changes. `forced`: whether or not they were judged ahead."""
+        rules = [live.bound for live in self._now if live.mask & touched] if touched & self._mask else []
+        if self._later and (forced or touched & self._force or self._past()):
+            rules += [live.bound for live in self._later]
+        return rules
+
+    def _past(self) -> bool:
+        response = self.call.facts.response
+        return response.output_tokens > self._tokens or response.events > self._events or response.elapsed_ms > self._ms
 
     def judge(self, rules: Sequence[BoundRule], event: int | None) -> Decision:
         """Judge these over the answer so far and add what follows to the call's decision."""
+        if not rules:
+            return _QUIET
         call = self.call
-        assert call.plan is not None
-        response = call.facts.response
-        usage = usage_of(response)
-        if call.price:
-            response.cost_nano = call.price.cost_nano(usage)
-        call.meter.refresh(call.world, usage)
-        judged = judge(call.plan, rules, call.world)
+        judged = self._judged(rules)
         if all(one.outcome is Outcome.NOT_MATCHED for one in judged):
+            self._judge_ahead(rules)
             return _QUIET
         decision = combine([*call.allows, *judged], call.options.mode, reroutes=False)
         self._rest(judged)
@@ -134,11 +184,41 @@ class Bench:
         call.add(decision)
         return decision
 
+    def _judged(self, rules: Sequence[BoundRule]) -> list[Judged]:
+        call = self.call
+        assert call.plan is not None
+        if self._prices or self._counts:
+            usage = usage_of(call.facts.response)
+            if call.price:
+                call.facts.response.cost_nano = call.price.cost_nano(usage)
+            if self._counts:
+                call.meter.refresh(call.world, usage)
+        return judge(call.plan, rules, call.world)
+
+    def _judge_ahead(self, judged: Sequence[BoundRule]) -> None:
+        """Find how far these rules stay false; INVARIANT: only when every rule that looks ahead is among them."""
+        later = [live.bound for live in self._later]
+        if not later or len(judged) < len(later) or judged[-len(later) :] != later:
+            return
+        response, window = self.call.facts.response, self._window
+        real = (response.output_tokens, response.events, response.elapsed_ms)
+        response.output_tokens += window
+        response.events += window
+        response.elapsed_ms += LOOK_AHEAD_MS
+        far = (response.output_tokens, response.events, response.elapsed_ms)
+        if all(one.outcome is Outcome.NOT_MATCHED for one in self._judged(later)):
+            self._tokens, self._events, self._ms = far
+            self._window = min(window * 2, LOOK_AHEAD_MOST)
+        else:
+            self._tokens = self._events = -1
+            self._window = max(window // 4, 4)
+        response.output_tokens, response.events, response.elapsed_ms = real
+
     def _rest(self, judged: Iterable[Judged]) -> None:
         done = {id(one.bound) for one in judged if one.outcome is Outcome.MATCHED or acting(one)}
         if done:
             self.live = [live for live in self.live if id(live.bound) not in done]
-            self.mask = self._mask()
+            self._sort()
 
     def close(self) -> None:
         """The answer is over: the rules that never matched are recorded as such."""

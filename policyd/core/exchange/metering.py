@@ -146,7 +146,7 @@ class Meter:
         return tuple(amount_of(gauge.counter.charge, usage, self.price) for gauge in self.counted)
 
     def take(self, readings: Readings, usage: Usage, *, held: bool) -> None:
-        """What the store answered. `held`: the holds were asked for, not only read."""
+        """What the store answered. `held`: first holds were asked for, and a refused one does not fit: `exceeded`."""
         gauges = self.counted
         if readings.failure:
             for gauge in gauges:

@@ -25,6 +25,11 @@ from policyd.core.stream.redactor import redactors
 from policyd.core.stream.sse import SseEvent, SseParser
 from policyd.core.stream.sse_edit import edit_event
 
+# Plain integers: an event is read in less time than one operation of an IntFlag takes.
+TEXT, FINISH, USAGE = int(Changed.TEXT), int(Changed.FINISH), int(Changed.USAGE)
+EVENT, SPEND, HITS, INSPECTION = int(Touch.EVENT), int(Touch.SPEND), int(Touch.HITS), int(Changed.INSPECTION)
+FIRST = int(Touch.ALL) & ~int(Touch.TIME)
+
 
 class Streaming:
     """One streamed answer."""
@@ -45,6 +50,7 @@ class Streaming:
         self.paced_tokens = 0
         self.marks: deque[tuple[int, object]] = deque([(-1, reader.mark())])  # entries not yet released
         self.outbox = self._outbox()
+        call.world.hits = self.outbox.hits  # the very same set: it grows as the outbox reads
 
     def _outbox(self) -> Outbox:
         rules = [live.bound.rule for live in self.bench.live if live.bound.rule.when is not None]
@@ -84,7 +90,8 @@ class Streaming:
             return []
         self._at(now)
         usage = usage_of(self.call.facts.response)
-        self.call.meter.take(readings, usage, held=True)
+        # A refusal alone is not `exceeded`: that comes when the granted slice is spent, which is for the event to tell.
+        self.call.meter.take(readings, usage, held=False)
         if readings.failure or readings.refused is not None:
             self.call.meter.dry = True
         return self._run(now)
@@ -96,7 +103,7 @@ class Streaming:
         self._at(now)
         steps: list[Step] = []
         if self.waiting is None:
-            decision = self.bench.judge(self.bench.due(Touch.TIME), max(0, self.call.facts.response.events - 1))
+            decision = self.bench.judge(self.bench.due(int(Touch.TIME)), max(0, self.call.facts.response.events - 1))
             if decision.verdict is Verdict.TERMINATE:
                 return self._cut(self.outbox.added)
         if self.bench.timed:
@@ -107,7 +114,9 @@ class Streaming:
         """Something around the call failed: whatever still has to be judged cannot be."""
         self._at(now)
         self.call.facts.unreadable_response = reason
-        decision = self.bench.judge(self.bench.due(Touch.ALL), max(0, self.call.facts.response.events - 1))
+        decision = self.bench.judge(
+            self.bench.due(int(Touch.ALL), forced=True), max(0, self.call.facts.response.events - 1)
+        )
         if decision.verdict is Verdict.TERMINATE and not self.passive:
             return self._cut(self.outbox.added)
         return []
@@ -158,7 +167,7 @@ class Streaming:
             return self._with_held(steps, now)
         if self.broken and not self.call.facts.unreadable_response:
             self._unreadable(self.broken)
-            steps += self._judge_event(self.outbox.added, int(Changed.INSPECTION))
+            steps += self._judge_event(self.outbox.added, INSPECTION)
         if self.ended and not self.done:
             return [*steps, *self._end(now)]
         return self._with_held(steps, now)
@@ -175,24 +184,24 @@ class Streaming:
         if not event.complete or event.malformed:
             self._unreadable("the answer ends within an event" if not event.complete else "an event is not utf-8")
             response.events += event.complete
-            return self._add(event.raw, (), ()), int(Changed.INSPECTION)
+            return self._add(event.raw, (), ()), INSPECTION
         reading = self.reader.read_event(event.name, event.data or "")
         response.events += 1
         if reading.malformed:
             self._unreadable(response.partial_reason)
         entry = self._add(event.raw, reading.segments, reading.closes)
-        touched = int(reading.changed) | Touch.EVENT
-        if reading.changed & Changed.TEXT and response.ttft_ms is None:
+        touched = int(reading.changed) | EVENT
+        if touched & TEXT and response.ttft_ms is None:
             response.ttft_ms = response.elapsed_ms
         if response.events == 1:
-            touched = int(Touch.ALL) & ~Touch.TIME
-        if reading.changed & Changed.USAGE:
+            touched = FIRST
+        if touched & USAGE:
             self.call.meter.aim(usage_of(response))
-            touched |= Touch.SPEND
+            touched |= SPEND
         elif response.output_tokens != before:
-            touched |= Touch.SPEND
+            touched |= SPEND
         if len(self.outbox.hits) != hits:
-            touched |= Touch.HITS
+            touched |= HITS
         return entry, touched
 
     def _add(self, raw: bytes, segments: Sequence[object], closes: Sequence[object]) -> int:
@@ -205,18 +214,21 @@ class Streaming:
 
     def _judge_event(self, entry: int, touched: int) -> list[Step]:
         response, meter = self.call.facts.response, self.call.meter
-        if response.output_tokens > meter.stop_at and not touched & Changed.FINISH:
+        forced = False
+        if response.output_tokens > meter.stop_at and not touched & FINISH:
             if self._asks_more(entry, touched):
                 return []
-            touched |= Touch.SPEND
-        if not touched & self.bench.mask:
+            touched |= SPEND
+            forced = True
+        rules = self.bench.due(touched, forced=forced)
+        if not rules:
             return []
-        self.call.world.hits = self.outbox.hits
-        decision = self.bench.judge(self.bench.due(touched), max(0, response.events - 1))
-        if decision is None or decision.verdict is not Verdict.TERMINATE:
-            self._apply(decision.obligations.redactions if decision else ())
-            return []
-        return self._cut(entry)
+        decision = self.bench.judge(rules, max(0, response.events - 1))
+        if decision.verdict is Verdict.TERMINATE:
+            return self._cut(entry)
+        if decision.obligations.redactions:
+            self._redact_from(entry)
+        return []
 
     def _asks_more(self, entry: int, touched: int) -> bool:
         """The grant is spent: ask for more, and let the text wait; a refusal makes `exceeded` true at this event."""
@@ -240,10 +252,11 @@ class Streaming:
         meter.aim(usage)
         return False
 
-    def _apply(self, redactions: Sequence[object]) -> None:
-        if redactions and not self.passive:
+    def _redact_from(self, entry: int) -> None:
+        """A redaction that begins with this event."""
+        if not self.passive:
             every = [one for one in self.call.decision.obligations.redactions if one.in_response]
-            self.outbox.set_redactors(redactors(every))
+            self.outbox.set_redactors(redactors(every), entry)
 
     # ---- leaving ---------------------------------------------------------------------------------------------------
 
@@ -262,7 +275,7 @@ class Streaming:
 
     def _overfull(self, data: bytes) -> list[Step]:
         self._unreadable("more of the answer waits to be judged than may be kept")
-        decision = self.bench.judge(self.bench.due(int(Changed.INSPECTION)), self.call.facts.response.events - 1)
+        decision = self.bench.judge(self.bench.due(INSPECTION), self.call.facts.response.events - 1)
         if decision.verdict is Verdict.TERMINATE:
             steps = self._cut(self.outbox.added)
             return [Release(data), *steps] if data else steps
@@ -289,7 +302,7 @@ class Streaming:
         response = self.call.facts.response
         was = response.inspection
         self.reader.finish()
-        touched = int(Changed.INSPECTION) if response.inspection != was else 0
+        touched = INSPECTION if response.inspection != was else 0
         if response.events == 0:
             touched = int(Touch.ALL)
         if touched:

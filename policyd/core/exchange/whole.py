@@ -32,7 +32,7 @@ class Whole:
         response.delta = ""
         segments = self._read(data)
         self.call.world.hits = self._hits(segments)
-        decision = self.bench.judge(self.bench.due(Touch.ALL), 0)
+        decision = self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), 0)
         if decision.verdict is Verdict.TERMINATE:
             return None
         return self._redacted(data, segments)

@@ -6,8 +6,9 @@ Rule 2: `Usage` is as the facts have it: input includes cached and cache writes,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from math import lcm
 from typing import Protocol
 
 
@@ -32,6 +33,15 @@ class Tier:
     output: Fraction
     cached_input: Fraction
     cache_write: Fraction
+    # The same rates over one denominator: (denominator, input, output, cached input, cache write), so that a bill is
+    # sums of integers, as exact, and a tenth of the work.
+    whole: tuple[int, int, int, int, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rates = (self.input, self.output, self.cached_input, self.cache_write)
+        common = lcm(*(rate.denominator for rate in rates))
+        whole = (common, *(int(rate * common) for rate in rates))
+        object.__setattr__(self, "whole", whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +65,17 @@ class Price:
         """Nano-dollars of one call, rounded half up once."""
         tier = self.tier(usage.input_tokens)
         plain = max(0, usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens)
+        common, input_, output, cached, write = tier.whole
         total = (
-            self.per_request
-            + plain * tier.input
-            + usage.cached_input_tokens * tier.cached_input
-            + usage.cache_write_tokens * tier.cache_write
-            + usage.output_tokens * tier.output
+            plain * input_
+            + usage.output_tokens * output
+            + usage.cached_input_tokens * cached
+            + usage.cache_write_tokens * write
         )
-        return int((2 * total.numerator + total.denominator) // (2 * total.denominator))
+        if self.per_request:
+            each = self.per_request
+            total, common = total * each.denominator + each.numerator * common, common * each.denominator
+        return (2 * total + common) // (2 * common)
 
 
 class PriceTable(Protocol):
