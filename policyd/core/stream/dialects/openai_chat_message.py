@@ -96,7 +96,7 @@ class MessageReader:
                 self._fields(index, place, field, delta)
             elif delta is not None:
                 raise Malformed(f"{field} is not an object")
-            if len(choice) > 3:
+            if len(choice) > ("index" in choice) + (field in choice) + ("finish_reason" in choice):
                 self._odd_choice(index, place, field, choice)
             if (reason := choice.get("finish_reason")) is not None:
                 self._finish(index, reason)

@@ -166,7 +166,7 @@ def _call_segments(index: int, where: Path, message: dict[str, object]) -> Itera
             if isinstance(said := call.get(kind), dict):
                 yield from _plain("args", index, (*where, "tool_calls", place, kind, field), said.get(field), place)
     if isinstance(legacy := message.get("function_call"), dict):
-        yield from _plain("args", index, (*where, "function_call", "arguments"), legacy.get("arguments"))
+        yield from _plain("args", index, (*where, "function_call", "arguments"), legacy.get("arguments"), -1)
 
 
 # ---- edits --------------------------------------------------------------------------------------------------------
