@@ -15,11 +15,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import re2
-
 from policyd.core.stream.json_view import JsonView
 from policyd.core.stream.redactor import Redactor, Search, search_for, searchable, subject
 
+_NOWHERE = (1 << 62, 1 << 62)
 _SLICE = 2_048  # characters searched at a time, so that a long text costs what it is long
 
 
@@ -144,47 +143,49 @@ class HoldBack:
             self._advance(final=False)
 
     def _advance(self, *, final: bool) -> None:
-        while self._run_tail(final) if self._tail is not None else self._take_next(final):
+        known: dict[int, tuple[int, int]] = {}  # what each redactor finds next in the text as it now stands
+        while self._run_tail(final) if self._tail is not None else self._take_next(final, known):
             pass
 
-    def _take_next(self, final: bool) -> bool:
+    def _take_next(self, final: bool, known: dict[int, tuple[int, int]]) -> bool:
         """Takes the next match that is final; False when there is none: then all before a possible one is decided."""
-        window, begins = subject(self._window), self._window_base()
-        at = self._scan - begins
-        everything = final or not self._search.redactors
-        decided = len(window) if everything else self._search.waiting.since(window, at)
-        found = self._leftmost(window, at, decided)
-        if found is None:
-            self._decide(begins + decided)
+        begins = self._window_base()
+        if not self._search.redactors:
+            self._decide(begins + len(self._window))
             return False
-        index, start, end = found
-        self._swap(index, begins + start, begins + end)
-        self._decide(begins + end)
+        window = subject(self._window)
+        at = self._scan - begins
+        decided = begins + (len(window) if final else self._search.waiting.since(window, at))
+        if decided == self._scan:
+            return False
+        index = self._leftmost(window, known)
+        if index is None or known[index][0] >= decided:
+            self._decide(decided)
+            return False
+        self._swap(index, *known[index])
+        self._decide(known[index][1])
         return True
 
-    def _leftmost(self, window: str | bytes, at: int, decided: int) -> tuple[int, int, int] | None:
-        """The leftmost match that begins in [at, decided), first redactor first: its index, start and end."""
-        search, best = self._search, None
-        if at >= decided or not search.redactors or (search.any is not None and search.any.search(window, at) is None):
+    def _leftmost(self, window: str | bytes, known: dict[int, tuple[int, int]]) -> int | None:
+        """The redactor whose next match begins first, the first of them where two begin together."""
+        search, begins = self._search, self._window_base()
+        if search.any is not None and search.any.search(window, self._scan - begins) is None:
             return None
-        for index, (redactor, pattern) in enumerate(zip(search.redactors, search.each, strict=True)):
-            begins = max(at, self._since[index] - self._window_base())
-            found = self._first(redactor, pattern, window, begins, decided if best is None else best[1])
-            best = (index, *found) if found is not None else best
-        return best
+        for index in range(len(search.redactors)):
+            if index not in known or known[index][0] < self._scan:
+                known[index] = self._first(index, window, begins)
+        return min(known, key=lambda index: (known[index][0], index))
 
-    def _first(
-        self, redactor: Redactor, pattern: re2._Regexp, window: str | bytes, at: int, before: int
-    ) -> tuple[int, int] | None:
-        """The first match of one redactor that begins in [at, before) and that its validator accepts."""
-        while at < before:
-            found = pattern.search(window, at)
-            if found is None or found.start() >= before:
-                return None
-            if redactor.finds(self._window[found.start() : found.end()]):
-                return found.start(), found.end()
-            at = found.start() + 1
-        return None
+    def _first(self, index: int, window: str | bytes, begins: int) -> tuple[int, int]:
+        """The next match of one redactor that its validator accepts; one beyond the text when there is none."""
+        redactor, pattern = self._search.redactors[index], self._search.each[index]
+        at = max(self._scan, self._since[index]) - begins
+        while at <= len(window) and (found := pattern.search(window, at)) is not None:
+            start, end = found.start(), found.end()
+            if redactor.finds(self._window[start:end]):
+                return begins + start, begins + end
+            at = start + 1
+        return _NOWHERE
 
     def _swap(self, index: int, start: int, end: int) -> None:
         redactor = self._search.redactors[index]

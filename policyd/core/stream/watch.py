@@ -30,27 +30,31 @@ def reach_of(watcher: Watcher) -> int:
 class Watch:
     """The watchers of one channel. `keeps`: text stays until it is forgotten, so that matches can be placed in it."""
 
-    __slots__ = ("_base", "_keeps", "_patterns", "_pending", "_reach", "_text", "length")
+    __slots__ = ("_base", "_keeps", "_literals", "_overlap", "_patterns", "_reach", "_text", "length")
 
     def __init__(self, watchers: Sequence[Watcher], *, keeps: bool = False) -> None:
+        if wrong := [watcher.kind for watcher in watchers if watcher.kind not in ("contains", "matches")]:
+            raise ValueError(f"unknown kind of watcher {wrong[0]}")
         self._keeps = keeps
-        self._pending = list(watchers)
-        self._patterns: dict[Watcher, re2._Regexp] = {w: compiled(w.pattern) for w in watchers if w.kind == "matches"}
+        # What has not matched yet.
+        self._literals = [(watcher.pattern, watcher) for watcher in watchers if watcher.kind == "contains"]
+        self._patterns = [(compiled(watcher.pattern), watcher) for watcher in watchers if watcher.kind == "matches"]
+        self._overlap = max((len(literal) for literal, _ in self._literals), default=0)
         self._reach = max((reach_of(watcher) for watcher in watchers), default=0)
         self._text = ""  # from `_base` on
         self._base = 0
         self.length = 0
-        for watcher in watchers:
-            if watcher.kind not in ("contains", "matches"):
-                raise ValueError(f"unknown kind of watcher {watcher.kind}")
 
     def push(self, text: str) -> list[Watcher]:
         """The next piece of the text; the watchers that have now matched for the first time."""
         self._text += searchable(text)
         self.length += len(text)
-        hits = [watcher for watcher in self._pending if self._matches(watcher, len(text))]
+        recent = self._text[-len(text) - self._overlap :]
+        hits = [watcher for literal, watcher in self._literals if literal in recent]
+        hits += [watcher for pattern, watcher in self._patterns if self._matches(pattern, watcher, len(text))]
         if hits:
-            self._pending = [watcher for watcher in self._pending if watcher not in hits]
+            self._literals = [item for item in self._literals if item[1] not in hits]
+            self._patterns = [item for item in self._patterns if item[1] not in hits]
         if not self._keeps:
             self._trim(self.length)
         return hits
@@ -73,13 +77,11 @@ class Watch:
             self._text = self._text[spare:]
             self._base += spare
 
-    def _matches(self, watcher: Watcher, new: int) -> bool:
+    def _matches(self, pattern: re2._Regexp, watcher: Watcher, new: int) -> bool:
         """Whether the newest characters complete a match (or decide one that looked past the old end)."""
         begins = max(len(self._text) - new - reach_of(watcher), 0)
-        if watcher.kind == "contains":
-            return self._text.find(watcher.pattern, begins) >= 0
         left = max(begins - 1, 0)
-        return self._patterns[watcher].search(subject(self._text[left:]), begins - left) is not None
+        return pattern.search(subject(self._text[left:]), begins - left) is not None
 
     def _place(self, watcher: Watcher, text: str, low: int) -> int | None:
         at = max(low - reach_of(watcher), 0)
@@ -88,7 +90,7 @@ class Watch:
             while start >= 0 and start + len(watcher.pattern) <= low:
                 start = text.find(watcher.pattern, start + 1)
             return start if start >= 0 else None
-        window, pattern = subject(text), self._patterns[watcher]
+        window, pattern = subject(text), compiled(watcher.pattern)
         while (found := pattern.search(window, at)) is not None:
             if found.end() > low:
                 return int(found.start())
