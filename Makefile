@@ -19,10 +19,12 @@ check: lint ## what must pass before a commit: format, lint, types, floors, test
 	@$(BIN)/pytest -rs -m "not envoy"
 
 lint: $(STAMP) ## format, lint, types, floors
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@failed=0; \
+	$(BIN)/ruff format --check . || failed=1; \
+	$(BIN)/ruff check . || failed=1; \
+	$(BIN)/mypy || failed=1; \
+	$(BIN)/lint-imports || failed=1; \
+	exit $$failed
 
 format: $(STAMP) ## puts the code into its form
 	@$(BIN)/ruff format .
