@@ -7,6 +7,7 @@ Rule 3: what plain CEL cannot write (optionals, extensions) is a CelFailure that
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,9 +47,7 @@ class _CelpyBatch:
             text = unparse(program.tree, self._name)
         except NoText:
             return None
-        environment = celpy.Environment(runner_class=celpy.InterpretedRunner)
-        evaluate: Callable[[Any], Any] = environment.program(environment.compile(text)).evaluate
-        return evaluate
+        return _evaluator(text)
 
     def _name(self, name: str) -> str:
         return self._names.setdefault(name, f"v{len(self._names)}")
@@ -60,6 +59,15 @@ class _CelpyBatch:
         values = self._inputs.values(facts, counters, hits)
         known = {self._name(name): _to_cel(value) for name, value in values.items()}
         return [_judged(runner, want, known) for runner, want in zip(self._runners, self._wants, strict=True)]
+
+
+def _evaluator(text: str) -> Callable[[Any], Any]:
+    """The engine raises the process's recursion limit for good; that is not its to decide."""
+    limit = sys.getrecursionlimit()
+    environment = celpy.Environment(runner_class=celpy.InterpretedRunner)
+    evaluate: Callable[[Any], Any] = environment.program(environment.compile(text)).evaluate
+    sys.setrecursionlimit(limit)
+    return evaluate
 
 
 def _judged(runner: Callable[[Any], Any] | None, want: Want, known: Mapping[str, object]) -> object:

@@ -7,6 +7,7 @@ Rule 2: what is said of errors: a condition that stays true never becomes an err
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 
@@ -147,26 +148,20 @@ def _unanchored(node: Node) -> bool:
     return isinstance(node, Const) and isinstance(node.value, str) and not has_anchor(node.value)
 
 
+_PIECE = re.compile(
+    r"""\\Q.*?(?:\\E|\Z)                                     # quoted text
+      | \\[AzbB](?P<escaped>)
+      | \\.
+      | \[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]           # a class
+      | [$^](?P<bare>)
+      | .""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
 def has_anchor(pattern: str) -> bool:
     r"""Whether an RE2 pattern looks at its surroundings: ^ $ \A \z \b \B outside of classes and quotes."""
-    at, in_class = 0, False
-    while at < len(pattern):
-        char = pattern[at]
-        if char == "\\":
-            if pattern[at + 1 : at + 2] == "Q":
-                at = pattern.find("\\E", at) % (len(pattern) + 1)
-            elif not in_class and pattern[at + 1 : at + 2] in ("A", "z", "b", "B"):
-                return True
-            at += 2
-            continue
-        if in_class:
-            in_class = char != "]" or pattern[at - 1] == "[" or pattern[at - 2 : at] == "[^"
-        elif char in "^$":
-            return True
-        else:
-            in_class = char == "["
-        at += 1
-    return False
+    return any(piece["escaped"] is not None or piece["bare"] is not None for piece in _PIECE.finditer(pattern))
 
 
 # ---- loops ----------------------------------------------------------------------------------------------------------
@@ -199,9 +194,15 @@ def _exists(node: Fold) -> Node | None:
 
 
 def _filter(node: Fold) -> Node | None:
-    """The predicate of a filter()."""
+    """The predicate of a filter(): the elements themselves are kept, nothing made of them."""
     match node.step, node.result:
-        case Call(function="_?_:_", args=(predicate, Call(function="_+_"), Ident(name=rest))), Ident(name=result):
-            return predicate if rest == result == node.accu else None
+        case (
+            Call(
+                function="_?_:_",
+                args=(predicate, Call(function="_+_", args=(_, Items(elements=(Ident(name=kept),)))), Ident(name=rest)),
+            ),
+            Ident(name=result),
+        ):
+            return predicate if rest == result == node.accu and kept == node.var else None
         case _:
             return None
