@@ -394,6 +394,11 @@ rules:
     assert errors_of(spec) == ["POL005", "POL003", "POL003"]
 
 
+def test_a_rule_that_reads_a_broken_parameter_is_not_blamed() -> None:
+    spec = "mode: Full\nparams: {m: {a: 1}}\nvariables: [{name: v, expression: params.m}]\nrules:\n"
+    assert errors_of(spec + "  - {name: r, when: request.model == params.m, terminate: {}}\n") == ["POL004"]
+
+
 def test_issues_come_in_order_of_their_places_over_all_files() -> None:
     bad = document("mode: full\nrules: [{name: r, terminate: {}}, {name: r, terminat: {}}]\n")
     result = compile_documents([("b.yaml", bad), ("a.yaml", bad.replace("name: p", "name: q"))])

@@ -135,12 +135,14 @@ def _policy(document: PolicyDocument, findings: Findings) -> CompiledPolicy:
 def _expressions(document: PolicyDocument, findings: Findings) -> Expressions:
     # The names as written: a counter that is wrong in itself is still no unknown name where a rule reads it.
     variables = raw_variables(findings.document.value)
+    params = raw_params(document)
     expressions = Expressions(
         findings,
         document.qualified,
         raw_names(findings.document.value, "counters"),
-        raw_params(document),
+        params,
         [(name, source) for _, name, source in variables],
+        refused=document.spec.params.keys() - params.keys(),
     )
     paths = {name: ("spec", "variables", index, "expression") for index, name, _ in variables}
     expressions.report_variables(paths)

@@ -67,8 +67,11 @@ class Expressions:
         counters: Sequence[str],
         params: Mapping[str, object],
         variables: Sequence[tuple[str, str]],
+        refused: Iterable[str] = (),
     ) -> None:
+        """`refused`: parameters that are written, but cannot be read."""
         self._findings = findings
+        self._refused = tuple(refused)
         self.scope = Scope(policy=policy, counters=counters, params=params, variables=variables)
         # What is judged before the counters are bound sees neither them nor the variables, which may read them.
         self._bare = Scope(policy=policy, counters=(), params=params, variables=())
@@ -76,7 +79,7 @@ class Expressions:
     def report_variables(self, paths: Mapping[str, Path]) -> None:
         """Reports what is wrong with the variables themselves."""
         for name, path in paths.items():
-            self._findings.problems(path, self.scope.problems.get(name, ()))
+            self._report(path, self.scope.problems.get(name, ()))
             self._findings.problems(path, self.scope.warnings.get(name, ()), Severity.WARNING)
 
     def compile(self, source: str, path: Path, want: Want, *, bare: bool = False) -> CompiledProgram | None:
@@ -89,8 +92,16 @@ class Expressions:
         if isinstance(compiled, CompiledProgram):
             self._findings.problems(path, compiled.warnings, Severity.WARNING)
             return compiled
-        self._findings.problems(path, compiled)
+        # INVARIANT: an expression without a program is an issue, so that nothing of a policy is left out in silence.
+        assert compiled, source
+        self._report(path, compiled)
         return None
+
+    def _report(self, path: Path, problems: Iterable[CelProblem]) -> None:
+        """Reports what is wrong, but for what only follows from a parameter that is wrong itself."""
+        follows = [f"`params.{name}`" for name in self._refused]
+        own = [problem for problem in problems if not any(name in problem.message for name in follows)]
+        self._findings.problems(path, own)
 
     def limited(
         self, source: str, path: Path, want: Want, allowed: Sequence[str], who: str, *, bare: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 from policyd.core.compile.findings import Findings
 from policyd.core.compile.places import Path
 from policyd.core.compile.words import listed, nearest, quoted, suggestion
-from policyd.core.model.policy import API_VERSION, PolicyDocument
+from policyd.core.model.policy import API_VERSION, LIST, MAP, TEXT, PolicyDocument
 
 NOT_YET = {
     "escalate": "an approval request",
@@ -28,6 +28,7 @@ EXAMPLES: Mapping[str, str] = {
     "key": "for example `key: session.id`",
     "charge": "for example `charge: Cost`",
     "window": "for example `window: {lifetime: 24h}`",
+    "limit": "for example `limit: 2.00 USD`",
     "by": "for example `by: caller.team`",
     "rules": "for example `rules: [my-policy/my-rule]`",
     "system": 'for example `system: "Answer briefly."`',
@@ -42,6 +43,8 @@ def report(error: Any, path: Path, findings: Findings) -> None:
             _unknown(path, findings)
         case "missing":
             _missing(path, findings)
+        case "union_tag_invalid":
+            _wrong_shape(error, path, findings)
         case kind if kind in _TYPES:
             message = f"{_named(path)} must be {_TYPES[kind]}, this is {kind_of(error['input'])}"
             findings.shape(path, "POL004", message, _shape_hint(_TYPES[kind], error["input"]))
@@ -55,6 +58,14 @@ def _missing(path: Path, findings: Findings) -> None:
     in_list = isinstance(path[-2], int) if len(path) > 1 else False
     hint = EXAMPLES.get(name, f"add `{name}:`")
     findings.shape(path, "POL003", f"{quoted(name)} is missing", hint, key=not in_list)
+
+
+def _wrong_shape(error: Any, path: Path, findings: Findings) -> None:
+    """Where one of several shapes may stand, and none of them does."""
+    shapes = {TEXT: "text", LIST: "a list", MAP: "a mapping"}
+    wanted = " or ".join(words for tag, words in shapes.items() if f"'{tag}'" in error["ctx"]["expected_tags"])
+    message = f"{_named(path)} must be {wanted}, this is {kind_of(error['input'])}"
+    findings.shape(path, "POL004", message, EXAMPLES.get(str(path[-1]), "look at the reference's example"))
 
 
 def _unknown(path: Path, findings: Findings) -> None:
