@@ -24,6 +24,7 @@ from policyd.core.model.steps import (
     RequestHeaders,
     ResponseChunk,
     ResponseHeaders,
+    ResponseTrailers,
 )
 
 MAX_CALL = 128 * 1024 * 1024  # bytes of one call
@@ -59,6 +60,7 @@ class Tap:
     _body: bytes = b""
     _answer: ResponseHeaders | None = None
     _chunks: list[tuple[float, bytes]] = field(default_factory=list)
+    _whole: bool = False  # the answer has come to its own end
     _size: int = 0
     _done: bool = False
 
@@ -69,10 +71,12 @@ class Tap:
                 self.request_body(data)
             case ResponseHeaders():
                 self.response_headers(event)
-            case ResponseChunk(data=data, now=now):
-                self.chunk(data, now)
-            case Ended():
-                self.end()
+            case ResponseChunk(data=data, now=now, end=end):
+                self.chunk(data, now, end=end)
+            case ResponseTrailers():
+                self._whole = True
+            case Ended(now=now):
+                self.end(now)
             case _:
                 pass
 
@@ -82,17 +86,21 @@ class Tap:
 
     def response_headers(self, event: ResponseHeaders) -> None:
         self._answer = event
+        self._whole = event.end
 
-    def chunk(self, data: bytes, now: float) -> None:
+    def chunk(self, data: bytes, now: float, *, end: bool = False) -> None:
+        self._whole = end
         if data and self._size <= self.capture.max_call:
             self._chunks.append((now, data))
         self._grow(len(data))
 
-    def end(self) -> None:
+    def end(self, now: float) -> None:
         """Hand the call over to be written. Later events of it are not seen."""
         if self._done:
             return
         self._done = True
+        if self._answer is not None and not self._whole:
+            self._chunks.append((now, b""))  # how long it was silent before it was cut or left
         if self._size > self.capture.max_call:
             self.capture.on_dropped(1)
             return

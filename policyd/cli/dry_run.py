@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
 from policyd.adapters.counters_memory import MemoryCounters
 from policyd.adapters.recordings import Recording
 from policyd.core.compile.policyset import PolicySet
+from policyd.core.exchange.opening import CREDENTIAL_HEADERS, RECORDED
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.facts import Facts
 from policyd.core.model.options import Options
@@ -44,6 +46,7 @@ from policyd.core.model.steps import (
 from policyd.enforcer import Call, Deadlines, Enforcer
 
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "host"))
+_PSEUDONYM = re.compile(r"(?:Bearer )?(key-[0-9a-f]{20})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,8 @@ class DryRun:
             return
         most = self._rechunk.most
         for ms, data in chunks:
+            if not data:
+                yield ms, data
             while data:
                 size = self._random.randint(1, most) if self._random else most
                 yield ms, data[:size]
@@ -178,7 +183,8 @@ class _Playing:
 
     async def _request(self) -> None:
         recording, now = self.recording, self.clock.now
-        await self._feed(RequestHeaders(_request_headers(recording), not recording.body, now, now))
+        headers = _request_headers(recording)
+        await self._feed(RequestHeaders(headers, not recording.body, now, now, _caller(headers)))
         if self.wants_body and not self.over:
             await self._feed(RequestBody(recording.body, now))
 
@@ -204,6 +210,8 @@ class _Playing:
         last = len(chunks) - 1
         for index, (ms, data) in enumerate(chunks):
             await self._pass_time(ms)
+            if not data and self.wake is not None and not self.over:
+                await self._feed(Tick(self.clock.now))  # so long the answer was silent
             if self.over:
                 return
             await self._feed(ResponseChunk(data, index == last, self.clock.now))
@@ -263,6 +271,15 @@ def _request_headers(recording: Recording) -> Headers:
         (":scheme", recording.scheme),
         *_plain(recording.headers),
     )
+
+
+def _caller(headers: Headers) -> Mapping[str, Mapping[str, object]]:
+    """A capture holds the pseudonym of each credential: it must not become a pseudonym of a pseudonym."""
+    for name, value in headers:
+        found = _PSEUDONYM.fullmatch(value) if name in CREDENTIAL_HEADERS else None
+        if found:
+            return {RECORDED: {"key": found[1]}}
+    return {}
 
 
 def _plain(headers: Headers) -> Headers:

@@ -76,16 +76,24 @@ def test_a_capture_reads_back_as_what_came(
     assert recording.body == body
     assert recording.status == 200
     assert recording.response_headers == (("content-type", "text/event-stream"),)
-    assert recording.chunks == tuple((200.0 + 10 * index, data) for index, data in enumerate(chunks))
+    assert recording.chunks == (*((200.0 + 10 * index, data) for index, data in enumerate(chunks)), (2000.0, b""))
     assert kept.sizes == [len(body) + sum(map(len, chunks))]
+
+
+def test_an_answer_that_came_to_its_end_ends_with_its_last_bytes() -> None:
+    kept = Kept()
+    tap = begin(kept)
+    for event in (*events([b"a"])[:-2], ResponseChunk(b"b", end=True, now=100.5), Ended(103.0)):
+        tap.see(event)
+    assert line_of(kept)["response"]["chunks"] == [{"ms": 200.0, "data": "a"}, {"ms": 500.0, "data": "b"}]
 
 
 def test_a_refused_call_has_no_response(tmp_path: Path) -> None:
     kept = Kept()
     tap = begin(kept)
     tap.see(RequestBody(b"{}", 100.0))
-    tap.end()
-    tap.end()
+    tap.end(100.0)
+    tap.end(101.0)
     assert line_of(kept)["response"] is None
     (tmp_path / "a").write_bytes(kept.lines[0]())
     (recording,) = read_recordings(tmp_path / "a")
@@ -108,7 +116,7 @@ def test_a_refused_call_has_no_response(tmp_path: Path) -> None:
 )
 def test_credentials_become_the_pseudonym_that_policies_know(name: str, value: str, written: str) -> None:
     kept = Kept()
-    begin(kept, ((name, value), ("x-policyd-decision", "forged"))).end()
+    begin(kept, ((name, value), ("x-policyd-decision", "forged"))).end(100.0)
     headers = line_of(kept)["request"]["headers"]
     assert isinstance(headers, dict)
     assert headers[name] == written
@@ -119,7 +127,7 @@ def test_credentials_become_the_pseudonym_that_policies_know(name: str, value: s
 @pytest.mark.parametrize("name", ["key", "api_key", "api-key", "access_token", "token", "KEY"])
 def test_a_key_in_the_path_is_replaced(name: str) -> None:
     kept = Kept()
-    begin(kept, path=f"/v1beta/models/g:generateContent?alt=sse&{name}={SECRET}&monkey=1").end()
+    begin(kept, path=f"/v1beta/models/g:generateContent?alt=sse&{name}={SECRET}&monkey=1").end(100.0)
     path = line_of(kept)["request"]["path"]
     assert path == f"/v1beta/models/g:generateContent?alt=sse&{name}={key_id(SECRET)}&monkey=1"
 
@@ -128,7 +136,7 @@ def test_an_answers_cookies_are_removed_and_repeated_headers_kept() -> None:
     kept = Kept()
     tap = begin(kept, (("x-a", "1"), ("x-a", "2")))
     tap.see(ResponseHeaders(((":status", "200"), ("set-cookie", SECRET), ("set-cookie", SECRET)), end=True, now=100.0))
-    tap.end()
+    tap.end(100.0)
     line = line_of(kept)
     assert line["request"]["headers"] == {"host": "api.anthropic.com", "x-a": ["1", "2"]}
     assert line["response"]["headers"] == {"set-cookie": ["[removed]", "[removed]"]}
@@ -140,5 +148,5 @@ def test_a_call_past_its_bound_is_dropped_whole_and_counted() -> None:
     for _ in range(3):
         tap.see(ResponseChunk(b"12345", end=False, now=0.0))
     assert tap._chunks == []
-    tap.end()
+    tap.end(100.0)
     assert (kept.lines, lost) == ([], [1])

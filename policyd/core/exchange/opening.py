@@ -17,6 +17,7 @@ from policyd.core.stream.dialects import Dialect, registry
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 CREDENTIALS = frozenset({*CREDENTIAL_HEADERS, "cookie"})
 OWN_PREFIX = "x-policyd-"
+RECORDED = "policyd.recorded"  # metadata of a dry run: what a recording says about its caller
 _SECRET_FACTS = CREDENTIALS | {"proxy-authorization", "set-cookie"}
 
 
@@ -71,7 +72,8 @@ def _sent_once(headers: Headers) -> dict[str, str]:
 
 
 def _caller(once: Mapping[str, str], metadata: Mapping[str, Mapping[str, object]], identity: str) -> CallerFacts:
-    caller = CallerFacts(source=identity.split(":", 1)[0], key=_credential(once))
+    key = _text(metadata.get(RECORDED, {}), "key") or _credential(once)
+    caller = CallerFacts(source=identity.split(":", 1)[0], key=key)
     if identity == "headers":
         caller.user, caller.team = once.get("x-user-id", ""), once.get("x-team-id", "")
         caller.tenant = once.get("x-tenant-id", "")
