@@ -295,10 +295,15 @@ def complaints(message: pb.ProcessingRequest) -> Sequence[str]:
     for name, mode in (("request", config.request_body_mode), ("response", config.response_body_mode)):
         if mode == _Mode.FULL_DUPLEX_STREAMED:
             found.append(f"{name}_body_mode is FULL_DUPLEX_STREAMED, so that mode_override is ignored: make it NONE")
-        elif mode not in (_Mode.NONE, _Mode.BUFFERED):
-            found.append(f"{name}_body_mode is {_Mode.BodySendMode.Name(mode)}: make it NONE")
+        elif mode != _Mode.NONE:
+            found.append(f"{name}_body_mode is {_mode_name(mode)}: make it NONE, and each call asks for what it needs")
     if config.send_body_without_waiting_for_header_response:
         found.append("send_body_without_waiting_for_header_response is on, so that mode_override is ignored")
     if message.observability_mode:
         found.append("observability_mode is on: nothing that policyd decides is carried out")
     return found
+
+
+def _mode_name(mode: int) -> str:
+    known = _Mode.BodySendMode.DESCRIPTOR.values_by_number.get(mode)
+    return known.name if known else str(mode)
