@@ -8,9 +8,10 @@ INVARIANT: a rule that cannot be judged under Fail counts as a terminate, whatev
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from policyd.core.decide.evaluate import Judged
+from policyd.core.decide.obligations import Merge, Obligations
 from policyd.core.decide.plan import BoundRule, effective, enforceable
 from policyd.core.model.decision import (
     Action,
@@ -19,33 +20,16 @@ from policyd.core.model.decision import (
     FailurePolicy,
     Mode,
     Outcome,
-    Redaction,
     Reroute,
     RuleResult,
     Terminate,
     Verdict,
     verdict_of,
 )
-from policyd.core.model.headers import HeaderEdit, Headers
 
 CANNOT_JUDGE = Terminate(
     status=503, reason="policy_error", message="a policy could not be judged", fallback="a policy could not be judged"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Obligations:
-    """Every constrain that is in force, merged."""
-
-    caps: tuple[tuple[str, int], ...] = ()
-    sets: tuple[tuple[tuple[str, ...], object], ...] = ()
-    tools_allow: frozenset[str] | None = None
-    tools_deny: frozenset[str] = frozenset()
-    inject_system: tuple[str, ...] = ()
-    request_headers: HeaderEdit = HeaderEdit()
-    response_headers: HeaderEdit = HeaderEdit()
-    redactions: tuple[Redaction, ...] = ()
-    pace: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +76,10 @@ def combine(judged: Sequence[Judged], process: Mode, *, reroutes: bool = True) -
     doing = [one for one in ours if id(one) in enforced and _counts(one, reroutes)]
     would = [one for one in shadow if _counts(one, reroutes)]
     winner, would_winner = _strictest(doing), _strictest(would)
-    merged = _Merge()
-    for one in sorted((one for one in doing if isinstance(acting(one), Constrain)), key=_order):
-        merged.add(one, acting(one))
+    merged = Merge()
+    for one in sorted(doing, key=_order):
+        if isinstance(action := acting(one), Constrain):
+            merged.add(one.bound.rule.id, action)
     return Decision(
         verdict=_verdict(winner),
         winner=winner,
@@ -112,7 +97,7 @@ def join(first: Decision, second: Decision) -> Decision:
     """A later judging added to an earlier one: the stricter wins, obligations merge, results add up."""
     winner = _strictest([one for one in (first.winner, second.winner) if one])
     would = _strictest([one for one in (first.would_winner, second.would_winner) if one])
-    merged = _Merge()
+    merged = Merge()
     merged.take(first.obligations)
     merged.take(second.obligations)
     return Decision(
@@ -275,96 +260,3 @@ def _result(one: Judged, enforced: bool, process: Mode, reroutes: bool) -> RuleR
         mode=effective(rule, process),
         reason=one.reason,
     )
-
-
-# ---- constrains ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Merge:
-    """Constrains added in order: the first wins a path or a header, the lowest cap and pace win, the rest unites."""
-
-    caps: dict[str, int] = field(default_factory=dict)
-    sets: dict[tuple[str, ...], object] = field(default_factory=dict)
-    tools_allow: frozenset[str] | None = None
-    tools_deny: frozenset[str] = frozenset()
-    inject: list[str] = field(default_factory=list)
-    headers: dict[tuple[str, str], str | None] = field(default_factory=dict)  # (direction, name) -> value, None removes
-    redactions: list[Redaction] = field(default_factory=list)
-    pace: float | None = None
-    conflicts: list[str] = field(default_factory=list)
-
-    def add(self, one: Judged, action: Action | None) -> None:
-        if not isinstance(action, Constrain):
-            return
-        self._numbers(action.cap, action.pace)
-        for path, value in action.set:
-            self._set(path, value, one.bound.rule.id)
-        self._tools(action.tools_allow, action.tools_deny)
-        self._inject((action.inject_system,) if action.inject_system else ())
-        self._headers("request", action.request_headers, one.bound.rule.id)
-        self._headers("response", action.response_headers, one.bound.rule.id)
-        self._redact((action.redact,) if action.redact else ())
-
-    def take(self, obligations: Obligations) -> None:
-        self._numbers(obligations.caps, obligations.pace)
-        for path, value in obligations.sets:
-            self._set(path, value, "a later rule")
-        self._tools(obligations.tools_allow, obligations.tools_deny)
-        self._inject(obligations.inject_system)
-        self._headers("request", obligations.request_headers, "a later rule")
-        self._headers("response", obligations.response_headers, "a later rule")
-        self._redact(obligations.redactions)
-
-    def _numbers(self, caps: Iterable[tuple[str, int]], pace: float | None) -> None:
-        for name, value in caps:
-            self.caps[name] = min(value, self.caps.get(name, value))
-        if pace is not None:
-            self.pace = pace if self.pace is None else min(self.pace, pace)
-
-    def _set(self, path: tuple[str, ...], value: object, who: str) -> None:
-        for known in self.sets:
-            shorter = min(len(known), len(path))
-            if known[:shorter] == path[:shorter]:
-                if known != path or self.sets[known] != value:
-                    self.conflicts.append(f"{who}: set {'.'.join(path)}")
-                return
-        self.sets[path] = value
-
-    def _tools(self, allow: frozenset[str] | None, deny: frozenset[str]) -> None:
-        if allow is not None:
-            self.tools_allow = allow if self.tools_allow is None else self.tools_allow & allow
-        self.tools_deny |= deny
-
-    def _inject(self, texts: Iterable[str]) -> None:
-        self.inject.extend(text for text in texts if text not in self.inject)
-
-    def _headers(self, direction: str, edit: HeaderEdit, who: str) -> None:
-        wanted: list[tuple[str, str | None]] = [*edit.set, *((name, None) for name in edit.remove)]
-        for name, value in wanted:
-            key = (direction, name)
-            if key not in self.headers:
-                self.headers[key] = value
-            elif self.headers[key] != value:
-                self.conflicts.append(f"{who}: {direction} header {name}")
-
-    def _redact(self, redactions: Iterable[Redaction]) -> None:
-        self.redactions.extend(one for one in redactions if one not in self.redactions)
-
-    def _edit(self, direction: str) -> HeaderEdit:
-        mine = [(name, value) for (where, name), value in self.headers.items() if where == direction]
-        sets: Headers = tuple((name, value) for name, value in mine if value is not None)
-        return HeaderEdit(sets, tuple(name for name, value in mine if value is None))
-
-    def obligations(self) -> Obligations:
-        return Obligations(
-            caps=tuple(self.caps.items()),
-            sets=tuple(self.sets.items()),
-            tools_allow=self.tools_allow,
-            tools_deny=self.tools_deny,
-            inject_system=tuple(self.inject),
-            request_headers=self._edit("request"),
-            response_headers=self._edit("response"),
-            redactions=tuple(self.redactions),
-            pace=self.pace,
-        )
