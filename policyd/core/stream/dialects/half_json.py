@@ -95,7 +95,8 @@ def _end_of_text(prefix: str) -> str:
         return r"\udc00"[len(have) :] + '"'
     if have == "\\":
         return '\\"'
-    return r"\u0000"[len(have) :] + '"' if have else '"'
+    zeros = r"\u0000"[len(have) :] if have else ""
+    return zeros + (r"\udc00" if _HIGH_SURROGATE.search(have + zeros) else "") + '"'
 
 
 def _odd_backslashes(prefix: str, at: int) -> bool:
