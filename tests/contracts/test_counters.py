@@ -446,8 +446,8 @@ def test_a_clock_that_jumps_loses_no_count_and_breaks_nothing(counting: Counting
     counting.spend(jumpy, 6)
     counting.reserve("a", hold(7, of=jumpy))
     assert counting.reading(jumpy) == Reading(value=11, held=7)
-    counting.clock.advance(HOUR - 60)
-    assert counting.value(jumpy) == 11
+    counting.clock.advance(HOUR + 600)
+    assert counting.value(jumpy) == 11, "as long as without the jump"
     counting.clock.advance(3 * DAY)
     assert counting.reading(jumpy) == Reading()
 
@@ -482,6 +482,22 @@ def test_waiting_does_not_help_what_is_larger_than_the_limit(counting: Counting,
 def test_what_only_running_calls_hold_may_be_free_within_a_lease(counting: Counting) -> None:
     counting.reserve("a", hold(90), lease=15)
     assert counting.reserve("b", hold(20), lease=15).counters[0].retry_after_s == 15
+
+
+def test_retry_after_allows_for_what_running_calls_hold(counting: Counting) -> None:
+    sliding = counter(window=SLIDING)
+    for _ in range(4):
+        counting.spend(sliding, 25)
+        counting.clock.advance(600)
+    alone = counting.reserve("a", hold(25, of=sliding)).counters[0].retry_after_s
+    counting.reserve("other", hold(25, None, of=sliding), lease=DAY)
+    beside = counting.reserve("b", hold(25, of=sliding)).counters[0].retry_after_s
+    assert alone is not None and beside == alone + 600
+
+    counting.reserve("more", hold(75, None, of=sliding), lease=DAY)
+    counting.clock.advance(alone - 5)
+    crowded = counting.reserve("c", hold(25, of=sliding), lease=15).counters[0].retry_after_s
+    assert crowded == 15, "5 s until enough has left the window, but the holds leave no sooner than a lease from now"
 
 
 def test_the_refused_counter_alone_says_when_to_try_again(counting: Counting) -> None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from policyd.adapters import prices_snapshot
 from policyd.adapters.errors import UnreadableInput
 from policyd.adapters.prices import SNAPSHOT, Prices, load_prices
-from policyd.adapters.prices.table import ALIASES, MAIN
+from policyd.adapters.prices.table import ALIASES, CACHED, MAIN
 from policyd.core.errors import PolicyError
 from policyd.core.model.prices import Price, PriceTable, Tier, Usage
 
@@ -152,7 +152,7 @@ def test_a_name_is_known_here_when_it_is_known_there(name: str, provider: str) -
         ("openai", "no-such-model"),
         ("openai", "claude-3-7-sonnet-latest"),  # openai does not sell it
         ("openai", ""),
-        ("openai", "gpt-4o" + "x" * 300),
+        ("anthropic", "claude-3-opus" + "x" * 300),  # no name of a model is that long
         ("no-such-provider", "no-such-model"),
         ("", "llama-3.3-70b"),  # nobody makes a price for it
         ("openai", "whisper-1"),  # billed by the hour
@@ -193,6 +193,37 @@ def test_a_model_that_several_list_needs_a_provider_or_one_maker(makers: tuple[s
     ]
     price = Prices({"digest": "", "source": "", "providers": listed}).price("x", "m", 0)
     assert (price is not None) == priced
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("ab", "first"),
+        ("abc", "second"),
+        ("abx", "third"),
+        ("b", "fourth"),
+        ("xb", "fourth"),
+        ("dd", "sixth"),
+        ("d", None),
+    ],
+)
+def test_the_first_model_that_matches_is_taken(name: str, model: str | None) -> None:
+    rates = [[None, [[0, "1", "1", "1", "1"]], "0"]]
+    matches = {"first": "=ab", "second": ["|", "=abc", "=ab"], "third": "^ab", "fourth": ["|", "$b", "=abc"]}
+    matches |= {"fifth": ["&", "^d", "$d", "~ddd"], "sixth": "/^d+d$"}
+    models = [[id, match, rates] for id, match in matches.items()]
+    listed = [{"id": "p", "match": None, "makes": None, "fallback": [], "models": models}]
+    price = Prices({"digest": "", "source": "", "providers": listed}).price("p", name, 0)
+    assert (price and price.model) == model
+
+
+def test_names_from_outside_do_not_fill_the_cache() -> None:
+    prices = load_prices()
+    assert isinstance(prices, Prices)
+    for n in range(CACHED + 10):
+        prices.price("openai", f"gpt-4o-{n}", NOV)
+        prices.price("openai", "x" * 300 + str(n), NOV)
+    assert 0 < prices.remembered <= CACHED
 
 
 def test_every_alias_leads_to_a_provider() -> None:

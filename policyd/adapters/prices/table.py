@@ -96,6 +96,11 @@ class Prices:
         """The snapshot's own, or with local prices one of both."""
         return self._digest
 
+    @property
+    def remembered(self) -> int:
+        """How many look-ups are cached."""
+        return len(self._found)
+
     def price(self, provider: str, model: str, at: float) -> Price | None:
         """The price of a model at a time (seconds since 1970, UTC); None when it is not known."""
         found = self._found.get((provider, model))
