@@ -1,0 +1,77 @@
+"""Which dialect, operation and provider a call's head tells."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyd.core.stream.dialects import registry
+from policyd.core.stream.dialects.shared import estimate_tokens, milli_tokens
+
+CHAT, MESSAGES = "openai.chat", "anthropic.messages"
+CALLS = [
+    ("POST", "/v1/chat/completions", "api.openai.com", (CHAT, "chat", "openai")),
+    ("POST", "/v1/chat/completions?api-version=1", "localhost:8000", (CHAT, "chat", "openai")),
+    ("POST", "/openai/v1/chat/completions", "api.groq.com", (CHAT, "chat", "groq")),
+    ("POST", "/openai/deployments/gpt/chat/completions", "x.openai.azure.com", (CHAT, "chat", "azure")),
+    ("POST", "/OpenAI/Deployments/gpt/Chat/Completions", "10.0.0.1", (CHAT, "chat", "azure")),
+    ("POST", "/beta/chat/completions", "api.deepseek.com", (CHAT, "chat", "deepseek")),
+    ("POST", "/api/v1/chat/completions", "openrouter.ai:443", (CHAT, "chat", "openrouter")),
+    ("POST", "/v1/chat/completions/", "API.OPENAI.COM.", (CHAT, "chat", "openai")),
+    ("POST", "/v1/messages", "api.anthropic.com", (MESSAGES, "chat", "anthropic")),
+    ("POST", "/v1/messages?beta=true", "gateway.internal", (MESSAGES, "chat", "anthropic")),
+    ("POST", "/v1/chat/completions", "api.openai.com.evil.example", (CHAT, "chat", "openai")),
+    ("POST", "/v1/chat/completions", "notapi.groq.com", (CHAT, "chat", "openai")),
+    # tricks with the path
+    ("POST", "/v1/chat/completions/../../completions", "h", (None, "unknown", "")),
+    ("POST", "/v1/models/../chat/completions", "h", (CHAT, "chat", "openai")),
+    ("POST", "/v1/%63hat/completions", "h", (CHAT, "chat", "openai")),
+    ("POST", "/v1/chat%2fcompletions", "h", (CHAT, "chat", "openai")),
+    ("POST", "/v1/files/%2e%2e/chat/completions", "h", (CHAT, "chat", "openai")),
+    ("POST", "/v1/files/%252e%252e/chat/completions", "h", (CHAT, "chat", "openai")),
+    ("POST", "//v1//chat///completions", "h", (CHAT, "chat", "openai")),
+    ("POST", "/v1/chat/completions;x=1", "h", (CHAT, "chat", "openai")),
+    ("POST", "/v1/./messages", "h", (MESSAGES, "chat", "anthropic")),
+    ("POST", "/../../v1/messages", "h", (MESSAGES, "chat", "anthropic")),
+    ("POST", "/v1\\messages", "h", (MESSAGES, "chat", "anthropic")),
+    ("POST", "/v1/messages#x", "h", (MESSAGES, "chat", "anthropic")),
+    ("POST", "/v1/files/x/v1/embeddings", "h", (None, "unknown", "")),
+    # model calls in languages that come later
+    ("POST", "/v1/completions", "api.openai.com", (None, "unknown", "openai")),
+    ("POST", "/v1/embeddings", "api.mistral.ai", (None, "unknown", "mistral")),
+    ("POST", "/v1/responses", "api.openai.com", (None, "unknown", "openai")),
+    ("POST", "/v1/threads/runs", "api.openai.com", (None, "unknown", "openai")),
+    ("POST", "/v1/threads/t/runs", "api.openai.com", (None, "unknown", "openai")),
+    ("POST", "/v1/batches", "api.openai.com", (None, "unknown", "openai")),
+    ("POST", "/v1/messages/batches", "api.anthropic.com", (None, "unknown", "anthropic")),
+    ("POST", "/v1beta/models/g:generateContent", "generativelanguage.googleapis.com", (None, "unknown", "google")),
+    ("POST", "/model/m%3A0/converse", "bedrock-runtime.us-east-1.amazonaws.com", (None, "unknown", "bedrock")),
+    ("POST", "/v1/projects/p/x:predict", "us-central1-aiplatform.googleapis.com", (None, "unknown", "google")),
+    ("POST", "/api/chat", "127.0.0.1:11434", (None, "unknown", "")),
+    ("POST", "/", "x.endpoints.huggingface.cloud", (None, "unknown", "")),
+    ("PUT", "/v1/chat/completions", "h", (None, "unknown", "")),
+    ("POST", "", "", (None, "unknown", "")),
+    # no model calls
+    ("GET", "/v1/chat/completions", "api.openai.com", (None, "other", "openai")),
+    ("GET", "/v1/models", "api.openai.com", (None, "other", "openai")),
+    ("POST", "/v1/files", "api.openai.com", (None, "other", "openai")),
+    ("POST", "/v1/assistants", "api.openai.com", (None, "other", "openai")),
+    ("POST", "/v1/threads", "api.openai.com", (None, "other", "openai")),
+    ("POST", "/v1/threads/t/messages", "api.openai.com", (None, "other", "openai")),
+    ("GET", "/v1/threads/t/runs/r", "api.openai.com", (None, "other", "openai")),
+    ("POST", "/openai/files", "x.openai.azure.com", (None, "other", "azure")),
+    ("POST", "/v1/messages/count_tokens", "api.anthropic.com", (None, "other", "anthropic")),
+    ("DELETE", "/v1/files/f", "api.openai.com", (None, "other", "openai")),
+    ("POST", "/healthz", "h", (None, "other", "")),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "host", "expected"), CALLS)
+def test_what_a_call_is(method: str, path: str, host: str, expected: tuple[str | None, str, str]) -> None:
+    dialect, operation, provider = registry.choose(method, path, host, {})
+    assert (dialect and dialect.name, operation, provider) == expected
+
+
+def test_the_estimate_is_additive() -> None:
+    for text, tokens in (("", 0), ("abcd", 1), ("abcde", 2), ("éé", 1), ("漢字", 3), ("😀😀", 5)):
+        assert estimate_tokens(text) == tokens
+        assert sum(map(milli_tokens, text)) == milli_tokens(text)
