@@ -64,7 +64,7 @@ class Answering:
         headers = header_map(event.headers)
         status = headers.pop(":status", "0")
         response.status = int(status) if status.isdecimal() else 0
-        response.headers = {name: value for name, value in headers.items() if name != "set-cookie"}
+        response.headers = headers
         response.input_tokens = call.facts.request.input_tokens
         response.elapsed_ms = (event.now - call.began) * 1000
         response.inspection = "full" if call.dialect else "none"
@@ -130,7 +130,7 @@ class Answering:
         response.inspection, response.partial_reason = "partial", why
         self.call.facts.unreadable_response = why
         self.bench = Bench(self.call)
-        if self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), 0).verdict is Verdict.TERMINATE:
+        if self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), None).verdict is Verdict.TERMINATE:
             return self._refused()
         return self._pass_by()
 
@@ -139,7 +139,7 @@ class Answering:
         response = self.call.facts.response
         response.inspection = "none"
         self.bench = Bench(self.call)
-        if self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), 0).verdict is Verdict.TERMINATE:
+        if self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), None).verdict is Verdict.TERMINATE:
             return self._refused()
         return self._pass_by()
 

@@ -117,6 +117,7 @@ class Bench:
         if plan is not None:
             rules = [*plan.of_phase(Phase.RESPONSE), *(bound for bound in plan.counting if self._may_refuse(bound))]
         self.live = [Live(bound, touches(bound), _reads_time(bound), looks_ahead(bound)) for bound in rules]
+        self.reads_whole_text = any(bound.rule.when is not None and bound.rule.when.reads_text for bound in rules)
         self._window = LOOK_AHEAD
         self._tokens = self._events = -1
         self._ms = -1.0

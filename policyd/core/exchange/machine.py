@@ -211,6 +211,9 @@ class Exchange:
             self.need = None
         return self._finish("cancelled" if event.cancelled or self.state is not State.SENT else "complete")
 
+    def _on_late_trailers(self, _: ResponseTrailers) -> list[Step]:
+        return [PassTrailers()]
+
     def _on_nothing(self, _: Event) -> list[Step]:
         return []
 
@@ -282,6 +285,7 @@ TRANSITIONS: dict[tuple[State, type], _Method] = {
     (State.SENT, ResponseHeaders): Exchange._on_response_headers,
     (State.ANSWERING, ResponseChunk): Exchange._on_chunk,
     (State.ANSWERING, ResponseTrailers): Exchange._on_trailers,
+    (State.DONE, ResponseTrailers): Exchange._on_late_trailers,
     (State.ANSWERING, Tick): Exchange._on_tick,
     **{(state, Tick): Exchange._on_nothing for state in State if state is not State.ANSWERING},
     **{(state, Ended): Exchange._on_ended for state in State},

@@ -1,7 +1,7 @@
 """How a call begins: from its headers to who is calling, in which session, in which dialect.
 
 Rule 1: an identity header sent twice is absent: whoever could add a second one must not be able to choose.
-Rule 2: a credential becomes a pseudonym here and is never kept.
+Rule 2: what is written down about a credential is the pseudonym that it becomes here; only rules see the header.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 CREDENTIALS = frozenset({*CREDENTIAL_HEADERS, "cookie"})
 OWN_PREFIX = "x-policyd-"
 RECORDED = "policyd.recorded"  # metadata of a dry run: what a recording says about its caller
-_SECRET_FACTS = CREDENTIALS | {"proxy-authorization", "set-cookie"}
 
 
 def key_id(credential: str) -> str:
@@ -51,7 +50,7 @@ def open_call(event: RequestHeaders, identity: str) -> tuple[Facts, Dialect | No
     request = RequestFacts(
         method=method,
         path=path,
-        headers={name: value for name, value in headers.items() if not name.startswith(":") and _readable(name)},
+        headers={name: value for name, value in headers.items() if not name.startswith((":", OWN_PREFIX))},
         tags={name[6:]: value for name, value in once.items() if name.startswith("x-tag-")},
         operation=operation,
         dialect=dialect.name if dialect else "",
@@ -60,10 +59,6 @@ def open_call(event: RequestHeaders, identity: str) -> tuple[Facts, Dialect | No
     caller = _caller(once, event.metadata, identity)
     session = _session(once, caller, event.metadata, identity)
     return Facts(request=request, caller=caller, session=session, now=event.wall), dialect
-
-
-def _readable(name: str) -> bool:
-    return name not in _SECRET_FACTS and not name.startswith(OWN_PREFIX)
 
 
 def _sent_once(headers: Headers) -> dict[str, str]:

@@ -16,6 +16,8 @@ def final_usage(call: Call) -> Usage:
     """What the call is taken to have used: the provider's numbers, or the best estimate; nothing for an error answer
     that names none, and for a call that never left."""
     response = call.facts.response
+    if call.left and response.status == 0:  # it left and was never answered: whoever served it has read the input
+        return Usage(input_tokens=call.facts.request.input_tokens)
     if not call.left or (response.usage_source != "provider" and (response.is_error or response.status >= 400)):
         return Usage()
     return usage_of(response)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from policyd.core.decide.plan import enforceable
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.judging import Bench, Touch, may_change_answer
@@ -18,6 +19,7 @@ from policyd.core.exchange.metering import usage_of
 from policyd.core.exchange.refusal import texts
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
+from policyd.core.model.facts import ResponseFacts
 from policyd.core.model.steps import Extend, Release, Step, WakeAt
 from policyd.core.stream.dialects import AnswerReader, Changed
 from policyd.core.stream.outbox import Outbox
@@ -55,7 +57,8 @@ class Streaming:
     def _outbox(self) -> Outbox:
         rules = [live.bound.rule for live in self.bench.live if live.bound.rule.when is not None]
         watchers = {watcher for rule in rules if rule.when for watcher in rule.when.watchers}
-        keep = 0 if self.passive else max((rule.hold_back for rule in rules), default=0)
+        enforced = [rule for rule in rules if enforceable(rule, self.call.options.mode)]
+        keep = 0 if self.passive else max((rule.hold_back for rule in enforced), default=0)
         redactions = [one for one in self.call.decision.obligations.redactions if one.in_response]
         return Outbox(
             redactors=() if self.passive else redactors(redactions),
@@ -191,8 +194,8 @@ class Streaming:
             self._unreadable(response.partial_reason)
         entry = self._add(event.raw, reading.segments, reading.closes)
         touched = int(reading.changed) | EVENT
-        if touched & TEXT and response.ttft_ms is None:
-            response.ttft_ms = response.elapsed_ms
+        if touched & TEXT:
+            touched |= self._text_came(response)
         if response.events == 1:
             touched = FIRST
         if touched & USAGE:
@@ -203,6 +206,14 @@ class Streaming:
         if len(self.outbox.hits) != hits:
             touched |= HITS
         return entry, touched
+
+    def _text_came(self, response: ResponseFacts) -> int:
+        if response.ttft_ms is None:
+            response.ttft_ms = response.elapsed_ms
+        if response.text_chars <= self.call.options.max_text or not self.bench.reads_whole_text:
+            return 0
+        self._unreadable("the answer is longer than the text that a rule may read whole")
+        return INSPECTION
 
     def _add(self, raw: bytes, segments: Sequence[object], closes: Sequence[object]) -> int:
         entry = self.outbox.add(raw, segments, closes)  # type: ignore[arg-type]
