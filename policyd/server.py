@@ -70,6 +70,7 @@ class DataPlane:
     telemetry: Telemetry = field(default_factory=Telemetry)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
     address: str = ""  # where it listens, once it does
     _state: str = "starting"
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
@@ -173,6 +174,8 @@ class DataPlane:
         log.info("draining: %d calls run, at most %g s", enforcer.open_calls, self.settings.drain_s)
         stop = asyncio.create_task(server.stop(self.settings.drain_s))
         hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.sleep(0)  # it has begun to refuse new calls
+        self.draining.set()
         await asyncio.wait((stop, hurry), return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
             await server.stop(0)
