@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +130,44 @@ def test_what_is_wrong_is_said(
     assert serve(*args.split()) == code
     assert words in capsys.readouterr().err
     assert started == []
+
+
+POLICY = """
+apiVersion: policyd.dev/v1alpha1
+kind: LLMPolicy
+metadata: {name: p, namespace: tests}
+spec: {mode: Full, rules: [{name: r, when: request.model == "m", terminate: {}}]}
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_process_drains_and_leaves_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "p.yaml").write_text(POLICY)
+    args = ["--policies", "p.yaml", "--listen", "unix:p.sock", "--records", "records", "--capture", "capture"]
+    command = [sys.executable, "-m", "policyd", "serve", *args]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "listening on unix:p.sock" in line:
+                process.send_signal(number)
+    assert process.returncode == 0
+    log = "".join(said)
+    for words in ("in force: 1 policies", "who is calling is what headers say", "prompts and answers", "stopped"):
+        assert words in log
+    assert "Traceback" not in log
+    assert not (tmp_path / "p.sock").exists()
+    assert [file.read_text() for file in (*(tmp_path / "records").iterdir(), *(tmp_path / "capture").iterdir())] == [
+        "",
+        "",
+    ]
+
+
+def test_a_bad_policy_ends_the_start_with_its_issues(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(POLICY.replace("request.model", "requst.model"))
+    command = [sys.executable, "-m", "policyd", "serve", "--policies", "p.yaml", "--listen", "unix:p.sock"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == root.FINDINGS
+    assert "p.yaml:5:" in told.stderr
+    assert "Traceback" not in told.stderr
