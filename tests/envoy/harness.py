@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -101,9 +102,16 @@ class Envoy:
         found = json.loads(self.get(f"/stats?format=json&filter={pattern}"))["stats"]
         return {stat["name"]: stat["value"] for stat in found if "value" in stat}
 
-    def access_log(self) -> list[dict[str, object]]:
-        """The access log so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+    def access_log(self, path: str) -> dict[str, object]:
+        """The access log's line about the one request with this path: Envoy writes it behind the call."""
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+            found = [line for line in lines if line.get("path") == path]
+            if found:
+                return dict(found[0])
+            a_moment()
+        raise AssertionError(f"no line about {path} in {self.log}")
 
     def stop(self) -> None:
         self.process.terminate()
@@ -123,7 +131,8 @@ def running(version: str, folder: Path, config: Callable[[int, int], str], *opti
     yaml, log = folder / "envoy.yaml", folder / "envoy.log"
     yaml.write_text(config(port, admin))
     with log.open("wb") as out:
-        command = [path, "-c", yaml, "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning", *options]
+        command = [path, "-c", yaml, "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
+        command += ["--file-flush-interval-msec", "50", *options]
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     envoy = Envoy(version, port, admin, log, process)
     try:
@@ -141,15 +150,13 @@ def _wait_until_ready(envoy: Envoy) -> None:
         with contextlib.suppress(OSError):
             if envoy.get("/ready").strip() == "LIVE":
                 return
-        select_nothing(0.02)
+        a_moment()
     raise AssertionError(f"envoy {envoy.version} did not become ready:\n{envoy.log.read_text()[-4000:]}")
 
 
-def select_nothing(seconds: float) -> None:
-    """Lets a starting process have the processor for a moment."""
-    import select
-
-    select.select([], [], [], seconds)
+def a_moment() -> None:
+    """Lets another process have the processor."""
+    select.select([], [], [], 0.02)
 
 
 def validate(version: str, yaml: Path) -> str:

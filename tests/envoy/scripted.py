@@ -77,12 +77,7 @@ async def stream(seen: Seen, reader: asyncio.StreamReader, writer: asyncio.Strea
     for number in range(int(seen.path.partition("?")[2] or 20)):
         writer.write(chunk(event(number)))
         seen.events += 1
-        try:
-            seen.closed_early = await asyncio.wait_for(reader.read(1), GAP_S) == b""
-        except TimeoutError:
-            continue
-        except OSError:
-            seen.closed_early = True
+        seen.closed_early = await _gone(reader)
         if seen.closed_early:
             return
     writer.write(b"0\r\n%s\r\n" % trailer)
@@ -90,6 +85,23 @@ async def stream(seen: Seen, reader: asyncio.StreamReader, writer: asyncio.Strea
 
 async def stream_with_trailers(seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await stream(seen, reader, writer, b"x-sum: 7\r\n")
+
+
+async def late_end(_seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """No events, and their end in a segment of its own."""
+    writer.write(STREAM_HEAD % b"")
+    await _gone(reader)
+    writer.write(b"0\r\n\r\n")
+
+
+async def _gone(reader: asyncio.StreamReader) -> bool:
+    """Whether the peer goes away within GAP_S."""
+    try:
+        return await asyncio.wait_for(reader.read(1), GAP_S) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 def fixed(raw: bytes) -> Answer:
@@ -113,6 +125,7 @@ ANSWERS: dict[str, Answer] = {
         + b"0\r\n\r\n"
     ),
     "/big": fixed(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (300_000, b"x" * 300_000)),
+    "/empty-late": late_end,
     "/empty": fixed(STREAM_HEAD % b"" + b"0\r\n\r\n"),
     "/204": fixed(b"HTTP/1.1 204 No Content\r\n\r\n"),
     "/zero": fixed(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
@@ -144,8 +157,10 @@ class Upstream:
         try:
             while request := await _read_request(reader):
                 self.seen.append(request)
-                await ANSWERS[request.path.partition("?")[0]](request, reader, writer)
-                request.done.set()
+                try:
+                    await ANSWERS[request.path.partition("?")[0]](request, reader, writer)
+                finally:
+                    request.done.set()
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
             pass
@@ -193,7 +208,7 @@ class Processor:
     abort: grpc.StatusCode | None = None  # when the script gives nothing
 
     async def start(self) -> None:
-        self.server = grpc.aio.server()
+        self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
         method = grpc.stream_stream_rpc_method_handler(
             self._process, pb.ProcessingRequest.FromString, pb.ProcessingResponse.SerializeToString
         )
