@@ -20,6 +20,6 @@ class Options:
     observe_all: bool = False  # read every body for its usage, changing nothing: dry runs
     slice_tokens: int = 512  # output tokens that one hold covers
     tick_s: float = 0.1  # how often rules on elapsed_ms are judged while nothing arrives, seconds
-    lease_s: float = 15.0  # seconds that a hold outlives its holder
+    lease_s: float = 86_400.0  # seconds that a hold outlives its holder; in one process no holder dies alone
     max_held: int = 8 * 1024 * 1024  # bytes of one answer that may wait to be judged
     max_text: int = 1024 * 1024  # characters of an answer that CEL may read whole
