@@ -26,8 +26,9 @@ COMMANDS = {
     "check": "Compile policies and report every issue at once.",
     "replay": "Dry run policies over recorded traffic, through the engine that serves.",
     "envoy": "Print the Envoy side of it, as YAML.",
+    "key-id": "Print the pseudonym of a credential, as rules and records see it.",
 }
-MODULES = {"envoy": "envoy_config"}  # where the file has another name than the command
+MODULES = {"envoy": "envoy_config", "key-id": "key_id"}  # where the file has another name than the command
 
 
 class LazyCommands(typer.core.TyperGroup):
@@ -53,7 +54,7 @@ def load(name: str) -> Any:
     found = getattr(module, "app", None)
     if found is None:
         found = typer.Typer(add_completion=False)
-        found.command(name)(getattr(module, name))
+        found.command(name)(getattr(module, name.replace("-", "_")))
     command = typer.main.get_command(found)
     command.name = name
     return command

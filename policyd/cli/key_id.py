@@ -1,0 +1,28 @@
+"""`policyd key-id`: the pseudonym of a credential, as rules and records see it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from policyd.core.exchange.opening import key_id as pseudonym
+
+
+def key_id(
+    credential: Annotated[
+        str, typer.Argument(help="The credential, as its header carries it; `-` or nothing reads it from stdin.")
+    ] = "-",
+) -> None:
+    """Print what `caller.key` reads for a credential, so that a policy or a search can name it without holding it.
+
+    Example: policyd key-id < key.txt
+    """
+    text = sys.stdin.readline() if credential == "-" else credential
+    text = text.strip()
+    if text[:7].lower() == "bearer ":
+        text = text[7:].strip()
+    if not text:
+        raise typer.BadParameter("there is no credential to name")
+    typer.echo(pseudonym(text))
