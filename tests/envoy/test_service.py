@@ -374,6 +374,7 @@ def test_a_body_above_the_limit_is_told_as_such() -> None:
 
 def test_grpc_takes_more_than_envoy_buffers() -> None:
     assert largest_message(32 << 20) > 2 * (32 << 20)
+    assert largest_message(1 << 30) < 1 << 31
 
 
 def test_a_body_that_envoy_refused_is_judged_as_too_large() -> None:

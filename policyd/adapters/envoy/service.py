@@ -43,6 +43,7 @@ from policyd.core.model.steps import (
 log = logging.getLogger("policyd")
 
 HEADROOM = 1 << 20  # bytes of a message besides its body
+GRPC_LARGEST = (1 << 31) - 1  # an int of C's
 BROKEN = Reject(503, (("content-type", "text/plain"),), b"policyd: this call cannot be judged\n")
 _REFUSABLE = frozenset({Kind.REQUEST_HEADERS, Kind.REQUEST_BODY, Kind.RESPONSE_HEADERS, Kind.RESPONSE_BODY})
 
@@ -110,7 +111,7 @@ def handler(calls: Calls, latencies: Latencies | None = None, taps: Taps | None 
 def largest_message(max_request: int) -> int:
     """The bytes that gRPC must take. Envoy makes us: its buffer is full only after another read's worth of bytes, and
     a message refused by gRPC would fail open where the filter does."""
-    return 2 * max_request + HEADROOM
+    return min(2 * max_request + HEADROOM, GRPC_LARGEST)
 
 
 class Conversation:
