@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,7 @@ from policyd.core.compile.policyset import CelFailure, CounterRef
 from policyd.core.model.facts import CounterFacts, Facts, Message, ToolCall
 from tests.expressions import POLICY, compiled, scope
 
+sys.setrecursionlimit(2500)  # what cel-python sets for the whole process: once, before Hypothesis looks
 SCOPE = scope()
 COUNTERS: dict[CounterRef, CounterFacts] = {
     (POLICY, "spend"): CounterFacts(value=1.5, limit=2.0, used=0.75, remaining=0.5),

@@ -55,10 +55,14 @@ def test_the_roots_are_those_of_the_proto() -> None:
 
 def test_the_page_is_fresh() -> None:
     page = ROOT / "docs" / "facts.md"
-    assert page.read_text() == facts_markdown(), "run: python -m policyd.core.compile.facts_doc > docs/facts.md"
+    assert page.read_text() == facts_markdown(), "write it anew: python tests/core/test_cel_facts.py"
 
 
 def test_the_page_names_every_fact() -> None:
     page = facts_markdown()
     for path in [*FACTS, *(f"counters.NAME.{name}" for name in COUNTER_FACTS)]:
         assert f"`{path}`" in page
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "facts.md").write_text(facts_markdown())

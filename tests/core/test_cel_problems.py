@@ -65,6 +65,22 @@ PLACES = [
     ("request.stream and true", (1, 16), "CEL001", "unexpected `and`", "write &&"),
     ("request.model == 'a", (1, 18), "CEL001", "a string that does not end", ""),
     ("true &&", (1, 8), "CEL001", "the expression ends too early", "something is missing after this"),
+    (
+        "policyd.facts.v1.Request{}.model == ''",
+        (1, 1),
+        "CEL010",
+        "messages cannot be made here",
+        "write a map, or call timestamp() or duration()",
+    ),
+    (
+        "type(request) == policyd.facts.v1.Request",
+        (1, 34),
+        "CEL010",
+        "types of messages cannot be named here",
+        "compare the fields",
+    ),
+    ("true \0 && sise(1)", (1, 6), "CEL001", "a character that is no text", "remove it"),
+    ("request.model == '\ud800'", (1, 19), "CEL001", "a character that is no text", "remove it"),
     ("(true", (1, 6), "CEL001", "missing `)`", ""),
     (" ", (1, 1), "CEL001", "the expression is empty", "leave the field out, or write true"),
     (
@@ -83,6 +99,11 @@ def test_a_problem_stands_where_the_author_wrote_it(
 ) -> None:
     (found,) = problems(source)
     assert ((found.line, found.column), found.code, found.message, found.hint) == (place, code, message, hint)
+
+
+def test_what_an_author_wrote_is_quoted_in_part_only() -> None:
+    (found,) = problems("x" * 5000)
+    assert len(found.message) == 200
 
 
 def test_every_problem_is_reported_at_once_and_parameters_do_not_move_places() -> None:

@@ -1,13 +1,13 @@
 """The second engine, cel-python, behind the same interface: the differential peer of the first.
 
 Rule 1: it judges what Scope.compile checked, on the same lowered trees and inputs, written as text again.
-Rule 2: it is no part of a running server: it is slow, and not safe beside other threads.
+Rule 2: it is no part of a running server: it is slow, not safe beside other threads, and raises the recursion limit of
+        the whole process.
 Rule 3: what plain CEL cannot write (optionals, extensions) is a CelFailure that says so, never a guess.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +47,9 @@ class _CelpyBatch:
             text = unparse(program.tree, self._name)
         except NoText:
             return None
-        return _evaluator(text)
+        environment = celpy.Environment(runner_class=celpy.InterpretedRunner)
+        evaluate: Callable[[Any], Any] = environment.program(environment.compile(text)).evaluate
+        return evaluate
 
     def _name(self, name: str) -> str:
         return self._names.setdefault(name, f"v{len(self._names)}")
@@ -59,15 +61,6 @@ class _CelpyBatch:
         values = self._inputs.values(facts, counters, hits)
         known = {self._name(name): _to_cel(value) for name, value in values.items()}
         return [_judged(runner, want, known) for runner, want in zip(self._runners, self._wants, strict=True)]
-
-
-def _evaluator(text: str) -> Callable[[Any], Any]:
-    """The engine raises the process's recursion limit for good; that is not its to decide."""
-    limit = sys.getrecursionlimit()
-    environment = celpy.Environment(runner_class=celpy.InterpretedRunner)
-    evaluate: Callable[[Any], Any] = environment.program(environment.compile(text)).evaluate
-    sys.setrecursionlimit(limit)
-    return evaluate
 
 
 def _judged(runner: Callable[[Any], Any] | None, want: Want, known: Mapping[str, object]) -> object:

@@ -6,6 +6,7 @@ Rule 2: every problem is reported, not only the first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from policyd.core.compile.cel_tree import Node
 MAX_BYTES = 16 * 1024
 MAX_INLINED = 64 * 1024  # characters, parameters inlined
 _ROUNDS = 40  # each reads at least one more literal as a double
+_NOT_TEXT = re.compile("[\\0\ud800-\udfff]")
 _SCOPED = frozenset({"params", "variables", "counters"})
 
 
@@ -78,7 +80,10 @@ def check(source: str, vocabulary: Vocabulary, checker: Checker) -> Checked:
 def _fits(source: str) -> None:
     if not source.strip():
         raise Refused(problem(source, 0, "CEL001", "the expression is empty", "leave the field out, or write true"))
-    size = len(source.encode("utf-8", "replace"))
+    stray = _NOT_TEXT.search(source)
+    if stray is not None:  # the checker would not see what stands behind it
+        raise Refused(problem(source, stray.start(), "CEL001", "a character that is no text", "remove it"))
+    size = len(source.encode())
     if size > MAX_BYTES:
         label = f"the expression has {size} bytes, more than {MAX_BYTES}"
         raise Refused(problem(source, 0, "CEL006", label, "split it into rules, or move lists into params"))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from policyd.core.compile.cel_facts import COUNTER_FACTS, FACTS, NOT_YET, PACKAGE, PART_FIELDS, ROOTS
 from policyd.core.compile.cel_tokens import Token, dotted_before, offset_of, tokenize
 
+MAX_MESSAGE = 200  # characters: what an author wrote may be part of it
 MAX_DEPTH = 32  # of the parser: not ours to change
 
 _FUNCTION_NAMES = """
@@ -73,10 +74,12 @@ class Explainer:
         """The complaints, in order, without those that only follow from others."""
         seen_syntax = False
         for complaint in found:
-            if "*error*" in complaint.message or (seen_syntax and "<EOF>" in complaint.message):
+            follows = "<EOF>" in complaint.message or "parsetree" in complaint.message
+            if "*error*" in complaint.message or (seen_syntax and follows):
                 continue
             seen_syntax = seen_syntax or complaint.message.startswith("Syntax error")
-            yield self._one(complaint)
+            explained = self._one(complaint)
+            yield replace(explained, message=_short(explained.message))
 
     def _one(self, complaint: Complaint) -> Explained:
         for pattern, method in _EXPLANATIONS:
@@ -217,6 +220,10 @@ _EXPLANATIONS = (
     (re.compile(r"no viable alternative at input '(.+?)'"), Explainer._unexpected),
     (re.compile(r"has\(\) argument must be"), Explainer._has),
 )
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
 
 
 def plain(message: str) -> str:

@@ -11,8 +11,8 @@ from functools import lru_cache
 
 import re2
 
-from policyd.core.compile.cel_facts import ROOTS
-from policyd.core.compile.cel_tree import Call, Const, Fold, Node, children, depth, walk
+from policyd.core.compile.cel_facts import PACKAGE, ROOTS
+from policyd.core.compile.cel_tree import Call, Const, Fields, Fold, Ident, Node, children, depth, walk
 
 MAX_NODES = 1000
 MAX_LOOPS = 2  # nested
@@ -34,8 +34,18 @@ def findings(tree: Node) -> Iterator[Finding]:
         return
     yield from _loops(tree, 0)
     for node in walk(tree):
-        if isinstance(node, Call) and node.function == "matches":
-            yield from _pattern(node)
+        match node:
+            case Call(function="matches"):
+                yield from _pattern(node)
+            case Fields(message=message) if message:
+                yield (
+                    node.at,
+                    "CEL010",
+                    "messages cannot be made here",
+                    "write a map, or call timestamp() or duration()",
+                )
+            case Ident(name=name) if name.startswith(PACKAGE):
+                yield node.at, "CEL010", "types of messages cannot be named here", "compare the fields"
 
 
 def too_many(nodes: int) -> Finding:

@@ -81,28 +81,32 @@ class Plan:
         """Of a tree whose root is a logical operator, and so never null: its truth; None when it has none."""
         try:
             value = self._eval(activation).value()
-        except RuntimeError:
-            return None  # the iteration budget, or a text that is no text
+        except Exception:  # the iteration budget, a text that is no text, a value that has no form in Python
+            return None
         return value if value is True or value is False else None
 
     def value(self, activation: Activation) -> object:
-        """A bool, int, float, str, or list of str. Raises Failed."""
+        """A bool, int, float, str, or list of str. Raises Failed, and nothing else."""
         try:
-            result = self._eval(activation)
-        except RuntimeError as error:
+            return _plain(self._eval(activation))
+        except Failed:
+            raise
+        except Exception as error:
             raise Failed(str(error)) from None
-        type_ = result.type()
-        if type_ in _SCALARS:
-            return result.value()
-        if type_ == cel.Type.ERROR:
-            raise Failed(str(result.value()))
-        return _strings(result)
 
 
-def _strings(result: cel.Value) -> list[str]:
-    if not result.type().name().upper().startswith("LIST"):
+def _plain(result: cel.Value) -> object:
+    type_ = result.type()
+    if type_ in _SCALARS:
+        return result.value()
+    if type_ == cel.Type.ERROR:
+        raise Failed(str(result.value()))
+    if type_ != cel.Type.LIST:
         raise Failed("the value has a type that its place cannot use")
-    items = result.value()
+    return _strings(result.value())
+
+
+def _strings(items: Sequence[cel.Value]) -> list[str]:
     if any(item.type() != _STRING for item in items):
         raise Failed("the list holds something that is no string")
     return [item.value() for item in items]

@@ -1,4 +1,4 @@
-"""docs/facts.md, written from the table of facts: `python -m policyd.core.compile.facts_doc > docs/facts.md`."""
+"""docs/facts.md, written from the table of facts; a test keeps the page fresh."""
 
 from __future__ import annotations
 
@@ -56,7 +56,3 @@ def _table(title: str, facts: Iterable[Fact], prefix: str) -> Iterator[str]:
         grows = " · *grows*" if fact.trend == GROWS else ""
         yield f"| `{prefix}{fact.path}` | {fact.type} | {fact.doc}{grows} |"
     yield ""
-
-
-if __name__ == "__main__":
-    print(facts_markdown(), end="")
