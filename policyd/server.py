@@ -36,7 +36,7 @@ from policyd.adapters.policies_dir import PolicyDirectory, Reload
 from policyd.adapters.prices import load_prices
 from policyd.adapters.records import RecordFile, Sinks
 from policyd.adapters.telemetry import CONTENT_TYPE, Telemetry
-from policyd.core.compile.compiler import compile_documents
+from policyd.core.compile.compiler import Compiler
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.model.decision import Mode
 from policyd.core.model.options import Options
@@ -77,7 +77,7 @@ class DataPlane:
     _directory: PolicyDirectory = field(init=False)
 
     def __post_init__(self) -> None:
-        self._directory = PolicyDirectory(self.settings.policies, compile_documents, self._reloaded)
+        self._directory = PolicyDirectory(self.settings.policies, Compiler(), self._reloaded)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises PolicyError, UnreadableInput or NotAvailable when it cannot start."""

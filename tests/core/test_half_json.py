@@ -15,9 +15,9 @@ from policyd.core.stream.dialects.half_json import remainder
 TABLE = [
     ("", '{"policyd_cut":true}'),
     ("{", '{"policyd_cut":true}'),
-    ('{"a', '{"a":null,"policyd_cut":true}'),
-    ('{"a"', '{"a":null,"policyd_cut":true}'),
-    ('{"a":', '{"a":null,"policyd_cut":true}'),
+    ('{"a', '{"a_policyd_half":null,"policyd_cut":true}'),
+    ('{"a"', '{"a_policyd_half":null,"policyd_cut":true}'),
+    ('{"a":', '{"a_policyd_half":null,"policyd_cut":true}'),
     ('{"a": "x', '{"a": "x","policyd_cut":true}'),
     ('{"a": "x\\', '{"a": "x\\\\","policyd_cut":true}'),
     ('{"a": "x\\u00', '{"a": "x\\u0000","policyd_cut":true}'),

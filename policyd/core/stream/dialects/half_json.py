@@ -12,6 +12,7 @@ from policyd.core.errors import Malformed
 from policyd.core.stream.json_strict import loads
 
 CUT_MEMBER = '"policyd_cut":true'
+HALF_KEY = "_policyd_half"
 _PARTIAL_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{0,3})?$")
 _HIGH_SURROGATE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}$")
 _LITERALS = ("true", "false", "null")
@@ -71,7 +72,8 @@ def _scan(prefix: str) -> tuple[list[str], str, bool]:
 def _close(prefix: str, stack: list[str], state: str, *, in_text: bool) -> str:
     end = _end_of_text(prefix) if in_text else _end_of_word(prefix) if state == "value" else ""
     if state == "key":
-        end += ":null"
+        # Half a key may be another key of the same object, and no key may stand twice.
+        end = (end[:-1] + HALF_KEY + '":null') if in_text else ":null"
     elif state == ":":
         end += "null"
     elif state == ",":
