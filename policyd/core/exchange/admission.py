@@ -112,11 +112,15 @@ class _Pass:
         return Meter(gauges, self.price, self._slice(decision))
 
     def _slice(self, decision: Decision) -> int:
-        request = self.world.facts.request
+        """Output tokens that the first hold covers. What does not stream cannot be extended, so there it is all that
+        was asked for, where that is known."""
+        request, options = self.world.facts.request, self.call.options
         most = [value for name, value in decision.obligations.caps if name == "max_tokens"]
         most += [request.max_tokens] if request.max_tokens else []
-        slice_tokens = self.call.options.slice_tokens
-        return max(1, min([slice_tokens, *(tokens * request.choices for tokens in most)]))
+        asked = min(most) * request.choices if most else None
+        if not request.stream:
+            return max(1, asked if asked is not None else options.whole_tokens * request.choices)
+        return max(1, options.slice_tokens if asked is None else min(options.slice_tokens, asked))
 
     @property
     def _usage(self) -> Usage:

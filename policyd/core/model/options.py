@@ -18,7 +18,8 @@ class Options:
     namespace: str | None = None  # narrows namespaced policies
     max_request: int = MAX_REQUEST  # bytes
     observe_all: bool = False  # read every body for its usage, changing nothing: dry runs
-    slice_tokens: int = 512  # output tokens that one hold covers
+    slice_tokens: int = 512  # output tokens that one hold of a stream covers
+    whole_tokens: int = 4096  # the same for an answer in one piece whose request names no max_tokens
     tick_s: float = 0.1  # how often rules on elapsed_ms are judged while nothing arrives, seconds
     lease_s: float = 86_400.0  # seconds that a hold outlives its holder; in one process no holder dies alone
     max_held: int = 8 * 1024 * 1024  # bytes of one answer that may wait to be judged
