@@ -32,6 +32,7 @@ from policyd.core.model.steps import (
     ResponseHeaders,
     Step,
 )
+from policyd.core.stream.framing import framing_of
 
 BODILESS = frozenset({204, 205, 304})
 DECODERS = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # zlib's window bits
@@ -91,17 +92,19 @@ class Answering:
         if bodiless or not self._reads():
             return self._pass_by()
         changes = may_change_answer(call)
-        streams = _streams(headers, bool(call.facts.request.stream))
+        framing = framing_of(
+            headers.get("content-type", ""), call.facts.request.dialect, asked=bool(call.facts.request.stream)
+        )
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if call.dialect is None or response.inspection == "none":
             return self._unknown()
-        if why := self._cannot_read(headers, encoding, changes, streams):
+        if why := self._cannot_read(headers, encoding, changes, framing is not None):
             return self._unread(why)
         if encoding in DECODERS:
             self._decoder = zlib.decompressobj(DECODERS[encoding])
         reader = call.dialect.reader(call.facts.request, response)
-        if streams:
-            self.streaming = Streaming(call, reader, event.now)
+        if framing is not None:
+            self.streaming = Streaming(call, reader, framing, event.now)
             return [self._go(BodyMode.STREAM), *self.streaming.start(event.now)]
         self.whole = Whole(call, reader)
         return [self._go(BodyMode.WHOLE if changes else BodyMode.STREAM)]
@@ -239,10 +242,3 @@ class Answering:
         """Nothing more will come: what never matched is recorded as such."""
         bench = self.bench or (self.streaming.bench if self.streaming else self.whole.bench if self.whole else None)
         (bench or Bench(self.call)).close()
-
-
-def _streams(headers: dict[str, str], asked: bool) -> bool:
-    kind = headers.get("content-type", "").split(";", 1)[0].strip().lower()
-    if kind == "text/event-stream":
-        return True
-    return asked and not kind

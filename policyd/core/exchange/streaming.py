@@ -22,10 +22,10 @@ from policyd.core.model.decision import Verdict
 from policyd.core.model.facts import ResponseFacts
 from policyd.core.model.steps import Extend, Release, Step, WakeAt
 from policyd.core.stream.dialects import AnswerReader, Changed
+from policyd.core.stream.framing import Framing
 from policyd.core.stream.outbox import Outbox
 from policyd.core.stream.redactor import redactors
-from policyd.core.stream.sse import SseEvent, SseParser
-from policyd.core.stream.sse_edit import edit_event
+from policyd.core.stream.sse import SseEvent
 
 # Plain integers: an event is read in less time than one operation of an IntFlag takes.
 TEXT, FINISH, USAGE = int(Changed.TEXT), int(Changed.FINISH), int(Changed.USAGE)
@@ -36,11 +36,11 @@ FIRST = int(Touch.ALL) & ~int(Touch.TIME)
 class Streaming:
     """One streamed answer."""
 
-    def __init__(self, call: Call, reader: AnswerReader, now: float) -> None:
+    def __init__(self, call: Call, reader: AnswerReader, framing: Framing, now: float) -> None:
         self.call, self.reader = call, reader
         self.bench = Bench(call)
         self.passive = not may_change_answer(call)
-        self.parser = SseParser()
+        self.parser = framing
         self.queue: deque[SseEvent] = deque()
         self.waiting: tuple[int, int] | None = None  # (entry, touched) of an event that waits for an extension
         self.need: Extend | None = None
@@ -65,7 +65,7 @@ class Streaming:
             watchers=sorted(watchers, key=lambda watcher: (watcher.kind, watcher.pattern)),
             keep=keep,
             hold_args=not self.passive and self.bench.reads_args,
-            edit=edit_event,
+            edit=self.parser.edit,
         )
 
     # ---- events ----------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Streaming:
             self.bench.due(int(Touch.ALL), forced=True), max(0, self.call.facts.response.events - 1)
         )
         if decision.verdict is Verdict.TERMINATE and not self.passive:
-            return self._cut(self.outbox.added)
+            return self._cut(self.outbox.added if self.waiting is None else self.waiting[0])
         return []
 
     # ---- reading ---------------------------------------------------------------------------------------------------
@@ -167,15 +167,12 @@ class Streaming:
             if self._paced and not self.done and self.waiting is None:
                 steps += self._release(now)
         if self.done or self.waiting is not None:
-            return self._with_held(steps, now)
+            return steps  # INVARIANT: nothing leaves behind an event that waits: it may complete what has not left
         if self.broken and not self.call.facts.unreadable_response:
             self._unreadable(self.broken)
             steps += self._judge_event(self.outbox.added, INSPECTION)
         if self.ended and not self.done:
             return [*steps, *self._end(now)]
-        return self._with_held(steps, now)
-
-    def _with_held(self, steps: list[Step], now: float) -> list[Step]:
         return steps if self.done else [*steps, *self._release(now)]
 
     def _read(self, event: SseEvent) -> tuple[int, int]:
