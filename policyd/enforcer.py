@@ -193,6 +193,8 @@ class Call:
                 return await within(store.reserve(need), seconds)
             case Extend():
                 return await within(store.extend(need), seconds)
+            case Settle():
+                return await within(store.settle(need), seconds)
 
     def _defect(self, event: Event) -> list[Step]:
         try:

@@ -562,3 +562,17 @@ def test_every_answer_that_may_change_carries_its_decision() -> None:
     out = Bed(policy("rules:\n- {name: r, when: 'false', terminate: {}}")).call(body=chat(), chunks=[answer_of("x")])
 
     assert out.response_headers["x-policyd-decision"] == out.record.id
+
+
+def test_a_reroute_gives_back_what_the_first_pass_held() -> None:
+    spec = """counters:
+- {name: out, key: session.id, charge: OutputTokens, window: {lifetime: 1h}, limit: 100 tokens}
+rules:
+- {name: move, when: counters.out.value >= 0.0, reroute: {model: gpt-4o-mini}}"""
+    bed = Bed(policy(spec))
+
+    out = bed.call(body=chat(max_tokens=100), chunks=[answer_of("x", completion=30)])
+
+    assert out.record.verdict is Verdict.REROUTE
+    assert list(bed.memory.snapshot().values()) == [30]
+    assert bed.call(body=chat(max_tokens=70), chunks=[answer_of("x", completion=70)]).rejected is None

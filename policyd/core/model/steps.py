@@ -125,7 +125,17 @@ class Extend:
     lease_s: float = 15.0
 
 
-Need = Read | Reserve | Extend
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Charge what the call really used and drop its holds; amounts in store units, once a call. As a step it is not waited for."""
+
+    op: str
+    call: str
+    charges: tuple[tuple[CounterId, int], ...]
+    session: SessionCharge | None = None
+
+
+Need = Read | Reserve | Extend | Settle
 """Each is answered with `Readings` (never an exception: a failure is `Readings(failure=...)`)."""
 
 
@@ -210,16 +220,6 @@ class WakeAt:
     """Bring a `Tick` at this time. The newest one counts; `None` calls it off."""
 
     at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """Charge what the call really used and drop its holds; amounts in store units, once a call. Not waited for."""
-
-    op: str
-    call: str
-    charges: tuple[tuple[CounterId, int], ...]
-    session: SessionCharge | None = None
 
 
 @dataclass(frozen=True, slots=True)
