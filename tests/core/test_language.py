@@ -451,6 +451,30 @@ def test_a_call_whose_rules_read_no_body_is_not_read() -> None:
     assert (out.sent, out.mode) == (b"", BodyMode.NONE)
 
 
+def test_a_policy_that_the_headers_rule_out_has_no_body_read() -> None:
+    spec = """matchConditions: [{name: team, expression: caller.team == "a"}]
+rules:
+- {name: r, when: request.text.contains("x") && response.text.contains("y"), terminate: {}}"""
+    bed = Bed(policy(spec))
+
+    mine = bed.call(body=chat(), headers=[("x-team-id", "a")], chunks=[answer_of("hello")])
+    other = bed.call(body=chat(), headers=[("x-team-id", "b")], chunks=[answer_of("hello")])
+
+    assert (mine.sent, mine.mode) == (chat(), BodyMode.WHOLE)
+    assert (other.sent, other.mode) == (b"", BodyMode.NONE)
+
+
+def test_a_condition_over_headers_that_cannot_be_judged_rules_out_nothing() -> None:
+    spec = """matchConditions: [{name: missing, expression: 'request.headers["x-not-there"] == "a"'}]
+rules:
+- {name: r, when: request.text.contains("x"), terminate: {}}"""
+
+    out = Bed(policy(spec)).call(body=chat())
+
+    assert out.rejected is not None
+    assert out.record.reason == "policy_error"
+
+
 def test_a_stream_is_cut_before_the_event_that_matched() -> None:
     spec = "rules:\n- {name: r, when: response.events > 3, terminate: {fallback: stopped}}"
 

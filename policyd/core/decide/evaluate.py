@@ -99,6 +99,23 @@ def _counter_failure(bound: BoundRule, failures: Mapping[CounterRef, str]) -> st
     return ""
 
 
+def may_apply(plan: Plan, world: World) -> tuple[CompiledPolicy, ...]:
+    """The policies that no match condition over headers alone rules out: known before the body is asked for."""
+    conditions = [
+        (policy, condition)
+        for policy in plan.policies
+        for condition in policy.conditions
+        if not reads_request_body(condition.program.reads)
+    ]
+    if not conditions:
+        return plan.policies
+    values = plan.batch([condition.program for _, condition in conditions]).evaluate(
+        world.facts, world.counters, world.hits
+    )
+    out = {policy.qualified for (policy, _), value in zip(conditions, values, strict=True) if value is False}
+    return tuple(policy for policy in plan.policies if policy.qualified not in out)
+
+
 def applies(plan: Plan, world: World) -> tuple[CompiledPolicy, ...]:
     """The policies whose match conditions hold; one that cannot be judged stays, blind."""
     conditions = [(policy, condition) for policy in plan.policies for condition in policy.conditions]

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from policyd.core.decide.combine import CANNOT_JUDGE
+from policyd.core.decide.evaluate import may_apply
 from policyd.core.decide.plan import enforceable
 from policyd.core.errors import Malformed
 from policyd.core.exchange.admission import admit
@@ -113,13 +114,18 @@ class Exchange:
 
     def _wants_body(self, event: RequestHeaders) -> bool:
         call = self.call
-        plan = call.ground.plans.of(call.policies_for(None))
-        needed = plan.needs_request_body or call.options.observe_all or call.ground.plans.session_readers
+        needed = call.options.observe_all or call.ground.plans.session_readers or self._reads_body()
         if call.dialect is None or not needed:
             return False
         headers = header_map(event.headers)
         call.facts.unreadable_request = _unreadable(headers, event.end, call.options.max_request)
         return not call.facts.unreadable_request
+
+    def _reads_body(self) -> bool:
+        """Whether a policy that may concern this call reads its body: a condition over headers is judged first."""
+        call = self.call
+        plan = call.ground.plans.of(call.policies_for(None))
+        return plan.needs_request_body and call.ground.plans.of(may_apply(plan, call.world)).needs_request_body
 
     def _on_request_body(self, event: RequestBody) -> list[Step]:
         call = self.call
