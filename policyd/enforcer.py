@@ -28,13 +28,13 @@ from policyd.core.model.steps import (
     Ended,
     Event,
     Extend,
-    Failed,
     Need,
     Read,
     Record,
     Reserve,
     Settle,
     Step,
+    Tick,
 )
 
 log = logging.getLogger("policyd")
@@ -126,6 +126,9 @@ async def within(answer: Awaitable[Readings], seconds: float) -> Readings:
         return Readings(failure="the counter store did not answer in time")
     except OSError as error:
         return Readings(failure=f"the counter store is not available ({type(error).__name__})")
+    except Exception as error:
+        log.exception("a defect of the counter store; it is taken as not available")
+        return Readings(failure=f"the counter store failed ({type(error).__name__})")
 
 
 class Call:
@@ -150,13 +153,13 @@ class Call:
 
     async def handle(self, event: Event) -> Sequence[Step]:
         """What is to be done about this event. Never raises for anything that a policy could judge."""
+        steps: list[Step] = []
         try:
-            steps = self._exchange.receive(event)
-            if self._exchange.need is not None:
-                steps = [*steps, *await self._fetch()]
+            steps += self._exchange.receive(event)
+            await self._fetch(steps)
         except Exception:
             log.exception("call %s: a defect of policyd; the call is judged as one that cannot be judged", self.id)
-            steps = self._defect(event)
+            steps += self._defect(event)
         if isinstance(event, Ended):
             self._end()
         return self._carry_out(steps)
@@ -165,24 +168,28 @@ class Call:
         """The extension that was asked for has been answered."""
         outstanding, self.outstanding = self.outstanding, None
         assert outstanding is not None
-        self._exchange.at(self._enforcer.clock())
-        steps = self._exchange.resume(await outstanding)
-        if self._exchange.need is not None:
-            steps = [*steps, *await self._fetch()]
+        readings = await outstanding
+        now = self._enforcer.clock()
+        steps: list[Step] = []
+        try:
+            self._exchange.at(now)
+            steps += self._exchange.resume(readings)
+            await self._fetch(steps)
+        except Exception:
+            log.exception("call %s: a defect of policyd; the call is judged as one that cannot be judged", self.id)
+            steps += self._defect(Tick(now))
         return self._carry_out(steps)
 
-    async def _fetch(self) -> list[Step]:
+    async def _fetch(self, steps: list[Step]) -> None:
         """Bring what is needed, until nothing is, or until only an extension is, for which text may wait."""
-        steps: list[Step] = []
         while (need := self._exchange.need) is not None and self.outstanding is None:
             task = asyncio.ensure_future(self._ask(need))
             if isinstance(need, Extend):
                 await asyncio.sleep(0)  # a store in this process has answered by now: then nothing has to wait
                 if not task.done():
                     self.outstanding = task
-                    return steps
+                    return
             steps += self._exchange.resume(await task)
-        return steps
 
     async def _ask(self, need: Need) -> Readings:
         store, seconds = self._enforcer.counters, self._enforcer.deadlines.store_s
@@ -198,10 +205,12 @@ class Call:
 
     def _defect(self, event: Event) -> list[Step]:
         try:
-            return self._exchange.receive(Failed("internal", event.now))
+            steps = self._exchange.defect(event)
+            if self._exchange.recorded or not self.done:
+                return steps
         except Exception:
             log.exception("call %s: a second defect; the call is broken", self.id)
-            return self._exchange.abandon(event.now)
+        return self._exchange.abandon(event.now)
 
     def _carry_out(self, steps: Sequence[Step]) -> Sequence[Step]:
         for step in steps:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -168,13 +168,16 @@ class Conversation:
                 return
             if raw is None or self._out.over:
                 continue
-            try:
-                await self._receive(raw)
-            except (_Broken, _Gone):
-                raise
-            except Exception:
-                log.exception("a defect of policyd; the call is judged as one that cannot be judged")
-                await self._failed("internal", grpc.StatusCode.INTERNAL)
+            await self._guarded(self._receive(raw))
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (_Broken, _Gone):
+            raise
+        except Exception:
+            log.exception("a defect of policyd; the call is judged as one that cannot be judged")
+            await self._failed("internal", grpc.StatusCode.INTERNAL)
 
     async def _next(self) -> Any:
         """The next message, EOF, or None when it was only time for something."""
@@ -186,7 +189,7 @@ class Conversation:
             self._reading = asyncio.ensure_future(self._stream.read())
         await self._wait(outstanding, due)
         if not self._out.over:
-            await self._timely(outstanding)
+            await self._guarded(self._timely(outstanding))
         if self._reading is None or not self._reading.done():
             return None
         reading, self._reading = self._reading, None
@@ -281,7 +284,7 @@ class Conversation:
 
     async def _failed(self, reason: str, code: grpc.StatusCode) -> None:
         """Something around the call failed: the exchange says what becomes of it; what it leaves open is broken."""
-        await self._carry_out(await self._handle(Failed(reason, self._clock())))
+        await self._carry_out(await self._handle(Failed(reason, self._clock(), time.time())))
         if not self._out.over:
             raise _Broken(code, reason)
 

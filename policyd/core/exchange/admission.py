@@ -72,7 +72,6 @@ class _Pass:
         self.price = call.price_of(model)
         self.judged: list[Judged] = []
         self.meter = Meter()
-        self.held = False
         # Each pass holds under a name of its own, so that giving back the first never touches the second.
         self.holder = call.id if reroutes else f"{call.id}:rerouted"
 
@@ -145,10 +144,13 @@ class _Pass:
         known = list(self.judged)
         for _ in range(len(self.meter.gauges) + 1):
             op = self.call.next_op("reserve")
+            # INVARIANT: what may be held is given back, also where the answer never came: it may have been done.
+            self.call.holding.add(self.holder)
             readings = yield Reserve(
                 op, self.holder, self.meter.holds(self._usage), self.call.options.lease_s, self._session_id
             )
-            self.held = not readings.failure and readings.refused is None
+            if readings.refused is not None:
+                self.call.holding.discard(self.holder)
             self._take(readings, held=True)
             self.meter.refresh(self.world, None)
             self.judged = list(known)
@@ -156,8 +158,10 @@ class _Pass:
             if readings.refused is None or decision.verdict is Verdict.TERMINATE or decision.reroute:
                 break
             self.meter.counted[readings.refused].refuses = False
-        if decision.reroute is not None:
-            self.release()
+        if decision.reroute is not None and self.holder in self.call.holding:
+            # Given back before the second pass asks: it may need the very room that this one takes.
+            self.call.holding.discard(self.holder)
+            yield Settle(self.call.next_op("release"), self.holder, ())
         return decision
 
     def _take(self, readings: Readings, *, held: bool) -> None:
@@ -174,6 +178,4 @@ class _Pass:
 
     def release(self) -> None:
         """Give back what is held: the call will not leave as this pass saw it."""
-        if self.held:
-            self.held = False
-            self.call.releases.append(Settle(self.call.next_op("release"), self.holder, ()))
+        self.call.release(self.holder)

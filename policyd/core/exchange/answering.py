@@ -50,6 +50,7 @@ class Answering:
         self.streaming: Streaming | None = None
         self.whole: Whole | None = None
         self.bench: Bench | None = None
+        self.blind = False  # a defect of ours: what could not change anyway passes, and is not read any more
         self._decoder: zlib._Decompress | None = None
         self._read = bytearray()  # of an answer in one piece that passes by
         call.phase = "response"
@@ -169,6 +170,9 @@ class Answering:
     # ---- body --------------------------------------------------------------------------------------------------------
 
     def chunk(self, event: ResponseChunk) -> list[Step]:
+        if self.blind:
+            self.done = event.end
+            return [Release(event.data, event.end)]
         if self.streaming is not None:
             steps = self._streamed(self.streaming, event)
         elif self.whole is not None and self.mode is BodyMode.WHOLE:
@@ -221,10 +225,10 @@ class Answering:
         return self._noted(self.streaming.extended(readings, now)) if self.streaming else []
 
     def tick(self, now: float) -> list[Step]:
-        return self._noted(self.streaming.tick(now)) if self.streaming else []
+        return self._noted(self.streaming.tick(now)) if self.streaming and not self.blind else []
 
     def fail(self, reason: str, now: float) -> list[Step]:
-        return self._noted(self.streaming.fail(reason, now)) if self.streaming else []
+        return self._noted(self.streaming.fail(reason, now)) if self.streaming and not self.blind else []
 
     def without_end(self, steps: list[Step]) -> list[Step]:
         """The same steps for a body that trailers end."""
@@ -233,6 +237,13 @@ class Answering:
             for step in steps
             if not isinstance(step, PassTrailers)
         ]
+
+    @property
+    def reads_along(self) -> bool:
+        """Whether the answer's own bytes pass, whatever is judged of them."""
+        if self.mode is not BodyMode.STREAM or not self.call.answered:
+            return False
+        return self.streaming is None or self.streaming.passive or self._decoder is not None
 
     @property
     def cut(self) -> bool:

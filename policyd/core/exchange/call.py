@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from policyd.core.compile.policyset import CompiledPolicy, Phase, PolicySet
 from policyd.core.decide.combine import Decision, join
 from policyd.core.decide.evaluate import Judged, World
-from policyd.core.decide.plan import BoundRule, Plan, Plans
+from policyd.core.decide.plan import BoundRule, Plan, Plans, enforceable
 from policyd.core.exchange.metering import Meter
+from policyd.core.model.decision import FailurePolicy
 from policyd.core.model.facts import Facts
 from policyd.core.model.options import Options
 from policyd.core.model.prices import Price, PriceTable
@@ -54,7 +55,10 @@ class Call:
     releases: list[Settle] = field(default_factory=list)
     operations: int = 0
     holder: str = ""  # whose holds the settlement drops
+    holding: set[str] = field(default_factory=set)  # holders for whom the store may hold something
+    failed_closed: bool = False  # refused or broken because it could not be judged, by no rule's own word
     left: bool = False  # the request has gone to the upstream
+    answered: bool = False  # the answer's headers have gone to the client
 
     @property
     def options(self) -> Options:
@@ -84,10 +88,25 @@ class Call:
         self.decision = join(self.decision, decision)
         self.degraded = self.degraded or decision.degraded
 
+    def release(self, holder: str) -> None:
+        """Give back whatever this holder holds."""
+        if holder in self.holding:
+            self.holding.discard(holder)
+            self.releases.append(Settle(self.next_op("release"), holder, ()))
+
     def releases_now(self) -> list[Settle]:
         """The holds to give back before the call goes on."""
         releases, self.releases = self.releases, []
         return releases
+
+    def fails_closed(self, *, known: bool) -> bool:
+        """Whether a rule that may concern this call is enforced and fails closed. `known`: its headers were read; if
+        not, every rule may concern it."""
+        if not known:
+            rules = tuple(rule for policy in self.ground.policies.policies for rule in policy.rules)
+        else:
+            rules = tuple(bound.rule for bound in (self.plan or self.ground.plans.of(self.policies_for(None))).rules)
+        return any(rule.failure_policy is FailurePolicy.FAIL and enforceable(rule, self.options.mode) for rule in rules)
 
     def rules_of(self, phase: Phase) -> tuple[BoundRule, ...]:
         return self.plan.of_phase(phase) if self.plan else ()

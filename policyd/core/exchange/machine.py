@@ -14,7 +14,6 @@ from typing import Any
 
 from policyd.core.decide.combine import CANNOT_JUDGE
 from policyd.core.decide.evaluate import may_apply
-from policyd.core.decide.plan import enforceable
 from policyd.core.errors import Malformed
 from policyd.core.exchange.admission import admit
 from policyd.core.exchange.answering import Answering
@@ -25,8 +24,9 @@ from policyd.core.exchange.opening import OWN_PREFIX, header_map, open_call
 from policyd.core.exchange.recording import record, settlement
 from policyd.core.exchange.refusal import refuse, refuse_as
 from policyd.core.model.counters import Readings
-from policyd.core.model.decision import FailurePolicy, Verdict
+from policyd.core.model.decision import Verdict
 from policyd.core.model.steps import (
+    BodyMode,
     Break,
     Ended,
     Event,
@@ -35,6 +35,8 @@ from policyd.core.model.steps import (
     Need,
     PassRequestBody,
     PassRequestHeaders,
+    PassResponseBody,
+    PassResponseHeaders,
     PassTrailers,
     Reject,
     RequestBody,
@@ -69,7 +71,10 @@ class Exchange:
         self.need: Need | None = None
         self.answering: Answering | None = None
         self._asking: Generator[Need, Readings, None] | None = None
+        self.recorded = False
         self._with_body = False
+        self._begun = False  # something of a call has come
+        self._strip = HeaderEdit()  # the caller's headers that only we may set
         self._now = 0.0
 
     # ---- the door ----------------------------------------------------------------------------------------------------
@@ -99,18 +104,20 @@ class Exchange:
 
     def _on_request_headers(self, event: RequestHeaders) -> list[Step]:
         call = self.call
-        call.began = event.now
+        self._begin(event.now, event.wall)
+        self._strip = HeaderEdit(
+            remove=tuple(sorted({name for name, _ in event.headers if name.startswith(OWN_PREFIX)}))
+        )
         call.facts, call.dialect = open_call(event, call.options.identity)
         call.world.facts = call.facts
-        strip = HeaderEdit(remove=tuple(sorted({name for name, _ in event.headers if name.startswith(OWN_PREFIX)})))
         if self._wants_body(event):
             self.state = State.BODY
             self._with_body = True
-            return [PassRequestHeaders(strip, want_body=True)]
-        self._strip = strip
+            return [PassRequestHeaders(self._strip, want_body=True)]
         return self._admit()
 
-    _strip = HeaderEdit()
+    def _begin(self, now: float, wall: float) -> None:
+        self._begun, self.call.began, self.call.facts.now = True, now, wall
 
     def _wants_body(self, event: RequestHeaders) -> bool:
         call = self.call
@@ -185,7 +192,9 @@ class Exchange:
     def _on_response_headers(self, event: ResponseHeaders) -> list[Step]:
         self.answering = Answering(self.call, event.now)
         self.state = State.ANSWERING
-        return self._after_answer(self.answering.headers(event))
+        steps = self.answering.headers(event)
+        self.call.answered = self.answering.mode is not BodyMode.WHOLE
+        return self._after_answer(steps)
 
     def _on_chunk(self, event: ResponseChunk) -> list[Step]:
         assert self.answering is not None
@@ -224,25 +233,68 @@ class Exchange:
         return []
 
     def _on_failed(self, event: Failed) -> list[Step]:
-        """INVARIANT: a failure is judged: under Fail it refuses, under Ignore alone the call goes on, degraded."""
-        if self.state is State.ANSWERING and self.answering is not None:
-            steps = self.answering.fail(event.reason, event.now)
-            if self.answering.done:
+        """INVARIANT: a failure is judged: under Fail it refuses or cuts, else the call goes on or breaks, degraded."""
+        call, answering = self.call, self.answering
+        if not self._begun:
+            self._begin(event.now, event.wall)
+        if answering is not None and call.answered:
+            steps = answering.fail(event.reason, event.now)
+            if answering.done:
                 return self._after_answer(steps)
-            self.call.degraded = True
-            return [*steps, Break(event.reason)] if event.reason != "deadline" else steps
-        if self._fails_closed() and self.state is not State.SENT:
-            self.call.facts.unreadable_request = event.reason
-            return self._reject(refuse_as(self.call, CANNOT_JUDGE, CANNOT_JUDGE.message), ended="broken")
-        self.call.degraded = True
-        return [Break(event.reason), *self._finish("broken")]
+            return self._degraded(steps) if event.reason == "deadline" else [*steps, *self._break(event.reason)]
+        if not self._fails_closed():
+            return self._break(event.reason)
+        call.facts.unreadable_request = call.facts.unreadable_request or event.reason
+        return self._reject(refuse_as(call, CANNOT_JUDGE, CANNOT_JUDGE.message))
+
+    def defect(self, event: Event) -> list[Step]:
+        """A defect of ours while this event was handled. It is judged like any failure; where nothing could be enforced
+        any more the event passes as it came, and the call goes on unread."""
+        if self.state is State.DONE:
+            return []
+        along = self.answering is not None and self.answering.reads_along
+        if self._fails_closed() and not along:
+            return self._on_failed(Failed("internal", event.now))
+        self.need = self._asking = None
+        return self._degraded(self._unread(event, self.answering))
+
+    def _unread(self, event: Event, answering: Answering | None) -> list[Step]:
+        match event:
+            case RequestHeaders() | RequestBody():
+                self.state, self.call.left = State.SENT, True
+                self.call.plan = self.call.ground.plans.of(())
+                return [PassRequestBody() if isinstance(event, RequestBody) else PassRequestHeaders(self._strip)]
+            case ResponseHeaders():
+                return [PassResponseHeaders(), *self._finish("complete")]
+            case ResponseChunk() if answering is not None and answering.mode is BodyMode.WHOLE:
+                return [PassResponseBody(), *self._finish("complete")]
+            case ResponseChunk() | ResponseTrailers() | Tick() if answering is not None and answering.reads_along:
+                answering.blind = True
+                return self.receive(event)
+            case _:
+                return self._break("internal")
 
     def abandon(self, now: float) -> list[Step]:
-        """Give up a call whose state makes no sense any more: its client sees a broken answer, never unjudged bytes."""
+        """Give up a call whose state makes no sense any more: nothing is evaluated for it again."""
         self._now = max(self._now, now)
-        self.call.degraded = True
+        self.call.meter.gauges = [gauge for gauge in self.call.meter.gauges if gauge.counter.amount is None]
         self.answering = None
-        return [Break("internal"), *self._finish("broken")]
+        return self._break("internal")
+
+    def _break(self, reason: str) -> list[Step]:
+        """The client sees a broken answer, never unjudged bytes."""
+        call = self.call
+        if self._fails_closed():
+            call.failed_closed, call.reason = True, CANNOT_JUDGE.reason
+        call.degraded = not call.failed_closed
+        call.facts.unreadable_request = call.facts.unreadable_request or reason
+        if not call.answered:
+            call.status = CANNOT_JUDGE.status  # what Envoy makes of a call that breaks before its answer
+        return [Break(reason), *self._finish("broken")]
+
+    def _degraded(self, steps: list[Step]) -> list[Step]:
+        self.call.degraded = True
+        return steps
 
     def _out_of_order(self, event: Event) -> list[Step]:
         if self.state is State.DONE:
@@ -250,25 +302,21 @@ class Exchange:
         return self._on_failed(Failed("out_of_order", event.now))
 
     def _fails_closed(self) -> bool:
-        plan = self.call.plan or self.call.ground.plans.of(self.call.policies_for(None))
-        return any(
-            bound.rule.failure_policy is FailurePolicy.FAIL and enforceable(bound.rule, self.call.options.mode)
-            for bound in plan.rules
-        )
+        return self.call.fails_closed(known=self.state is not State.OPEN)
 
     def _finish(self, ended: str) -> list[Step]:
-        if self.state is State.DONE:
+        if self.recorded:
             return []
-        opened = self.state is not State.OPEN
         self.state = State.DONE
-        if not opened:
+        if not self._begun:
             return []
         if self.answering is not None:
             self.answering.close()
         if self.call.plan is None:
             self.call.plan = self.call.ground.plans.of(())
-        steps: list[Step] = [*settlement(self.call)]
-        return [*steps, record(self.call, now=self._now, ended=ended)]
+        steps: list[Step] = [*settlement(self.call), record(self.call, now=self._now, ended=ended)]
+        self.recorded = True
+        return steps
 
 
 def _unreadable(headers: dict[str, str], end: bool, most: int) -> str:

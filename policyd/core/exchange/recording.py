@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from policyd.core.compile.policyset import CelFailure
+from policyd.core.decide.combine import Decision
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.metering import Gauge, amount_of, usage_of
 from policyd.core.exchange.opening import pseudonym
 from policyd.core.model.counters import MAX_AMOUNT, MICRO, Charge, CounterId, SessionCharge, SessionId
-from policyd.core.model.decision import CounterResult, DecisionRecord
+from policyd.core.model.decision import CounterResult, DecisionRecord, Verdict
 from policyd.core.model.prices import Usage
 from policyd.core.model.steps import Record, Settle
 
@@ -25,9 +26,8 @@ def final_usage(call: Call) -> Usage:
 
 def settlement(call: Call) -> list[Settle]:
     """What is to be charged; nothing for a call that never left."""
-    releases = call.releases_now()
     if not call.left:
-        return releases
+        return _given_back(call)
     usage = final_usage(call)
     charges: list[tuple[CounterId, int]] = []
     for gauge in call.meter.counted:
@@ -35,8 +35,16 @@ def settlement(call: Call) -> list[Settle]:
             charges.append((gauge.id, amount))
     session = _session(call, usage)
     if not charges and session is None:
-        return releases
-    return [*releases, Settle(f"{call.id}:settle", call.holder, tuple(charges), session)]
+        return _given_back(call)
+    call.holding.discard(call.holder)
+    return [*_given_back(call), Settle(f"{call.id}:settle", call.holder, tuple(charges), session)]
+
+
+def _given_back(call: Call) -> list[Settle]:
+    """Every hold that no charge drops."""
+    for holder in sorted(call.holding):
+        call.release(holder)
+    return call.releases_now()
 
 
 def _owed(call: Call, gauge: Gauge, usage: Usage) -> int | None:
@@ -69,11 +77,10 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             id=call.id,
             time=facts.now,
             digest=call.ground.policies.digest,
-            # What was done; where nothing was enforced, what would have been.
-            verdict=decision.verdict if decision.winner else decision.would,
-            would=decision.would,
+            verdict=Verdict.TERMINATE if call.failed_closed else _done(decision),
+            would=Verdict.TERMINATE if call.failed_closed else decision.would,
             mode=decision.mode,
-            enforced=decision.winner is not None,
+            enforced=call.failed_closed or decision.winner is not None,
             degraded=call.degraded or decision.degraded,
             reason=call.reason,
             determined_by=(f"{winner.bound.rule.policy}/{winner.bound.rule.name}",) if winner else (),
@@ -111,6 +118,11 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             conflicts=decision.conflicts,
         )
     )
+
+
+def _done(decision: Decision) -> Verdict:
+    """What was done; where nothing was enforced, what would have been."""
+    return decision.verdict if decision.winner else decision.would
 
 
 def _counter(call: Call, gauge: Gauge, usage: Usage) -> CounterResult:

@@ -49,6 +49,7 @@ def refuse(call: Call, winner: Judged) -> Reject:
 
 def refuse_as(call: Call, said: Terminate, message: str) -> Reject:
     """As `refuse`, where it is no rule that refuses but what could not be done for one."""
+    call.failed_closed = True
     return _reject(call, Terminate(said.status, said.reason, message, message), (("x-should-retry", "false"),))
 
 

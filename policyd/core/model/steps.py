@@ -76,6 +76,7 @@ class Failed:
 
     reason: str  # deadline, out_of_order, internal, ...
     now: float
+    wall: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
