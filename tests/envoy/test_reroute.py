@@ -29,9 +29,13 @@ SMALL = "a-small-model-of-quite-another-length"
 NOTE = "é and 漢字: two spaces  here"
 
 POLICIES = {
-    "moved.yaml": policy("moved", f"rules: [{{name: go, reroute: {{model: {SMALL}, upstream: backup}}}}]", team="moved"),
+    "moved.yaml": policy(
+        "moved", f"rules: [{{name: go, reroute: {{model: {SMALL}, upstream: backup}}}}]", team="moved"
+    ),
     "kept.yaml": policy(
-        "kept", f"rules: [{{name: go, reroute: {{model: {SMALL}, upstream: backup, keepCredentials: true}}}}]", team="kept"
+        "kept",
+        f"rules: [{{name: go, reroute: {{model: {SMALL}, upstream: backup, keepCredentials: true}}}}]",
+        team="kept",
     ),
     "given.yaml": policy(
         "given",
@@ -145,7 +149,9 @@ def test_a_reroute_that_reads_no_body(up: Stage, protocol: str, far: str) -> Non
     """The body goes by policyd untouched, whatever it is, and still to the other upstream."""
     body = b'{"model": "gpt-4o",   "messages": [], "stream": true}'
     before = messages(up)
-    call = send(up, body, "by-headers", protocol=protocol, **{"x-far": far}).only("backup" if far == "yes" else "openai")
+    call = send(up, body, "by-headers", protocol=protocol, **{"x-far": far}).only(
+        "backup" if far == "yes" else "openai"
+    )
     assert call.body == body
     assert call.credentials == ([] if far == "yes" else sorted(CREDENTIALS))
     assert call.header("host") == host(up, "backup" if far == "yes" else "openai")
