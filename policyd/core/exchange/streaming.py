@@ -182,7 +182,7 @@ class Streaming:
         response = self.call.facts.response
         before, hits = response.output_tokens, len(self.outbox.hits)
         if not event.complete or event.malformed:
-            self._unreadable("the answer ends within an event" if not event.complete else "an event is not utf-8")
+            self._unreadable("the answer ends within an event" if not event.complete else self.parser.damage)
             response.events += event.complete
             return self._add(event.raw, (), ()), INSPECTION
         reading = self.reader.read_event(event.name, event.data or "")

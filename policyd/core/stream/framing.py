@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from policyd.core.stream.dialects import Path
+from policyd.core.stream.eventstream import EventStream
+from policyd.core.stream.json_array import JsonArray
+from policyd.core.stream.ndjson import Ndjson
 from policyd.core.stream.sse import SseEvent, SseParser
 from policyd.core.stream.sse_edit import edit_event
 
@@ -17,6 +20,7 @@ class Framing(Protocol):
     """
 
     failure: str  # why nothing more can be read; empty while it can
+    damage: str  # what is wrong with an event that is malformed
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that these bytes complete. Raises Malformed when nothing more can be read."""
@@ -35,14 +39,34 @@ class Sse(SseParser):
     """Server-sent events."""
 
     __slots__ = ()
+    damage = "an event is not utf-8"
 
     def edit(self, raw: bytes, edits: Sequence[tuple[Path, str]]) -> bytes:
         return edit_event(raw, edits)
 
 
+# The stream that a dialect speaks when the answer does not say what it is.
+_USUAL: dict[str, type[Framing]] = {
+    "bedrock.converse": EventStream,
+    "bedrock.invoke": EventStream,
+    "ollama.chat": Ndjson,
+    "ollama.generate": Ndjson,
+}
+_ARRAYS = frozenset({"gemini.generate"})  # an array of answers, under the name of plain JSON
+
+
 def framing_of(content_type: str, dialect: str, *, asked: bool) -> Framing | None:
     """The framing of an answer, or None when it comes in one piece. `asked`: the request asked for a stream."""
-    kind = content_type.split(";", 1)[0].strip().lower()
-    if kind == "text/event-stream" or (asked and not kind and dialect):
-        return Sse()
-    return None
+    match content_type.split(";", 1)[0].strip().lower():
+        case "text/event-stream":
+            return Sse()
+        case "application/vnd.amazon.eventstream":
+            return EventStream()
+        case "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/stream+json":
+            return Ndjson()
+        case "application/json" if asked and dialect in _ARRAYS:
+            return JsonArray()
+        case "" if asked and dialect:
+            return _USUAL.get(dialect, Sse)()
+        case _:
+            return None

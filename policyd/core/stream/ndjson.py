@@ -1,0 +1,75 @@
+"""JSON documents, one a line: what Ollama and Cohere's first version stream.
+
+Rule 1: the raws of all events, joined, are the input; how the network cut the bytes changes no event.
+Rule 2: the last line needs no line end: whether it is whole its own JSON tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from policyd.core.errors import Malformed
+from policyd.core.stream import json_text
+from policyd.core.stream.dialects import Edit, Path
+from policyd.core.stream.sse import MAX_EVENT, SseEvent
+
+
+class Ndjson:
+    """Feed it bytes as they come; it answers with the lines that they completed."""
+
+    __slots__ = ("_buffer", "failure", "limit")
+    damage = "an event is not utf-8"
+
+    def __init__(self, limit: int = MAX_EVENT) -> None:
+        self.limit = limit
+        self.failure = ""
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[SseEvent]:
+        """The events that these bytes complete. Raises Malformed once a line is larger than the limit."""
+        if self.failure:
+            raise Malformed(self.failure)
+        *whole, rest = data.split(b"\n")
+        events: list[SseEvent] = []
+        for piece in whole:
+            line = bytes(self._buffer) + piece + b"\n"
+            self._buffer.clear()
+            if len(line) > self.limit:
+                return self._failed(events)
+            events.append(_event(line))
+        self._buffer += rest
+        return self._failed(events) if len(self._buffer) > self.limit else events
+
+    def _failed(self, events: list[SseEvent]) -> list[SseEvent]:
+        self.failure = f"an event is larger than {self.limit} bytes"
+        self._buffer.clear()
+        if not events:
+            raise Malformed(self.failure)
+        return events
+
+    def finish(self) -> SseEvent | None:
+        """The body is over: what is left."""
+        if self.failure:
+            raise Malformed(self.failure)
+        left = bytes(self._buffer)
+        self._buffer.clear()
+        return _event(left) if left else None
+
+    def edit(self, raw: bytes, edits: Sequence[tuple[Path, str]]) -> bytes:
+        """One line with these texts at these paths of its document."""
+        return json_text.splice(raw, [Edit(path, text) for path, text in edits])
+
+
+def _event(line: bytes) -> SseEvent:
+    body = line.strip(b" \t\r\n")
+    if not body:
+        return SseEvent(line, "", None)
+    try:
+        return SseEvent(line, "", body.decode())
+    except UnicodeDecodeError:
+        return SseEvent(line, "", body.decode(errors="replace"), malformed=True)
+
+
+def render(data: str) -> bytes:
+    """An event of our own."""
+    return data.encode() + b"\n"
