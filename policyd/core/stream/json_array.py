@@ -110,12 +110,13 @@ class JsonArray:
             self._depth += (sign in _OPEN) - (sign in _CLOSE)
         return 0 if self._depth else self._scan
 
-    def _take(self, end: int) -> SseEvent:
+    def _take(self, end: int) -> SseEvent | None:
         raw, start = bytes(self._buffer[:end]), self._element
         del self._buffer[:end]
         self._scan, self._element = 0, -1
         if len(raw) > self.limit:
             self.failure = f"an event is larger than {self.limit} bytes"
+            return None
         return SseEvent(raw, "", None) if start < 0 else _event(raw, start)
 
     def finish(self) -> SseEvent | None:
