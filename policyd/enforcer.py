@@ -83,7 +83,7 @@ class Enforcer:
         self.deadlines, self.clock, self._new_id = deadlines or Deadlines(), clock, new_id
         self._ground: Ground | None = None
         self._settling: set[asyncio.Task[None]] = set()
-        self.open_calls = 0
+        self.calls: set[Call] = set()
 
     def ground(self) -> Ground:
         """What calls that begin now stand on. INVARIANT: the set is read once, so no call sees two."""
@@ -97,8 +97,21 @@ class Enforcer:
 
     def open(self) -> Call:
         """A call begins."""
-        self.open_calls += 1
-        return Call(self, Exchange(self.ground(), self._new_id()))
+        call = Call(self, Exchange(self.ground(), self._new_id()))
+        self.calls.add(call)
+        return call
+
+    @property
+    def open_calls(self) -> int:
+        return len(self.calls)
+
+    async def keep_leases(self) -> None:
+        """Renew what running calls hold, three times a lease, until cancelled: for stores in which a holder can die."""
+        while True:
+            await asyncio.sleep(self.options.lease_s / 3)
+            renewals = [renewal for call in tuple(self.calls) if (renewal := call.renewal()) is not None]
+            for renewal in renewals:
+                await within(self.counters.extend(renewal), self.deadlines.store_s)
 
     def settle(self, step: Settle) -> None:
         """Charge what a call used, off its byte path."""
@@ -146,6 +159,10 @@ class Call:
     @property
     def facts(self) -> Facts:
         return self._exchange.call.facts
+
+    def renewal(self) -> Extend | None:
+        """What renews this call's lease."""
+        return self._exchange.renewal()
 
     @property
     def done(self) -> bool:
@@ -227,7 +244,7 @@ class Call:
         if self._over:
             return
         self._over = True
-        self._enforcer.open_calls -= 1
+        self._enforcer.calls.discard(self)
         if self.outstanding is not None:
             self.outstanding.cancel()
             self.outstanding = None

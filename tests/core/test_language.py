@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from policyd.core.model.decision import Mode, Outcome, Verdict
-from policyd.core.model.steps import BodyMode
+from policyd.core.model.steps import (
+    BodyMode,
+    Ended,
+    RequestBody,
+    RequestHeaders,
+    ResponseChunk,
+    ResponseHeaders,
+)
 from tests.driving import Bed, FlatPrices, answer_of, chat, cluster_policy, policy, stream_of
 
 DENY = "rules:\n- name: no\n  severity: {severity}\n  terminate: {{status: 403, reason: {reason}}}"
@@ -600,3 +608,29 @@ rules:
     assert out.record.verdict is Verdict.REROUTE
     assert list(bed.memory.snapshot().values()) == [30]
     assert bed.call(body=chat(max_tokens=70), chunks=[answer_of("x", completion=70)]).rejected is None
+
+
+def test_a_running_call_renews_its_lease_with_what_it_has_spent() -> None:
+    spec = "counters:\n- {name: out, key: session.id, charge: OutputTokens, window: {lifetime: 1h}, limit: 100 tokens}"
+    bed = Bed(policy(spec), lease_s=15.0)
+
+    async def run() -> tuple[object, ...]:
+        call = bed.enforcer.open()
+        head = ((":method", "POST"), (":path", "/v1/chat/completions"), (":authority", "x"))
+        before = call.renewal()
+        await call.handle(RequestHeaders(head, False, 0.0, 0.0))
+        await call.handle(RequestBody(chat(stream=True), 0.0))
+        sent = call.renewal()
+        kind = (("content-type", "text/event-stream"),)
+        await call.handle(ResponseHeaders(((":status", "200"), *kind), False, 0.0))
+        await call.handle(ResponseChunk(b"".join(stream_of("one two three")[:1]), False, 0.0))
+        running = call.renewal()
+        assert sent is not None and running is not None
+        first = await bed.memory.extend(running)
+        await call.handle(Ended(0.0, cancelled=True))
+        return before, sent.observed, running.observed, first.failure, call.renewal()
+
+    before, sent, running, failure, after = asyncio.run(run())
+
+    assert (before, sent, failure, after) == (None, (0,), "", None)
+    assert running == (bed.memory.snapshot()[next(iter(bed.memory.snapshot()))],)

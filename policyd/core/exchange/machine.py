@@ -20,8 +20,8 @@ from policyd.core.exchange.answering import Answering
 from policyd.core.exchange.call import Call, Ground
 from policyd.core.exchange.departure import depart, header_edit
 from policyd.core.exchange.judging import may_change_answer
-from policyd.core.exchange.opening import OWN_PREFIX, header_map, open_call
-from policyd.core.exchange.recording import record, settlement
+from policyd.core.exchange.opening import OWN_PREFIX, header_map, open_call, unreadable_body
+from policyd.core.exchange.recording import record, renewal, settlement
 from policyd.core.exchange.refusal import refuse, refuse_as
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
@@ -30,6 +30,7 @@ from policyd.core.model.steps import (
     Break,
     Ended,
     Event,
+    Extend,
     Failed,
     HeaderEdit,
     Need,
@@ -100,6 +101,10 @@ class Exchange:
         """The time at which a need was brought."""
         self._now = max(self._now, now)
 
+    def renewal(self) -> Extend | None:
+        """What keeps this call's holds alive; None while it holds none. Its answer need not be brought."""
+        return renewal(self.call) if self.state in (State.SENT, State.ANSWERING) else None
+
     # ---- the request -------------------------------------------------------------------------------------------------
 
     def _on_request_headers(self, event: RequestHeaders) -> list[Step]:
@@ -125,7 +130,7 @@ class Exchange:
         if call.dialect is None or not needed:
             return False
         headers = header_map(event.headers)
-        call.facts.unreadable_request = _unreadable(headers, event.end, call.options.max_request)
+        call.facts.unreadable_request = unreadable_body(headers, event.end, call.options.max_request)
         return not call.facts.unreadable_request
 
     def _reads_body(self) -> bool:
@@ -317,18 +322,6 @@ class Exchange:
         steps: list[Step] = [*settlement(self.call), record(self.call, now=self._now, ended=ended)]
         self.recorded = True
         return steps
-
-
-def _unreadable(headers: dict[str, str], end: bool, most: int) -> str:
-    """Why a request's body cannot be read, as far as its headers tell."""
-    if end:
-        return "the request has no body"
-    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        return "the request's body is encoded"
-    length = headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > most:
-        return "the request's body is too large"
-    return ""
 
 
 _Method = Callable[[Exchange, Any], list[Step]]  # Any: each takes the event that stands beside it

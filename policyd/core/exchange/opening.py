@@ -107,3 +107,15 @@ def _session(
     if caller.user:
         return SessionFacts(id=f"derived:user:{pseudonym(caller.user)}", source="user")
     return SessionFacts(id="derived:anonymous", source="anonymous")
+
+
+def unreadable_body(headers: dict[str, str], end: bool, most: int) -> str:
+    """Why a request's body cannot be read, as far as its headers tell."""
+    if end:
+        return "the request has no body"
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        return "the request's body is encoded"
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > most:
+        return "the request's body is too large"
+    return ""

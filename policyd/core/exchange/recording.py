@@ -7,10 +7,10 @@ from policyd.core.decide.combine import Decision
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.metering import Gauge, amount_of, usage_of
 from policyd.core.exchange.opening import pseudonym
-from policyd.core.model.counters import MAX_AMOUNT, MICRO, Charge, CounterId, SessionCharge, SessionId
+from policyd.core.model.counters import MAX_AMOUNT, MICRO, Charge, CounterId, Hold, SessionCharge, SessionId
 from policyd.core.model.decision import CounterResult, DecisionRecord, Verdict
 from policyd.core.model.prices import Usage
-from policyd.core.model.steps import Record, Settle
+from policyd.core.model.steps import Extend, Record, Settle
 
 
 def final_usage(call: Call) -> Usage:
@@ -139,3 +139,15 @@ def _counter(call: Call, gauge: Gauge, usage: Usage) -> CounterResult:
         exceeded=gauge.exceeded,
         available=gauge.reading.available and not gauge.failure,
     )
+
+
+def renewal(call: Call) -> Extend | None:
+    """What renews the lease of a call that left, and says what is to be charged if its holder dies before it settles.
+
+    A renewal that fails leaves the lease to run out.
+    """
+    if call.holder not in call.holding:
+        return None
+    holds = tuple(Hold(gauge.id, 0, 0, gauge.limit) for gauge in call.meter.counted if gauge.id)
+    observed = call.meter.observed(final_usage(call))
+    return Extend(call.next_op("renew"), call.holder, holds, observed, call.options.lease_s)
