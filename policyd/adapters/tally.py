@@ -15,6 +15,9 @@ from policyd.core.model.counters import MAX_AMOUNT, CounterId, WindowKind
 from policyd.core.model.windows import counts_until
 
 
+_SWEEP_FROM = 64  # stale entries: fewer are not worth a pass
+
+
 @dataclass(slots=True, eq=False)
 class Due:
     """Something that has to be looked at again at `due`, seconds since 1970."""
@@ -24,32 +27,45 @@ class Due:
 
 
 class Agenda:
-    """Hands out what is due, in order of time. Moving an appointment to later costs nothing."""
+    """Hands out what is due, in order of time. Moving an appointment to later costs nothing; one that is moved to earlier
+    leaves a stale entry, and these are swept out before they outnumber the others: a lease may be a day long."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Due]] = []
         self._count = 0
+        self._stale = 0
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._heap) - self._stale
 
     def put(self, item: Due, due: float) -> None:
         """Look at `item` at `due`, and not at the time it had before."""
         item.due = due
-        if item.queued is None or due < item.queued:
+        if item.queued is None:
             self._push(item)
+        elif due < item.queued:
+            self._stale += 1
+            self._push(item)
+            self._sweep()
 
     def take(self, now: float) -> Iterator[Due]:
         """What is due by now. Each is off the agenda until it is put on it again."""
         while self._heap and self._heap[0][0] <= now:
             when, _, item = heapq.heappop(self._heap)
             if when != item.queued:
-                continue  # it was moved to earlier, and has been taken then
+                self._stale = max(0, self._stale - 1)  # it was moved to earlier, and has been taken then
+                continue
             if item.due > now:
                 self._push(item)
                 continue
             item.queued = None
             yield item
+
+    def _sweep(self) -> None:
+        if self._stale > _SWEEP_FROM and 2 * self._stale > len(self._heap):
+            self._heap = [entry for entry in self._heap if entry[0] == entry[2].queued]
+            heapq.heapify(self._heap)
+            self._stale = 0
 
     def _push(self, item: Due) -> None:
         item.queued = item.due

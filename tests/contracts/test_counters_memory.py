@@ -60,6 +60,18 @@ def test_a_hundred_thousand_random_keys_do_not_grow_the_store() -> None:
     assert peak <= 60 / 0.5 * 20 * 2 + REMEMBER_S / 0.5 * 2 + 100
 
 
+def test_a_day_long_lease_leaves_nothing_behind_its_call() -> None:
+    clock = FakeClock()
+    store = MemoryCounters(clock)
+    for number in range(3000):
+        hold = Hold(_counter("k", WINDOWS["lifetime"]), 1, 1, None)
+        store.reserve_now(Reserve("r", f"call {number}", (hold,), lease_s=86_400.0))
+        store.settle_now(Settle("s", f"call {number}", ((hold.counter, 1),)))
+        clock.advance(1.0)
+
+    assert len(store._agenda._heap) <= 2 * (REMEMBER_S + 2) + 64
+
+
 def test_what_is_full_refuses_new_counters_and_keeps_the_known_ones() -> None:
     store = MemoryCounters(FakeClock(), max_counters=10)
     known = [_counter(str(n), WINDOWS["lifetime"]) for n in range(10)]
