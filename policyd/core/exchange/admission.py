@@ -13,7 +13,7 @@ from dataclasses import replace
 from policyd.core.compile.policyset import CompiledPolicy, Phase
 from policyd.core.decide.combine import Decision, combine, exempted_counters, join
 from policyd.core.decide.evaluate import Judged, World, applies, judge
-from policyd.core.decide.plan import BoundRule, Plan, counters_read, reads_session
+from policyd.core.decide.plan import BoundRule, Plan, reads_session
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.metering import Meter, gauges_of
 from policyd.core.model.counters import Readings, SessionId
@@ -55,7 +55,9 @@ def _exempts(judged: Judged) -> bool:
 
 
 def _asks_store(bound: BoundRule) -> bool:
-    return bool(counters_read(bound.rule.reads)) or reads_session(bound.rule.reads)
+    """Whether it waits for the store: a counter is not bound before, and `available` is what the store's answer says."""
+    reads = bound.rule.reads
+    return any(read.startswith("counters.") for read in reads) or reads_session(reads)
 
 
 class _Pass:
