@@ -217,8 +217,11 @@ def test_what_is_too_large_ends_the_stream_after_what_came_before(make: Any) -> 
     large = {EventStream: eventstream.render(text, "c"), Ndjson: ndjson.render(text), JsonArray: f",{text}".encode()}
     data = small + large[make] + small
     for chunks in ([data], [data[i : i + 1] for i in range(len(data))], [data[:300], data[300:]]):
-        events, failure = read(make(limit=256), chunks)
+        framing = make(limit=256)
+        events, failure = read(framing, chunks)
         assert [event.raw for event in events] == [small]
+        assert framing.rest and data[len(small) :].startswith(framing.rest)
+        assert len(chunks) > 1 or framing.rest == data[len(small) :]
         assert failure == "an event is larger than 256 bytes"
 
 

@@ -34,12 +34,13 @@ _BYTES = 6
 class EventStream:
     """Feed it bytes as they come; it answers with the messages that they completed."""
 
-    __slots__ = ("_buffer", "failure", "limit")
+    __slots__ = ("_buffer", "failure", "limit", "rest")
     damage = "the checksum of an event is wrong"
 
     def __init__(self, limit: int = MAX_EVENT) -> None:
         self.limit = limit
         self.failure = ""
+        self.rest = b""
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[SseEvent]:
@@ -57,6 +58,7 @@ class EventStream:
             at += total
         del buffer[:at]
         if self.failure:
+            self.rest = bytes(buffer)
             buffer.clear()
             if not events:
                 raise Malformed(self.failure)

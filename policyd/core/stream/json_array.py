@@ -36,12 +36,13 @@ _AFTER_ELEMENT = {_START: _OVER, _FIRST: _COMMA, _NEXT: _COMMA}
 class JsonArray:
     """Feed it bytes as they come; it answers with the elements that they completed."""
 
-    __slots__ = ("_buffer", "_depth", "_element", "_escaped", "_scan", "_state", "_text", "failure", "limit")
+    __slots__ = ("_buffer", "_depth", "_element", "_escaped", "_scan", "_state", "_text", "failure", "limit", "rest")
     damage = "an event is not utf-8"
 
     def __init__(self, limit: int = MAX_EVENT) -> None:
         self.limit = limit
         self.failure = ""
+        self.rest = b""
         self._buffer = bytearray()  # what has come of the next event
         self._scan = 0  # where in the buffer the search goes on
         self._element = -1  # where in the buffer the element begins; below 0: none has
@@ -61,6 +62,7 @@ class JsonArray:
         if len(self._buffer) > self.limit:
             self.failure = self.failure or f"an event is larger than {self.limit} bytes"
         if self.failure:
+            self.rest = bytes(self._buffer)
             self._buffer.clear()
             if not events:
                 raise Malformed(self.failure)
@@ -111,12 +113,12 @@ class JsonArray:
         return 0 if self._depth else self._scan
 
     def _take(self, end: int) -> SseEvent | None:
+        if end > self.limit:
+            self.failure = f"an event is larger than {self.limit} bytes"
+            return None
         raw, start = bytes(self._buffer[:end]), self._element
         del self._buffer[:end]
         self._scan, self._element = 0, -1
-        if len(raw) > self.limit:
-            self.failure = f"an event is larger than {self.limit} bytes"
-            return None
         return SseEvent(raw, "", None) if start < 0 else _event(raw, start)
 
     def finish(self) -> SseEvent | None:

@@ -17,31 +17,36 @@ from policyd.core.stream.sse import MAX_EVENT, SseEvent
 class Ndjson:
     """Feed it bytes as they come; it answers with the lines that they completed."""
 
-    __slots__ = ("_buffer", "failure", "limit")
+    __slots__ = ("_buffer", "failure", "limit", "rest")
     damage = "an event is not utf-8"
 
     def __init__(self, limit: int = MAX_EVENT) -> None:
         self.limit = limit
         self.failure = ""
+        self.rest = b""
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that these bytes complete. Raises Malformed once a line is larger than the limit."""
         if self.failure:
             raise Malformed(self.failure)
-        *whole, rest = data.split(b"\n")
         events: list[SseEvent] = []
-        for piece in whole:
-            line = bytes(self._buffer) + piece + b"\n"
-            self._buffer.clear()
+        start = 0
+        while stop := data.find(b"\n", start) + 1:
+            line = bytes(self._buffer) + data[start:stop]
             if len(line) > self.limit:
-                return self._failed(events)
+                return self._failed(events, data[start:])
+            self._buffer.clear()
             events.append(_event(line))
-        self._buffer += rest
-        return self._failed(events) if len(self._buffer) > self.limit else events
+            start = stop
+        if len(self._buffer) + len(data) - start > self.limit:
+            return self._failed(events, data[start:])
+        self._buffer += data[start:]
+        return events
 
-    def _failed(self, events: list[SseEvent]) -> list[SseEvent]:
+    def _failed(self, events: list[SseEvent], left: bytes) -> list[SseEvent]:
         self.failure = f"an event is larger than {self.limit} bytes"
+        self.rest = bytes(self._buffer) + left
         self._buffer.clear()
         if not events:
             raise Malformed(self.failure)
