@@ -9,6 +9,7 @@ from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange
 from policyd.core.stream.dialects import openai_chat_ending as voice
 from policyd.core.stream.dialects import openai_chat_request as requests
 from policyd.core.stream.dialects.openai_chat_reader import OpenAIChatReader
+from policyd.core.stream.dialects.openai_voice import error
 from policyd.core.stream.dialects.shared import mapping
 
 
@@ -43,7 +44,7 @@ class OpenAIChat:
 
     def error(self, status: int, reason: str, message: str) -> Body:
         """An error in OpenAI's shape."""
-        return voice.error(status, reason, message)
+        return error(status, reason, message)
 
     def completion(self, request: RequestFacts, text: str, id: str) -> Body:
         """An answer that says `text` in every choice."""

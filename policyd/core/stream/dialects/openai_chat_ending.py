@@ -11,24 +11,10 @@ from typing import NamedTuple
 from policyd.core.model.facts import RequestFacts
 from policyd.core.stream.dialects import Body
 from policyd.core.stream.dialects.half_json import remainder
+from policyd.core.stream.dialects.openai_voice import DONE, Stand, usage
 from policyd.core.stream.dialects.shared import Bill
 from policyd.core.stream.json_strict import dumps
 from policyd.core.stream.sse import render
-
-DONE = b"data: [DONE]\n\n"
-
-
-class Stand(NamedTuple):
-    """Where a stream stands: what its client knows of it."""
-
-    id: str = ""
-    created: int = 0  # seconds since 1970, as the provider says
-    model: str = ""
-    begun: tuple[int, ...] = ()  # choices, in order of appearance
-    finished: frozenset[int] = frozenset()
-    usage: bool = False  # the provider's numbers have been sent
-    done: bool = False  # [DONE] has been sent
-    failed: bool = False  # an error event has been sent
 
 
 class OpenCall(NamedTuple):
@@ -65,7 +51,7 @@ def ending(request: RequestFacts, mark: Mark, text: str) -> bytes:
             out += _chunk(request, stand, choice, {**begin, **({"content": text} if text else {})}, None)
         out += _chunk(request, stand, choice, {}, "stop")
     if request.wants_usage and not stand.usage:
-        out += _event({**_head(request, stand), "choices": [], "usage": _usage(mark.bill)})
+        out += _event({**_head(request, stand), "choices": [], "usage": usage(mark.bill)})
     return out + DONE
 
 
@@ -101,16 +87,6 @@ def _event(document: dict[str, object]) -> bytes:
     return render(dumps(document))
 
 
-def _usage(bill: Bill) -> dict[str, object]:
-    return {
-        "prompt_tokens": bill.input,
-        "completion_tokens": bill.output,
-        "total_tokens": bill.input + bill.output,
-        "prompt_tokens_details": {"cached_tokens": bill.cached},
-        "completion_tokens_details": {"reasoning_tokens": bill.reasoning},
-    }
-
-
 def completion(request: RequestFacts, text: str, id: str) -> Body:
     """An answer that says `text` in every choice: JSON, or a stream when one was asked for."""
     stand = Stand(id=f"chatcmpl-{id}")
@@ -121,23 +97,5 @@ def completion(request: RequestFacts, text: str, id: str) -> Body:
         {"index": choice, "message": message, "logprobs": None, "finish_reason": "stop"}
         for choice in range(max(1, request.choices))
     ]
-    document = {**_head(request, stand, "chat.completion"), "choices": choices, "usage": _usage(Bill(0, 0))}
+    document = {**_head(request, stand, "chat.completion"), "choices": choices, "usage": usage(Bill(0, 0))}
     return Body("application/json", dumps(document).encode())
-
-
-_ERROR_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "invalid_request_error",
-    422: "invalid_request_error",
-    429: "rate_limit_error",
-}
-
-
-def error(status: int, reason: str, message: str) -> Body:
-    """An error in OpenAI's shape."""
-    kind = _ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    said = {"error": {"message": message, "type": kind, "param": None, "code": reason}}
-    return Body("application/json", dumps(said).encode())

@@ -6,14 +6,15 @@ Rule 2: `part` of an "args" channel is the call's place in `response.tool_calls`
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
-from policyd.core.stream.dialects import Changed, Channel, Path, Segment
-from policyd.core.stream.dialects.openai_chat_ending import Stand
-from policyd.core.stream.dialects.shared import Tally, has_text, listing, mapping, mark_partial, text
+from policyd.core.stream.dialects import Changed, Channel, Path
+from policyd.core.stream.dialects.openai_reader import ChoicesReader, choice_index
+from policyd.core.stream.dialects.shared import has_text, listing, mapping, text
 
-TEXT, TOOLS, FINISH = int(Changed.TEXT), int(Changed.TOOLS), int(Changed.FINISH)
-REFUSAL, INSPECTION = int(Changed.REFUSAL), int(Changed.INSPECTION)
+TOOLS, REFUSAL = int(Changed.TOOLS), int(Changed.REFUSAL)
 
 REASONING = frozenset({"reasoning_content", "reasoning"})
 # Fields that say the same again, point at sources or carry what is not text.
@@ -58,39 +59,25 @@ class _Call:
         self.id = ""
 
 
-class MessageReader:
-    """Reads choices into the facts of one answer. `want_segments` False spares the editable text nobody asks for."""
+class MessageReader(ChoicesReader):
+    """Reads choices into the facts of one answer."""
+
+    objects: ClassVar[frozenset[object]] = ChoicesReader.objects | {"chat.completion.chunk", "chat.completion"}
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
-        self.request, self.response = request, response
-        self.want_segments = True
-        self._tally = Tally(request, response)
-        self._stand = Stand()
+        super().__init__(request, response)
         self._calls: dict[tuple[int, int], _Call] = {}
         self._open: tuple[_Call, ...] = ()  # calls of choices that are not finished
-        self._channels: dict[int, dict[Channel, None]] = {}  # open ones, by choice
-        self._reasons: dict[int, str] = {}
         self._paths: dict[tuple[int, int], tuple[Channel, Path]] = {}
-        self._segments: list[Segment] = []
-        self._closes: list[Channel] = []
-        self._changed = 0
-
-    def _usage(self, usage: object, *, alone: bool) -> None:
-        raise NotImplementedError
-
-    def _partial(self, reason: str) -> None:
-        mark_partial(self.response, reason)
-        self._changed |= INSPECTION
 
     # ---- choices ---------------------------------------------------------------------------------------------------
 
-    def _choices(self, choices: list[object], field: str) -> None:
+    def _choices(self, choices: list[object], *, whole: bool) -> None:
+        field = "message" if whole else "delta"
         for place, choice in enumerate(choices):
             if type(choice) is not dict:
                 raise Malformed("a choice is not an object")
-            index = choice.get("index", place)
-            if type(index) is not int or not 0 <= index < 1024:
-                raise Malformed("the index of a choice is no index")
+            index = choice_index(choice, place)
             delta = choice.get(field)
             if type(delta) is dict:
                 self._fields(index, place, field, delta)
@@ -117,54 +104,17 @@ class MessageReader:
             else:
                 self._field(index, ("choices", place, field, key), key, value)
 
-    def _start_choice(self, index: int) -> None:
-        self._channels[index] = {}
-        self._stand = self._stand._replace(begun=(*self._stand.begun, index))
-
     def _text(self, index: int, place: int, field: str, value: str) -> None:
-        """The hot path: visible text."""
-        response = self.response
         known = self._paths.get((index, place))
         if known is None:
             known = (("text", index, 0), ("choices", place, field, "content"))
             self._paths[index, place] = known
-        channels = self._channels[index]
-        if known[0] not in channels:
-            self._reopen(index)
-            channels[known[0]] = None
-        pieces = response.texts.get(index)
-        if pieces is None:
-            pieces = response.texts[index] = []
-        pieces.append(value)
-        response.text_chars += len(value)
-        response.delta = response.delta + value if response.delta else value
-        self._changed |= TEXT
-        self._tally.add(value)
-        if self.want_segments:
-            self._segments.append(Segment(known[0], known[1], value))
-
-    def _reopen(self, index: int) -> None:
-        if index in self._reasons:
-            self._partial("text after the end of its choice")
-
-    def _segment(self, channel: Channel, path: Path, value: str) -> None:
-        if channel not in self._channels[channel[1]]:
-            self._reopen(channel[1])
-            self._channels[channel[1]][channel] = None
-        if self.want_segments:
-            self._segments.append(Segment(channel, path, value))
+        self._say(known[0], known[1], value)
 
     def _visible(self, index: int, part: int, path: Path, value: str) -> None:
         """Visible text that is not plain `content`."""
-        if not value:
-            return
-        response = self.response
-        response.texts.setdefault(index, []).append(value)
-        response.text_chars += len(value)
-        response.delta += value
-        self._changed |= TEXT
-        self._tally.add(value)
-        self._segment(("text", index, part), path, value)
+        if value:
+            self._say(("text", index, part), path, value)
 
     def _content_parts(self, index: int, path: Path, parts: object) -> None:
         """Content as a list of parts: Mistral's reasoning models, some gateways."""
@@ -239,21 +189,11 @@ class MessageReader:
             self._usage(usage, alone=False)
 
     def _finish(self, index: int, reason: object) -> None:
-        said = text(reason, "finish_reason") or ""
-        if index not in self._channels:
-            self._start_choice(index)
-        self._reasons[index] = said
-        self.response.finish_reasons = [self._reasons[choice] for choice in sorted(self._reasons)]
-        self._changed |= FINISH
-        self._closes += self._channels[index]
-        self._channels[index] = {}
+        super()._finish(index, reason)
         self._open = tuple(call for call in self._open if call.choice != index)
-        self._stand = self._stand._replace(finished=self._stand.finished | {index})
 
     def _close_all(self) -> None:
-        for index, channels in self._channels.items():
-            self._closes += channels
-            self._channels[index] = {}
+        super()._close_all()
         self._open = ()
 
     # ---- tool calls ------------------------------------------------------------------------------------------------
