@@ -12,8 +12,9 @@ import httpx2
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import AnswerReader, Dialect, Reading
+from policyd.core.stream.framing import framing_of
 from policyd.core.stream.json_text import dumps, loads
-from policyd.core.stream.sse import SseEvent, SseParser
+from policyd.core.stream.sse import SseEvent
 
 
 @dataclass
@@ -27,11 +28,14 @@ class Read:
     marks: list[object] = field(default_factory=list)  # before each event, and after the last
 
 
-def read_stream(dialect: Dialect, chunks: Iterable[bytes], request: RequestFacts | None = None) -> Read:
-    """The whole stream through parser and reader."""
-    response = ResponseFacts(status=200)
+def read_stream(
+    dialect: Dialect, chunks: Iterable[bytes], request: RequestFacts | None = None, kind: str = "text/event-stream"
+) -> Read:
+    """The whole stream through parser and reader; `kind` is its content type."""
+    response = ResponseFacts(status=200, headers={"content-type": kind})
     read = Read(response, dialect.reader(request or RequestFacts(stream=True), response))
-    parser = SseParser()
+    parser = framing_of(kind, dialect.name, asked=True)
+    assert parser is not None
     read.marks.append(read.reader.mark())
     events = [event for chunk in chunks for event in parser.feed(chunk)]
     if (left := parser.finish()) is not None:

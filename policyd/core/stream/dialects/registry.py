@@ -13,9 +13,16 @@ from urllib.parse import unquote
 
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
+from policyd.core.stream.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
 
-DIALECTS: tuple[Dialect, ...] = (OpenAIChat(), AnthropicMessages())
+DIALECTS: tuple[Dialect, ...] = (
+    OpenAIChat(),
+    AnthropicMessages(),
+    OllamaChat(),
+    OllamaGenerate(),
+    OllamaEmbed(),
+)
 
 _PROVIDERS = (
     (".openai.azure.com", "azure"),

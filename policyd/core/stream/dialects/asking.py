@@ -1,0 +1,127 @@
+"""What most requests have in common: their texts, what they weigh, and the edits that every dialect makes alike.
+
+Rule 1: a cap lowers, or sets where nothing is; it never raises.
+Rule 2: where the model stands in the path no edit of the body can change it: asking for that refuses the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from policyd.core.errors import Malformed
+from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.shared import input_estimate, listing, mapping, removed, set_edits, text, with_sets
+
+LIMIT_NAMES = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Where a dialect keeps what policies change; `model` None: it stands in the path."""
+
+    limit: tuple[str, ...] | None  # None: there is no such thing
+    temperature: tuple[str, ...] = ("temperature",)
+    model: tuple[str, ...] | None = ("model",)
+
+
+def at(document: object, path: Iterable[str | int]) -> object:
+    """What stands at this path; None for nothing."""
+    for key in path:
+        if isinstance(document, dict):
+            document = document.get(str(key))
+        elif isinstance(document, list) and isinstance(key, int) and key < len(document):
+            document = document[key]
+        else:
+            return None
+    return document
+
+
+def plain_edits(doc: object, change: RequestChange, fields: Fields) -> tuple[list[Edit], dict[str, object]]:
+    """Sets, model and caps; and the document as the sets leave it. Raises Malformed."""
+    document = mapping(doc, "the body")
+    out = set_edits(document, change.sets)
+    document = with_sets(document, change.sets)
+    if change.model:
+        if fields.model is None:
+            raise Malformed("the model of this call stands in its path, where no edit of the body can change it")
+        out.append(Edit(fields.model, change.model))
+    for field, cap in change.caps:
+        out += _cap(document, field, cap, fields)
+    return out, document
+
+
+def _cap(document: dict[str, object], field: str, cap: int, fields: Fields) -> list[Edit]:
+    path: tuple[str, ...] | None = (field,)
+    if field in LIMIT_NAMES:
+        path = fields.limit
+    elif field == "temperature":
+        path = fields.temperature
+    if path is None:
+        return []
+    value = at(document, path)
+    # Below zero means no limit, to those who allow it.
+    lower = value is None or (isinstance(value, int | float) and (value > cap or value < 0))
+    return [Edit(path, cap)] if lower else []
+
+
+def tool_edits(
+    names: Sequence[str], path: Path, change: RequestChange, *, choice: Path = (), chosen: str = ""
+) -> list[Edit]:
+    """Drops the tools at `path` that are not allowed; with the last of them, or the one insisted on, the choice too."""
+    if change.tools_allow is None and not change.tools_deny:
+        return []
+    drop = removed(names, change.tools_allow, change.tools_deny)
+    if not drop:
+        return []
+    gone = len(drop) == len(names)
+    out = [Edit(path, remove=True)] if gone else [Edit((*path, index), remove=True) for index in drop]
+    if choice and (gone or chosen in {names[index] for index in drop}):
+        out.append(Edit(choice, remove=True))
+    return out
+
+
+# ---- texts ----------------------------------------------------------------------------------------------------------
+
+
+class Texts:
+    """Collects the editable texts of a request; each is a channel of its own."""
+
+    def __init__(self) -> None:
+        self.found: list[Segment] = []
+
+    def add(self, path: Path, value: object, kind: str = "text") -> None:
+        """A text, if it is one."""
+        if isinstance(value, str) and value:
+            self.found.append(Segment((kind, len(self.found), 0), path, value))
+
+    def add_all(self, texts: Iterator[tuple[Path, str]], kind: str = "text") -> None:
+        """Texts and where they stand."""
+        for path, value in texts:
+            self.add(path, value, kind)
+
+
+def fill(
+    facts: RequestFacts, messages: list[Message], system: Sequence[str], segments: Sequence[Segment], parts: int,
+    tools: object,
+) -> None:  # fmt: skip
+    """The facts that follow from the texts of a request. `parts`: how much in it is no text."""
+    facts.messages = messages
+    facts.system = "\n".join(system) if system else None
+    texts = [segment.text for segment in segments]
+    facts.text = "\n".join(texts)
+    facts.input_tokens = input_estimate(texts, len(messages), parts, tools)
+
+
+def function_name(tool: object) -> str:
+    """The name of a tool in the shape that OpenAI gave it."""
+    item = mapping(tool, "a tool")
+    said = item.get("function")
+    name = mapping(said, "a tool").get("name") if said is not None else item.get("name") or item.get("type")
+    return text(name, "the name of a tool") or ""
+
+
+def function_names(document: dict[str, object]) -> list[str]:
+    """The tools offered, by name."""
+    return [function_name(tool) for tool in listing(document.get("tools"), "tools")]
