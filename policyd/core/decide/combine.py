@@ -131,7 +131,7 @@ def _add_results(first: tuple[RuleResult, ...], second: tuple[RuleResult, ...]) 
     for one in second:
         key = (one.namespace, one.policy, one.rule)
         known = results.get(key)
-        if known is None or _STRENGTH[one.outcome] >= _STRENGTH[known.outcome]:
+        if known is None or _STRENGTH[one.outcome] > _STRENGTH[known.outcome]:
             results[key] = one
     return tuple(results.values())
 
