@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policyd.core.model.decision import Outcome, Verdict
-from tests.driving import Bed, answer_of, chat, policy
+from tests.driving import Bed, FlatPrices, answer_of, chat, policy
 
 HOUR = "window: {lifetime: 1h}"
 
@@ -13,6 +13,36 @@ HOUR = "window: {lifetime: 1h}"
 def counter(name: str, charge: str = "Requests", limit: str = "10 requests", *, more: str = "") -> str:
     """One counter a session, as a line of YAML."""
     return f"- {{name: {name}, key: session.id, charge: {charge}, {HOUR}, limit: {limit}{more}}}"
+
+
+class Dear(FlatPrices):
+    """One model costs a tenth of a cent a token; every other a nano-dollar."""
+
+    def price(self, provider: str, model: str, at: float):  # type: ignore[no-untyped-def]
+        rate = 1_000_000 if model == "gpt-4o" else 1
+        return FlatPrices(model, input=rate, output=rate).price(provider, model, at)
+
+
+# ---- reroutes -------------------------------------------------------------------------------------------------------
+
+
+def test_the_rule_that_reroutes_is_enforced_though_it_matches_its_target_too() -> None:
+    out = Bed(policy("rules: [{name: move, reroute: {model: gpt-4o-mini}}]")).call(body=chat(), chunks=[answer_of("x")])
+
+    assert (out.rule("move").outcome, out.rule("move").enforced) == (Outcome.MATCHED, True)
+
+
+def test_the_reservation_is_for_the_call_as_a_nearly_spent_budget_reroutes_it() -> None:
+    spec = f"""counters:
+{counter("spend", "Cost", "0.02 USD")}
+rules:
+- {{name: almost, when: 'counters.spend.used >= 0.8 && request.model == "gpt-4o"', reroute: {{model: gpt-4o-mini}}}}"""
+    bed = Bed(policy(spec), prices=Dear())
+    bed.call(body=chat(), chunks=[answer_of("x", prompt=10, completion=8)])
+
+    out = bed.call(body=chat("longer than what is left"), chunks=[answer_of("x")])
+
+    assert (out.record.verdict, out.record.served_model) == (Verdict.REROUTE, "gpt-4o-mini")
 
 
 # ---- counters -------------------------------------------------------------------------------------------------------

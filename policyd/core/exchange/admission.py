@@ -142,7 +142,6 @@ class _Pass:
     def _reserve(self, late: Sequence[BoundRule]) -> Asking:
         """Hold, then judge what the readings and `exceeded` tell. A counter whose refusal a rule of the author's has
         answered in another way than by refusing is asked once more, as one that counts and refuses nothing."""
-        rules = [*late, *self.plan.of_phase(Phase.RESERVED)]
         known = list(self.judged)
         for _ in range(len(self.meter.gauges) + 1):
             op = self.call.next_op("reserve")
@@ -156,7 +155,7 @@ class _Pass:
             self._take(readings, held=True)
             self.meter.refresh(self.world, None)
             self.judged = list(known)
-            decision = self._judge(rules)
+            decision = self._judge_held(late)
             if readings.refused is None or decision.verdict is Verdict.TERMINATE or decision.reroute:
                 break
             self.meter.counted[readings.refused].refuses = False
@@ -165,6 +164,15 @@ class _Pass:
             self.call.holding.discard(self.holder)
             yield Settle(self.call.next_op("release"), self.holder, ())
         return decision
+
+    def _judge_held(self, late: Sequence[BoundRule]) -> Decision:
+        """INVARIANT: what a late rule sends elsewhere or refuses does not leave as it was held for, so `exceeded` is not
+        asked about: holding and reading in one round trip must not refuse what the target's price would let pass."""
+        if late:
+            decision = self._judge(late)
+            if decision.verdict is Verdict.TERMINATE or decision.reroute is not None:
+                return decision
+        return self._judge(self.plan.of_phase(Phase.RESERVED))
 
     def _take(self, readings: Readings, *, held: bool) -> None:
         self.meter.take(readings, self._usage, held=held)
