@@ -27,8 +27,8 @@ class Due:
 
 
 class Agenda:
-    """Hands out what is due, in order of time. Moving an appointment to later costs nothing; one that is moved to earlier
-    leaves a stale entry, and these are swept out before they outnumber the others: a lease may be a day long."""
+    """Hands out what is due, in order of time. Moving an appointment to later costs nothing; one that is moved to
+    earlier leaves a stale entry, and these are swept out before they outnumber the others: a lease may be a day long."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Due]] = []

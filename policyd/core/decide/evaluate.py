@@ -14,6 +14,8 @@ from policyd.core.decide.plan import (
     reads_request_body,
     reads_response_body,
     reads_session,
+    reads_spending,
+    redacts_response,
 )
 from policyd.core.model.decision import Outcome
 from policyd.core.model.facts import CounterFacts, Facts
@@ -82,8 +84,10 @@ def cannot_judge(bound: BoundRule, world: World) -> str:
         return f"request not readable: {facts.unreadable_request}"
     if not facts.request.dialect and edits_request_body(rule):
         return "the request is in no dialect that policyd can edit"
-    if facts.unreadable_response and reads_response_body(rule.reads):
+    if facts.unreadable_response and (reads_response_body(rule.reads) or redacts_response(rule)):
         return f"answer not readable: {facts.unreadable_response}"
+    if facts.unmetered and reads_spending(bound):
+        return f"answer not readable: {facts.unmetered}"
     if world.session_failure and reads_session(rule.reads):
         return f"session: {world.session_failure}"
     if world.counter_failures:

@@ -86,6 +86,12 @@ class BoundRule:
     policy: CompiledPolicy
 
 
+def reads_spending(bound: BoundRule) -> bool:
+    """Whether this rule is about what the answer costs."""
+    names = {bound.rule.implied} if bound.rule.implied else counters_read(bound.rule.reads)
+    return any(counter.name in names and needs_usage(counter) for counter in bound.policy.counters)
+
+
 @dataclass(eq=False)
 class Plan:
     """The rules of one selection of policies, sorted by when they can be judged."""
@@ -143,14 +149,9 @@ class Plan:
         )
 
     @cached_property
-    def may_edit_response_body(self) -> bool:
-        """Whether an enforceable constrain may change the answer's bytes."""
-        return any(
-            isinstance(bound.rule.action, Constrain)
-            and bound.rule.action.edits_response_body
-            and enforceable(bound.rule, self.process)
-            for bound in self.rules
-        )
+    def redacting(self) -> tuple[BoundRule, ...]:
+        """The rules that take text out of the answer."""
+        return tuple(bound for bound in self.rules if redacts_response(bound.rule))
 
     @cached_property
     def enforces(self) -> bool:
@@ -199,6 +200,12 @@ def _counter_needs_body(counter: CompiledCounter) -> bool:
     if counter.amount:
         programs.append(counter.amount)
     return needs_usage(counter) or any(reads_request_body(program.reads) for program in programs)
+
+
+def redacts_response(rule: CompiledRule) -> bool:
+    """Whether acting on this rule would take text out of the answer: what cannot be read cannot be redacted either."""
+    action = rule.action
+    return isinstance(action, Constrain) and action.redact is not None and action.redact.in_response
 
 
 class Plans:

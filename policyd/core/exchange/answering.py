@@ -13,7 +13,7 @@ from policyd.core.compile.policyset import Phase
 from policyd.core.decide.combine import combine
 from policyd.core.decide.evaluate import judge
 from policyd.core.exchange.call import Call
-from policyd.core.exchange.judging import Bench, Touch, may_change_answer
+from policyd.core.exchange.judging import Bench, Touch, may_change_answer, redacts_answer
 from policyd.core.exchange.opening import header_map
 from policyd.core.exchange.refusal import refuse
 from policyd.core.exchange.streaming import Streaming
@@ -115,7 +115,8 @@ class Answering:
         obligations = call.decision.obligations
         return (
             (plan is not None and plan.needs_response_body)
-            or bool(obligations.redactions or obligations.pace)
+            or redacts_answer(call)
+            or bool(obligations.pace)
             or call.options.observe_all
             or (call.ground.plans.session_readers and call.dialect is not None)
         )
@@ -132,7 +133,7 @@ class Answering:
         """The answer cannot be read: its readers err, and without a Fail among them it passes by."""
         response = self.call.facts.response
         response.inspection, response.partial_reason = "partial", why
-        self.call.facts.unreadable_response = why
+        self.call.facts.unreadable_response = self.call.facts.unmetered = why
         self.bench = Bench(self.call)
         if self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), None).verdict is Verdict.TERMINATE:
             return self._refused()

@@ -118,6 +118,7 @@ class Bench:
             rules = [*plan.of_phase(Phase.RESPONSE), *(bound for bound in plan.counting if self._may_refuse(bound))]
         self.live = [Live(bound, touches(bound), _reads_time(bound), looks_ahead(bound)) for bound in rules]
         self.reads_whole_text = any(bound.rule.when is not None and bound.rule.when.reads_text for bound in rules)
+        self._blind = False
         self._window = LOOK_AHEAD
         self._tokens = self._events = -1
         self._ms = -1.0
@@ -161,9 +162,19 @@ class Bench:
     def due(self, touched: int, *, forced: bool = False) -> list[BoundRule]:
         """The rules that have to be judged after these changes. `forced`: whether or not they were judged ahead."""
         rules = [live.bound for live in self._now if live.mask & touched] if touched & self._mask else []
+        if touched & Changed.INSPECTION and self.call.facts.unreadable_response:
+            rules = [*self._redacting(), *rules]
         if self._later and (forced or touched & self._force or self._past()):
             rules += [live.bound for live in self._later]
         return rules
+
+    def _redacting(self) -> list[BoundRule]:
+        """Rules that have matched and cannot be carried out on what cannot be read: judged anew, once."""
+        if self._blind or self.call.plan is None:
+            return []
+        self._blind = True
+        done = {(r.namespace, r.policy, r.rule) for r in self.call.decision.results if r.outcome is Outcome.MATCHED}
+        return [b for b in self.call.plan.redacting if (b.rule.namespace, b.rule.policy, b.rule.name) in done]
 
     def _past(self) -> bool:
         response = self.call.facts.response
@@ -235,9 +246,14 @@ def _reads_time(bound: BoundRule) -> bool:
     return any(read.startswith("response.elapsed_ms") for read in bound.rule.reads)
 
 
+def redacts_answer(call: Call) -> bool:
+    """Whether text is to be taken out of the answer."""
+    return any(one.in_response for one in call.decision.obligations.redactions)
+
+
 def may_change_answer(call: Call) -> bool:
     """Whether anything in force could still change the answer's bytes: if not, they pass as they come."""
-    if call.decision.obligations.redactions or call.decision.obligations.pace:
+    if redacts_answer(call) or call.decision.obligations.pace:
         return True
     if call.plan is None:
         return False

@@ -19,7 +19,7 @@ from policyd.core.exchange.admission import admit
 from policyd.core.exchange.answering import Answering
 from policyd.core.exchange.call import Call, Ground
 from policyd.core.exchange.departure import depart, header_edit
-from policyd.core.exchange.judging import may_change_answer
+from policyd.core.exchange.judging import may_change_answer, redacts_answer
 from policyd.core.exchange.opening import OWN_PREFIX, header_map, open_call, unreadable_body
 from policyd.core.exchange.recording import record, renewal, settlement
 from policyd.core.exchange.refusal import refuse, refuse_as
@@ -187,7 +187,9 @@ class Exchange:
     def _narrows(self) -> bool:
         """An answer that must be read and may be changed must come without an encoding."""
         plan = self.call.plan
-        return plan is not None and plan.needs_response_body and may_change_answer(self.call)
+        if plan is None or not plan.needs_response_body:
+            return redacts_answer(self.call)
+        return may_change_answer(self.call)
 
     def _reject(self, reject: Reject, *, ended: str = "rejected") -> list[Step]:
         return [reject, *self._finish(ended)]

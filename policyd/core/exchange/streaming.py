@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from policyd.core.decide.plan import enforceable
-from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
+from policyd.core.exchange.intake import Intake
 from policyd.core.exchange.judging import Bench, Touch, may_change_answer
 from policyd.core.exchange.metering import usage_of
 from policyd.core.exchange.refusal import texts
@@ -40,14 +40,11 @@ class Streaming:
         self.call, self.reader = call, reader
         self.bench = Bench(call)
         self.passive = not may_change_answer(call)
-        self.parser = framing
-        self.queue: deque[SseEvent] = deque()
+        self.intake = Intake(framing)
         self.waiting: tuple[int, int] | None = None  # (entry, touched) of an event that waits for an extension
         self.need: Extend | None = None
-        self.ended = False  # the upstream has sent everything
         self.done = False  # the caller has got everything that it will get
         self.cut = False
-        self.broken = ""  # why nothing more of this body can be read
         self.paced_until = now
         self.paced_tokens = 0
         self.marks: deque[tuple[int, object]] = deque([(-1, reader.mark())])  # entries not yet released
@@ -65,7 +62,7 @@ class Streaming:
             watchers=sorted(watchers, key=lambda watcher: (watcher.kind, watcher.pattern)),
             keep=keep,
             hold_args=not self.passive and self.bench.reads_args,
-            edit=self.parser.edit,
+            edit=self.intake.framing.edit,
         )
 
     # ---- events ----------------------------------------------------------------------------------------------------
@@ -78,8 +75,7 @@ class Streaming:
         if self.done:
             return []
         self._at(now)
-        self.ended = end
-        self._parse(data, end)
+        self.intake.take(data, end=end)
         steps = self._run(now)
         if self.passive:
             self.done = end
@@ -134,18 +130,6 @@ class Streaming:
         tick = self.call.options.tick_s
         return WakeAt(self.call.began + (int((now - self.call.began) / tick + 1e-3) + 1) * tick)
 
-    def _parse(self, data: bytes, end: bool) -> None:
-        try:
-            self.queue.extend(self.parser.feed(data))
-            left = self.parser.finish() if end else None
-        except Malformed as failure:
-            self.broken = failure.reason
-            return
-        if left is not None:
-            self.queue.append(left)
-        # What follows the failure is not read; the events before it are judged first, wherever the network cut.
-        self.broken = self.parser.failure
-
     def _unreadable(self, reason: str) -> None:
         response = self.call.facts.response
         response.inspection, response.partial_reason = "partial", response.partial_reason or reason
@@ -160,18 +144,19 @@ class Streaming:
             entry, touched = self.waiting
             self.waiting = None
             steps += self._judge_event(entry, touched)
-        while self.queue and not self.done and self.waiting is None:
-            entry, touched = self._read(self.queue.popleft())
+        while self.intake.queue and not self.done and self.waiting is None:
+            entry, touched = self._read(self.intake.queue.popleft())
             if touched:
                 steps += self._judge_event(entry, touched)
             if self._paced and not self.done and self.waiting is None:
                 steps += self._release(now)
         if self.done or self.waiting is not None:
             return steps  # INVARIANT: nothing leaves behind an event that waits: it may complete what has not left
-        if self.broken and not self.call.facts.unreadable_response:
-            self._unreadable(self.broken)
+        if self.intake.broken and not self.call.facts.unmetered:
+            self._unreadable(self.intake.broken)
+            self.call.facts.unmetered = self.intake.broken
             steps += self._judge_event(self.outbox.added, INSPECTION)
-        if self.ended and not self.done:
+        if self.intake.ended and not self.done:
             return [*steps, *self._end(now)]
         return steps if self.done else [*steps, *self._release(now)]
 
@@ -182,7 +167,7 @@ class Streaming:
         response = self.call.facts.response
         before, hits = response.output_tokens, len(self.outbox.hits)
         if not event.complete or event.malformed:
-            self._unreadable("the answer ends within an event" if not event.complete else self.parser.damage)
+            self._unreadable("the answer ends within an event" if not event.complete else self.intake.framing.damage)
             response.events += event.complete
             return self._add(event.raw, (), ()), INSPECTION
         reading = self.reader.read_event(event.name, event.data or "")
@@ -272,8 +257,17 @@ class Streaming:
     def _paced(self) -> bool:
         return bool(self.call.decision.obligations.pace) and not self.passive
 
+    def _leaving(self) -> bytes:
+        """What may leave now; where nothing more can be read, and nothing minds, all of it."""
+        if not self.call.facts.unmetered:
+            return self.outbox.release()
+        self.outbox.close()
+        data = self.outbox.release() + self.intake.beyond
+        self.intake.beyond.clear()
+        return data
+
     def _release(self, now: float) -> list[Step]:
-        data = self.outbox.release()
+        data = self._leaving()
         self._forget_marks()
         if self.outbox.pending_bytes > self.call.options.max_held:
             return self._overfull(data)
@@ -318,7 +312,7 @@ class Streaming:
             if self.done:
                 return steps
         self.outbox.close()
-        data = self.outbox.release()
+        data = self._leaving()
         self.done = True
         return [Release(data, end=True, at=self._pace(now)), WakeAt(None)]
 
@@ -337,5 +331,5 @@ class Streaming:
         self.reader.rewind(self.marks[0][1])
         ending = self.reader.ending(said.fallback, said.reason)
         self.done = self.cut = True
-        self.queue.clear()
+        self.intake.queue.clear()
         return [Release(data + ending, end=True), WakeAt(None)]

@@ -46,7 +46,7 @@ class Whole:
             if response.status >= 400:
                 response.is_error = True  # an error page says nothing that a model said
             else:
-                self.call.facts.unreadable_response = failure.reason
+                self.call.facts.unreadable_response = self.call.facts.unmetered = failure.reason
             return ()
 
     def _hits(self, segments: Sequence[Segment]) -> set[Watcher]:

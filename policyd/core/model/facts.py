@@ -143,3 +143,4 @@ class Facts:
     now: float = 0.0  # seconds since 1970, UTC, when the call began
     unreadable_request: str = ""  # why the body facts of a known operation could not be read; empty = readable
     unreadable_response: str = ""
+    unmetered: str = ""  # why not even the answer's usage could be read: what it spends is not known

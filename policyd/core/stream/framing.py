@@ -20,6 +20,7 @@ class Framing(Protocol):
     """
 
     failure: str  # why nothing more can be read; empty while it can
+    rest: bytes  # once it has failed: what of the bytes that came was not read
     damage: str  # what is wrong with an event that is malformed
 
     def feed(self, data: bytes) -> list[SseEvent]:

@@ -36,15 +36,16 @@ class SseEvent(NamedTuple):
 class SseParser:
     """Feed it bytes as they come; it answers with the events that they completed.
 
-    An event over the limit fails the stream: `failure` says why as soon as it is seen, the events before it are still
-    handed out, and every later call raises Malformed.
+    An event over the limit fails the stream: `failure` says why as soon as it is seen, `rest` holds what was not read,
+    the events before it are still handed out, and every later call raises Malformed.
     """
 
-    __slots__ = ("_buffer", "_crs", "_first", "_line", "_scan", "failure", "limit")
+    __slots__ = ("_buffer", "_crs", "_first", "_line", "_scan", "failure", "limit", "rest")
 
     def __init__(self, limit: int = MAX_EVENT) -> None:
         self.limit = limit
         self.failure = ""
+        self.rest = b""
         self._buffer = bytearray()  # what has come of the next event
         self._scan = 0  # where in the buffer the search for its end goes on
         self._line = 0  # where in the buffer the line begins that `_scan` is in
@@ -64,7 +65,7 @@ class SseParser:
         else:
             self._feed_blocks(data, events)
         if len(self._buffer) > self.limit:
-            self._fail()
+            self._fail(bytes(self._buffer))
         if self.failure and not events:
             raise Malformed(self.failure)
         return events
@@ -94,6 +95,7 @@ class SseParser:
             if blank == -1 and data[start] != 10:
                 break
             if not self._add(data[start : blank + 2], events):
+                self._fail(data[start:])
                 return
             start = blank + 2
         if start < end:
@@ -115,7 +117,8 @@ class SseParser:
         block = bytes(buffer)
         buffer.clear()
         self._scan = 0
-        self._add(block, events)
+        if not self._add(block, events):
+            self._fail(block + data[stop:])
         return stop
 
     def _feed_lines(self, data: bytes, events: list[SseEvent]) -> None:
@@ -133,7 +136,8 @@ class SseParser:
                 line = stop
                 continue
             if not self._add(bytes(buffer[start:stop]), events):
-                break
+                self._fail(bytes(buffer[start:]))
+                return
             start = line = stop
         else:
             scan = len(buffer)
@@ -143,13 +147,13 @@ class SseParser:
     def _add(self, block: bytes, events: list[SseEvent]) -> bool:
         """False when the event is larger than the limit."""
         if len(block) > self.limit:
-            self._fail()
             return False
         events.append(self._event(block, complete=True))
         return True
 
-    def _fail(self) -> None:
+    def _fail(self, rest: bytes) -> None:
         self.failure = f"an event is larger than {self.limit} bytes"
+        self.rest = rest
         self._buffer.clear()
 
     def _event(self, block: bytes, *, complete: bool) -> SseEvent:
