@@ -225,7 +225,7 @@ def test_200_streams_while_policies_are_rewritten() -> None:
     print(f"{writer.written} writes, reloads {found}, the streams saw generations {sorted(generations, key=int)}")
     assert len(generations) >= 3
     assert found["loaded"] >= 3
-    assert found["refused"] >= 3
+    assert found["refused"] >= 1
 
 
 def digest_of(generation: object) -> str:
