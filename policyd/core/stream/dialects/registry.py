@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
+from policyd.core.stream.dialects.cohere import CohereChat, CohereEmbed, CohereGenerate
 from policyd.core.stream.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
 
@@ -22,6 +23,9 @@ DIALECTS: tuple[Dialect, ...] = (
     OllamaChat(),
     OllamaGenerate(),
     OllamaEmbed(),
+    CohereChat(),
+    CohereGenerate(),
+    CohereEmbed(),
 )
 
 _PROVIDERS = (

@@ -171,6 +171,11 @@ def count(value: object, what: str) -> int | None:
     raise Malformed(f"{what} is not a whole number from 0 to 2^53-1")
 
 
+def tokens(value: object, what: str) -> int | None:
+    """As `count`, where some write whole numbers with a point: 28.0. Raises Malformed."""
+    return count(int(value) if isinstance(value, float) and value.is_integer() else value, what)
+
+
 def has_text(value: object) -> bool:
     """Whether any text stands in a value, however deep."""
     if isinstance(value, str):

@@ -1,0 +1,138 @@
+"""What policyd says in Cohere's voice: how a stream ends, an error, an answer of its own.
+
+Rule 1: it ends with COMPLETE, also a stream that was calling a tool: nothing asks the client to run what was cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.stream import ndjson, sse
+from policyd.core.stream.dialects import Body
+from policyd.core.stream.dialects.answer import Mark, Stand
+from policyd.core.stream.dialects.half_json import remainder
+from policyd.core.stream.dialects.shared import Bill
+from policyd.core.stream.json_strict import dumps
+
+DONE = b"data: [DONE]\n\n"
+START = Mark(Stand(), Bill(0, 0), ())
+
+
+def is_second(path: str) -> bool:
+    """Whether this path is the second version's."""
+    return "/v2/" in path.lower()
+
+
+def ending(request: RequestFacts, response: ResponseFacts, mark: Mark, said: str) -> bytes:
+    """The events that end a stream that stands here, in the version that it speaks."""
+    if is_second(request.path):
+        return second_ending(mark, said)
+    streams = "event-stream" in response.headers.get("content-type", "")
+    return first_ending(mark, said, sse.render if streams else ndjson.render)
+
+
+# ---- the first version ----------------------------------------------------------------------------------------------
+
+
+def first_ending(mark: Mark, said: str, render: Callable[[str], bytes] = ndjson.render) -> bytes:
+    """The lines (or events) that end a stream of the first version."""
+    stand, name = mark.stand, mark.stand.id or "policyd"
+    events: list[dict[str, object]] = []
+    if not stand.begun:
+        events.append({"is_finished": False, "event_type": "stream-start", "generation_id": name})
+    if said:
+        events.append({"is_finished": False, "event_type": "text-generation", "text": said})
+    last = {"is_finished": True, "event_type": "stream-end", "finish_reason": "COMPLETE"}
+    events.append({**last, "response": _first(name, said, mark.bill)})
+    return b"".join(render(dumps(event)) for event in events)
+
+
+def _first(name: str, said: str, bill: Bill) -> dict[str, object]:
+    head = {"response_id": name, "text": said, "generation_id": name, "chat_history": [], "finish_reason": "COMPLETE"}
+    return {**head, "meta": {"api_version": {"version": "1"}, **_units(bill)}}
+
+
+def _units(bill: Bill) -> dict[str, object]:
+    numbers = {"input_tokens": bill.input, "output_tokens": bill.output}
+    return {"billed_units": numbers, "tokens": numbers}
+
+
+# ---- the second version ---------------------------------------------------------------------------------------------
+
+
+def second_ending(mark: Mark, said: str, id: str = "policyd") -> bytes:
+    """The events that end a stream of the second version."""
+    stand, half = mark.stand, dict(mark.half)
+    out = b"" if stand.begun else _start(id)
+    for index, kind in stand.open:
+        if kind == "tool-call" and (rest := remainder(half.get(index, ""))):
+            out += _event("tool-call-delta", index, {"tool_calls": {"function": {"arguments": rest}}})
+        out += _event(f"{kind}-end", index)
+    if said:
+        out += _event("content-start", stand.after, {"content": {"type": "text", "text": ""}})
+        out += _event("content-delta", stand.after, {"content": {"text": said}})
+        out += _event("content-end", stand.after)
+    if said or not stand.stopped:
+        last = {"type": "message-end", "delta": {"finish_reason": "COMPLETE", "usage": _units(mark.bill)}}
+        out += sse.render(dumps(last), "message-end")
+    return out + DONE
+
+
+def _start(id: str) -> bytes:
+    message = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
+    return sse.render(dumps({"id": id, "type": "message-start", "delta": {"message": message}}), "message-start")
+
+
+def _event(kind: str, index: int, message: dict[str, object] | None = None) -> bytes:
+    said: dict[str, object] = {"type": kind, "index": index}
+    return sse.render(dumps({**said, "delta": {"message": message}} if message else said), kind)
+
+
+# ---- generate -------------------------------------------------------------------------------------------------------
+
+
+def generation_ending(request: RequestFacts, mark: Mark, said: str, id: str = "policyd") -> bytes:
+    """The lines that end a stream of generate."""
+    events: list[dict[str, object]] = []
+    if said:
+        events.append({"text": said, "is_finished": False, "event_type": "text-generation"})
+    last = {"is_finished": True, "event_type": "stream-end", "finish_reason": "COMPLETE"}
+    events.append({**last, "response": _generations(request, said, id), "meta": _units(mark.bill)})
+    return b"".join(ndjson.render(dumps(event)) for event in events)
+
+
+def _generations(request: RequestFacts, said: str, id: str) -> dict[str, object]:
+    each = [
+        {"id": f"{id}-{choice}", "text": said, "finish_reason": "COMPLETE"} for choice in range(max(1, request.choices))
+    ]
+    return {"id": id, "generations": each, "prompt": ""}
+
+
+# ---- answers of our own ---------------------------------------------------------------------------------------------
+
+
+def completion(request: RequestFacts, said: str, id: str) -> Body:
+    """An answer of chat that says `said`: JSON, or a stream when one was asked for."""
+    if not is_second(request.path):
+        if request.stream:
+            return Body("application/stream+json", first_ending(START, said))
+        return Body("application/json", dumps(_first(id, said, Bill(0, 0))).encode())
+    if request.stream:
+        return Body("text/event-stream", second_ending(START, said, id))
+    message = {"role": "assistant", "content": [{"type": "text", "text": said}]}
+    document = {"id": id, "message": message, "finish_reason": "COMPLETE", "usage": _units(Bill(0, 0))}
+    return Body("application/json", dumps(document).encode())
+
+
+def generation(request: RequestFacts, said: str, id: str) -> Body:
+    """An answer of generate that says `said`."""
+    if request.stream:
+        return Body("application/stream+json", generation_ending(request, START, said, id))
+    document = {**_generations(request, said, id), "meta": _units(Bill(0, 0))}
+    return Body("application/json", dumps(document).encode())
+
+
+def error(status: int, reason: str, message: str) -> Body:  # noqa: ARG001 - the status says it all
+    """An error in Cohere's shape; `code`, which Cohere does not have, carries the reason."""
+    return Body("application/json", dumps({"message": message, "code": reason}).encode())

@@ -1,0 +1,292 @@
+"""Answers of Cohere: both versions of chat, and generate, whole or event by event.
+
+Rule 1: the billed units are the usage; what Cohere's own prompt around the call weighs is not billed. Where none are
+        named, the tokens are.
+Rule 2: the first version's last event says the whole answer again: it is editable there, and read once.
+"""
+
+from __future__ import annotations
+
+from policyd.core.errors import Malformed
+from policyd.core.stream.dialects import Channel, Path
+from policyd.core.stream.dialects.answer import Answer, Mark, index_of
+from policyd.core.stream.dialects.cohere_ending import ending, generation_ending
+from policyd.core.stream.dialects.shared import Bill, listing, mapping, text, tokens
+
+FIRST_KNOWN = frozenset(
+    {
+        "response_id", "text", "generation_id", "chat_history", "finish_reason", "meta", "tool_calls", "citations",
+        "documents", "search_results", "search_queries", "is_search_required", "prompt", "event_type", "is_finished",
+        "preamble", "conversation_id", "id",
+    }
+)  # fmt: skip
+SECOND_KNOWN = frozenset({"id", "message", "finish_reason", "usage", "logprobs", "type", "delta", "index"})
+MESSAGE = frozenset({"role", "content", "tool_plan", "tool_calls", "citations"})
+AROUND = ("citations", "documents", "search_results", "search_queries", "prompt", "chat_history")
+
+
+def billed(usage: object) -> Bill | None:
+    """The numbers of a usage, or of a meta. Raises Malformed."""
+    if usage is None:
+        return None
+    said = mapping(usage, "usage")
+    units = said.get("billed_units") or said.get("tokens")
+    if units is None:
+        return None
+    numbers = mapping(units, "billed_units")
+    given, made = (tokens(numbers.get(field), field) for field in ("input_tokens", "output_tokens"))
+    return None if given is None and made is None else Bill(given or 0, made or 0)
+
+
+class _Cohere(Answer):
+    ends_by_itself = False  # some end with [DONE], some do not
+
+    def _failed(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002
+        return document.get("event_type") == "stream-error"
+
+    def _usage(self, usage: object) -> None:
+        try:
+            self._bill(billed(usage), final=True)
+        except Malformed as failure:
+            self._partial(failure.reason)  # the estimate stays
+
+    def _finish(self, reason: object, choice: int = 0) -> None:
+        said = text(reason, "finish_reason")
+        if said is not None:
+            self._reason(choice, said)
+
+
+class CohereChatAnswer(_Cohere):
+    """Reads one answer of chat."""
+
+    def _document(self, name: str, data: str) -> dict[str, object]:
+        return {"type": "[DONE]"} if data == "[DONE]" else super()._document(name, data)
+
+    def _event(self, name: str, document: dict[str, object]) -> bool:
+        if self._stand.stopped and document.get("type") != "[DONE]":
+            self._partial("an event after the end")
+        if "event_type" in document:
+            return self._first_event(document)
+        if name and name != document.get("type") and document.get("type") != "[DONE]":
+            self._partial("an event whose name is not its type")
+        return self._second_event(document)
+
+    def _whole(self, document: dict[str, object]) -> None:
+        if "message" in document:
+            self._second_whole(document)
+        elif "text" in document:
+            self._first_whole(document)
+        else:
+            raise Malformed("the answer says nothing")
+
+    def _ending(self, mark: Mark, said: str) -> bytes:
+        return ending(self.request, self.response, mark, said)
+
+    # ---- the first version -------------------------------------------------------------------------------------------
+
+    def _first_event(self, document: dict[str, object]) -> bool:
+        kind = document["event_type"]
+        match kind:
+            case "stream-start":
+                name = document.get("generation_id")
+                self._stand = self._stand._replace(begun=True, id=name if isinstance(name, str) else "")
+            case "text-generation":
+                self._say(("text",), text(document.get("text"), "text") or "")
+            case "tool-calls-chunk":
+                self._first_chunk(document)
+            case "tool-calls-generation":
+                self._first_calls(document)
+            case "search-queries-generation" | "search-results" | "citation-generation" | "debug":
+                self._around((), document)
+            case "stream-end":
+                self._first_end(document)
+                return True
+            case _:
+                self._partial("an unknown event type")
+        self._unknown(document, FIRST_KNOWN | {"tool_call_delta"}, "an event")
+        return False
+
+    def _first_chunk(self, document: dict[str, object]) -> None:
+        """A plan in words, or a piece of a call, which `tool-calls-generation` says again."""
+        self._aside(("text",), text(document.get("text"), "text") or "")
+        if (delta := document.get("tool_call_delta")) is None:
+            return
+        said = mapping(delta, "tool_call_delta")
+        block = index_of(said, default=0)
+        path: Path = ("tool_call_delta", "parameters")
+        if (name := text(said.get("name"), "the name of a tool")) and block not in self._calls:
+            self._open_call(block, name, path)
+        if parameters := text(said.get("parameters"), "parameters"):
+            self._argue(block, path, parameters)
+
+    def _first_calls(self, document: dict[str, object]) -> None:
+        told = bool(self.response.tool_calls)
+        for place, item in enumerate(listing(document.get("tool_calls"), "tool_calls")):
+            said = mapping(item, "a tool call")
+            path: Path = ("tool_calls", place, "parameters")
+            if told:
+                self._again(path, said.get("parameters"))
+            else:
+                self._call(text(said.get("name"), "the name of a tool") or "", path, said.get("parameters"))
+        for block in list(self._calls):
+            self._close_call(block)
+
+    def _first_end(self, document: dict[str, object]) -> None:
+        said = mapping(document.get("response") or {}, "response")
+        self._again(("response", "text"), said.get("text"))
+        self._again(("response", "tool_calls"), said.get("tool_calls"))
+        self._around(("response",), said)
+        self._unknown(said, FIRST_KNOWN, "an answer")
+        self._finish(document.get("finish_reason") or said.get("finish_reason"))
+        self._usage(said.get("meta"))
+        self._end()
+
+    def _first_whole(self, document: dict[str, object]) -> None:
+        self._say(("text",), text(document.get("text"), "text") or "")
+        self._first_calls(document)
+        self._around((), document)
+        self._unknown(document, FIRST_KNOWN, "an answer")
+        self._finish(document.get("finish_reason"))
+        self._usage(document.get("meta"))
+
+    def _around(self, path: Path, document: dict[str, object]) -> None:
+        """Sources, and what has been said before."""
+        for field in AROUND:
+            self._again((*path, field), document.get(field))
+
+    # ---- the second version ------------------------------------------------------------------------------------------
+
+    def _second_whole(self, document: dict[str, object]) -> None:
+        message = mapping(document["message"], "message")
+        for place, item in enumerate(listing(message.get("content"), "content")):
+            self._part(mapping(item, "a part of content"), ("message", "content", place), ("text", 0, place))
+        self._aside(("message", "tool_plan"), text(message.get("tool_plan"), "tool_plan") or "")
+        for place, item in enumerate(listing(message.get("tool_calls"), "tool_calls")):
+            said = mapping(mapping(item, "a tool call").get("function") or {}, "function")
+            name = text(said.get("name"), "the name of a tool") or ""
+            path = ("message", "tool_calls", place, "function", "arguments")
+            self._call(name, path, text(said.get("arguments"), "arguments"))
+        self._again(("message", "citations"), message.get("citations"))
+        self._unknown(message, MESSAGE, "a message")
+        self._unknown(document, SECOND_KNOWN | {"meta"}, "an answer")
+        self._finish(document.get("finish_reason"))
+        self._usage(document.get("usage") or document.get("meta"))
+
+    def _part(self, part: dict[str, object], path: Path, channel: Channel) -> None:
+        for field, value in part.items():
+            if field == "text":
+                self._say((*path, "text"), text(value, "text") or "", channel)
+            elif field == "thinking":
+                self._think((*path, "thinking"), text(value, "thinking") or "", ("reasoning", 0, 2 + channel[2]))
+            elif field != "type":
+                self._partial("an unknown part of content")
+
+    def _second_event(self, document: dict[str, object]) -> bool:
+        kind = document.get("type")
+        message = _message(document)
+        match kind:
+            case "[DONE]":
+                self._end()
+                return True
+            case "message-start":
+                name = document.get("id")
+                self._stand = self._stand._replace(begun=True, id=name if isinstance(name, str) else "")
+            case "content-start" | "content-delta":
+                self._content(str(kind), document, mapping(message.get("content") or {}, "content"))
+            case "content-end" | "tool-call-end":
+                self._stop_block(index_of(document, default=0), str(kind).removesuffix("-end"))
+            case "tool-plan-delta":
+                path = ("delta", "message", "tool_plan")
+                self._aside(path, text(message.get("tool_plan"), "tool_plan") or "")
+            case "tool-call-start" | "tool-call-delta":
+                self._tool(str(kind), document, mapping(message.get("tool_calls") or {}, "tool_calls"))
+            case "citation-start" | "citation-end" | "debug":
+                self._again((), {key: value for key, value in document.items() if key != "type"})
+            case "message-end":
+                self._message_end(mapping(document.get("delta") or {}, "delta"))
+            case _:
+                self._partial("an unknown event type")
+        self._unknown(document, SECOND_KNOWN, "an event")
+        return False
+
+    def _content(self, kind: str, document: dict[str, object], content: dict[str, object]) -> None:
+        index = index_of(document, default=0)
+        if kind == "content-start":
+            self._start_block(index, "content")
+        self._part(content, ("delta", "message", "content"), ("text", 0, index))
+
+    def _tool(self, kind: str, document: dict[str, object], call: dict[str, object]) -> None:
+        index, path = index_of(document, default=0), ("delta", "message", "tool_calls", "function", "arguments")
+        said = mapping(call.get("function") or {}, "function")
+        if kind == "tool-call-start":
+            self._start_block(index, "tool-call")
+            self._open_call(index, text(said.get("name"), "the name of a tool") or "", path)
+        self._argue(index, path, text(said.get("arguments"), "arguments") or "")
+
+    def _start_block(self, index: int, kind: str) -> None:
+        stand = self._stand
+        after = max(stand.after, index + 1) if kind == "content" else stand.after
+        self._stand = stand._replace(open=(*stand.open, (index, kind)), after=after)
+
+    def _stop_block(self, index: int, kind: str) -> None:
+        stand = self._stand
+        if (index, kind) not in stand.open:
+            self._partial("the end of a block that is not open")
+        self._stand = stand._replace(open=tuple(one for one in stand.open if one != (index, kind)))
+        if kind == "content":
+            self._close(("text", 0, index))
+            self._close(("reasoning", 0, 2 + index))
+        else:
+            self._close_call(index)
+
+    def _message_end(self, delta: dict[str, object]) -> None:
+        if error := text(delta.get("error"), "error"):
+            self._again(("delta", "error"), error)
+        self._finish(delta.get("finish_reason"))
+        self._usage(delta.get("usage"))
+        self._stand = self._stand._replace(stopped=True)
+
+
+def _message(document: dict[str, object]) -> dict[str, object]:
+    delta = document.get("delta")
+    message = delta.get("message") if isinstance(delta, dict) else None
+    return message if isinstance(message, dict) else {}
+
+
+class CohereGenerateAnswer(_Cohere):
+    """Reads one answer of generate."""
+
+    def _whole(self, document: dict[str, object]) -> None:
+        for choice, item in enumerate(listing(document.get("generations"), "generations")):
+            said = mapping(item, "a generation")
+            path: Path = ("generations", choice, "text")
+            self._say(path, text(said.get("text"), "text") or "", ("text", choice, 0))
+            self._finish(said.get("finish_reason"), choice)
+        if "generations" not in document:
+            raise Malformed("the answer says nothing")
+        self._again(("prompt",), document.get("prompt"))
+        self._unknown(document, FIRST_KNOWN | {"generations"}, "an answer")
+        self._usage(document.get("meta"))
+
+    def _event(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002 - lines have no names
+        if document.get("is_finished") is not True:
+            if not isinstance(document.get("text"), str):
+                self._partial("an unknown event type")
+            choice = index_of(document, default=0)
+            self._stand = self._stand._replace(begun=True)
+            self._say(("text",), text(document.get("text"), "text") or "", ("text", choice, 0))
+            return False
+        said = mapping(document.get("response") or {}, "response")
+        for choice, item in enumerate(listing(said.get("generations"), "generations")):
+            one = mapping(item, "a generation")
+            self._again(("response", "generations", choice, "text"), one.get("text"))
+            self._finish(one.get("finish_reason"), choice)
+        self._again(("response", "prompt"), said.get("prompt"))
+        if not self._reasons:
+            self._finish(document.get("finish_reason"))
+        self._usage(document.get("meta") or said.get("meta"))
+        self._end()
+        return True
+
+    def _ending(self, mark: Mark, said: str) -> bytes:
+        return generation_ending(self.request, mark, said)
