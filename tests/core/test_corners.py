@@ -48,6 +48,18 @@ rules:
 # ---- counters -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("scope", "second"), [("Tenant", Verdict.ALLOW), ("Global", Verdict.TERMINATE)])
+def test_a_global_counter_counts_across_tenants(scope: str, second: Verdict) -> None:
+    bed = Bed(policy(f"counters:\n{counter('c', limit='1 requests', more=f', scope: {scope}')}"))
+
+    outs = [
+        bed.call(body=chat(), headers=(("x-tenant-id", tenant), ("x-session-id", "s")), chunks=[answer_of("x")])
+        for tenant in ("a", "b")
+    ]
+
+    assert [out.record.verdict for out in outs] == [Verdict.ALLOW, second]
+
+
 @pytest.mark.parametrize(
     ("when", "outcome"),
     [

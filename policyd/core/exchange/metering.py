@@ -242,7 +242,7 @@ def _bind(gauge: Gauge, key: list[object], by: object, world: World, process: Mo
         key=parts,
         charge=f"{counter.charge}:{amount}" if amount else counter.charge.value,
         window=counter.window,
-        tenant=world.facts.caller.tenant or "default",
+        tenant="default" if counter.scope == "Global" else world.facts.caller.tenant or "default",
         scope=counter.scope,
         life="monitor" if monitor else "live",
     )
