@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from policyd.core.model.decision import Outcome, Verdict
-from tests.driving import Bed, FlatPrices, answer_of, chat, policy
+from tests.driving import Bed, FlatPrices, answer_of, chat, delta, policy, sse, stream_of
 
 HOUR = "window: {lifetime: 1h}"
 
@@ -76,3 +76,32 @@ def test_a_rule_may_read_of_a_counter_only_what_no_reading_tells(when: str, outc
 
     assert out.rule("r").outcome is outcome
     assert out.rejected is None
+
+
+# ---- while an answer runs -------------------------------------------------------------------------------------------
+
+
+def usage_event(prompt: int, completion: int) -> dict[str, object]:
+    """The last chunk of a stream whose usage was asked for."""
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {"id": "c1", "object": "chat.completion.chunk", "model": "gpt-4o", "choices": [], "usage": usage}
+
+
+def test_the_event_of_a_record_is_that_of_the_cut_that_was_made() -> None:
+    spec = """rules:
+- {name: watched, mode: Monitor, when: response.events > 1, terminate: {}}
+- {name: real, when: response.events > 3, terminate: {fallback: '!'}}"""
+
+    out = Bed(policy(spec)).call(body=chat(stream=True), chunks=stream_of("a", "b", "c", "d", "e"))
+
+    assert (out.record.event, out.text) == (3, "abc!")
+
+
+@pytest.mark.parametrize("when", ["response.cost_usd > 5.0", "counters.c.value > 5000", "response.input_tokens > 5000"])
+def test_the_providers_own_numbers_are_judged_when_they_come(when: str) -> None:
+    spec = f"counters:\n- {{name: c, key: session.id, charge: TotalTokens, {HOUR}}}\nrules:\n- {{name: r, when: '{when}', terminate: {{}}}}"
+    chunks = [*stream_of("a", "b")[:-1], sse(delta("", "stop"), usage_event(10_000, 3))]
+
+    out = Bed(policy(spec), prices=Dear()).call(body=chat(stream=True), chunks=chunks)
+
+    assert (out.record.verdict, out.record.event) == (Verdict.TERMINATE, 3)

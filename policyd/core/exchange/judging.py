@@ -138,7 +138,8 @@ class Bench:
         for live in self._now:
             self._mask |= live.mask
         for live in self._later:
-            self._force |= live.mask & ~_GROWING
+            # INVARIANT: the provider's numbers are no growth: its input may leap where its output stays as it was.
+            self._force |= live.mask & ~_GROWING | (int(Changed.USAGE) if live.mask & Touch.SPEND else 0)
         self._prices = any("response.cost_usd" in live.bound.rule.reads for live in self.live)
         self._counts = any(
             live.bound.rule.implied or any(read.startswith("counters.") for read in live.bound.rule.reads)
@@ -191,8 +192,9 @@ class Bench:
             return _QUIET
         decision = combine([*call.allows, *judged], call.options.mode, reroutes=False)
         self._rest(judged)
-        if event is not None and call.event is None and decision.would is Verdict.TERMINATE:
-            call.event = event
+        if event is not None and (call.event is None or decision.verdict is Verdict.TERMINATE):
+            # A cut that is made says where, whatever a rule that is only watched would have cut before.
+            call.event = event if decision.would is Verdict.TERMINATE else call.event
         call.add(decision)
         return decision
 
