@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from policyd.core.model.decision import Outcome, Verdict
@@ -76,6 +78,26 @@ def test_a_rule_may_read_of_a_counter_only_what_no_reading_tells(when: str, outc
 
     assert out.rule("r").outcome is outcome
     assert out.rejected is None
+
+
+CLAMP = counter("c", "OutputTokens", "100 tokens", more=", clamp: MaxTokens")
+
+
+def test_a_clamp_lowers_what_leaves_also_where_a_set_raised_it() -> None:
+    spec = f"counters:\n{CLAMP}\nrules:\n- {{name: r, constrain: {{set: {{max_tokens: 5000}}}}}}"
+
+    out = Bed(policy(spec)).call(body=chat(max_tokens=10), chunks=[answer_of("x")])
+
+    assert json.loads(out.sent or b"")["max_tokens"] == 100
+
+
+def test_whoever_is_exempt_from_a_limit_is_not_clamped_by_it() -> None:
+    free = policy("rules: [{name: free, allow: {rules: [p/c.exceeded]}}]", "q")
+    bed = Bed(policy(f"counters:\n{CLAMP}"), free)
+
+    outs = [bed.call(body=chat(max_tokens=200), chunks=[answer_of("x", completion=90)]) for _ in range(2)]
+
+    assert [json.loads(out.sent or b"")["max_tokens"] for out in outs] == [200, 200]
 
 
 # ---- while an answer runs -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from policyd.core.stream.holdback import redact_text
 from policyd.core.stream.redactor import redactors
 
 CLAMP_WHEN_ABSENT = 32_768  # output tokens: a headroom beyond any model's own ceiling needs no max_tokens
+LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 UPSTREAM_HEADER = "x-policyd-upstream"
 
 
@@ -42,10 +43,9 @@ def _clamp(call: Call) -> int | None:
     if headroom is None:
         return None
     each = max(1, headroom // max(1, call.facts.request.choices))
-    asked = call.facts.request.max_tokens
-    if asked is None:
-        return each if each < CLAMP_WHEN_ABSENT else None
-    return each if each < asked else None
+    # What leaves is lowered, not what was asked: a `set` may have named another number.
+    named = call.facts.request.max_tokens is not None or any(path[0] in LIMITS for path, _ in call.decision.obligations.sets)
+    return each if named or each < CLAMP_WHEN_ABSENT else None
 
 
 def depart(call: Call) -> bytes | None:

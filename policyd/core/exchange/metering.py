@@ -179,11 +179,13 @@ class Meter:
         return [gauge for gauge in self.gauges if self._stop(gauge, usage) < usage.output_tokens]
 
     def headroom_tokens(self, usage: Usage) -> int | None:
-        """The output tokens that every clamping counter's limit still allows; None when none clamps."""
+        """The output tokens that every clamping counter's limit still allows; None when none clamps. Whoever is exempt
+        from a limit is not clamped by it either: past the limit that would be a refusal by another name."""
         allowed = [
             gauge.tokens_within(gauge.limit - gauge.reading.value - gauge.reading.held, usage, self.price)
             for gauge in self.gauges
             if gauge.counter.clamp and gauge.holds and gauge.limit is not None and not gauge.failure
+            if gauge.refuses or not gauge.counter.denies
         ]
         return max(1, min(allowed)) if allowed else None
 
