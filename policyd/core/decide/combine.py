@@ -40,7 +40,8 @@ class Decision:
     winner: Judged | None = None
     would: Verdict = Verdict.ALLOW
     would_winner: Judged | None = None
-    obligations: Obligations = Obligations()
+    constrains: tuple[Judged, ...] = ()  # that are in force
+    obligations: Obligations = Obligations()  # what they come to
     degraded: bool = False
     mode: Mode = Mode.FULL
     results: tuple[RuleResult, ...] = ()
@@ -76,15 +77,14 @@ def combine(judged: Sequence[Judged], process: Mode, *, reroutes: bool = True) -
     doing = [one for one in ours if id(one) in enforced and _counts(one, reroutes)]
     would = [one for one in shadow if _counts(one, reroutes)]
     winner, would_winner = _strictest(doing), _strictest(would)
-    merged = Merge()
-    for one in sorted(doing, key=_order):
-        if isinstance(action := acting(one), Constrain):
-            merged.add(one.bound.rule.id, action)
+    constrains = tuple(one for one in doing if isinstance(acting(one), Constrain))
+    merged = _merged(constrains)
     return Decision(
         verdict=_verdict(winner),
         winner=winner,
         would=_verdict(would_winner),
         would_winner=would_winner,
+        constrains=constrains,
         obligations=merged.obligations(),
         degraded=any(_ignored(one) for one in ours),
         mode=_mode(winner or would_winner, judged, process),
@@ -94,23 +94,38 @@ def combine(judged: Sequence[Judged], process: Mode, *, reroutes: bool = True) -
 
 
 def join(first: Decision, second: Decision) -> Decision:
-    """A later judging added to an earlier one: the stricter wins, obligations merge, results add up."""
+    """A later judging added to an earlier one: the stricter wins, constrains merge in the order of all of them, results
+    add up."""
     winner = _strictest([one for one in (first.winner, second.winner) if one])
     would = _strictest([one for one in (first.would_winner, second.would_winner) if one])
-    merged = Merge()
-    merged.take(first.obligations)
-    merged.take(second.obligations)
+    constrains = _united(first.constrains, second.constrains)
+    merged = _merged(constrains)
     return Decision(
         verdict=_verdict(winner),
         winner=winner,
         would=_verdict(would),
         would_winner=would,
+        constrains=constrains,
         obligations=merged.obligations(),
         degraded=first.degraded or second.degraded,
         mode=(second if winner and winner is second.winner else first).mode if winner else _later_mode(first, second),
         results=_add_results(first.results, second.results),
-        conflicts=tuple(dict.fromkeys((*first.conflicts, *second.conflicts, *merged.conflicts))),
+        conflicts=tuple(merged.conflicts),
     )
+
+
+def _united(first: tuple[Judged, ...], second: tuple[Judged, ...]) -> tuple[Judged, ...]:
+    if not first or not second:
+        return first or second
+    return tuple({one.bound.rule: one for one in (*first, *second)}.values())
+
+
+def _merged(constrains: Sequence[Judged]) -> Merge:
+    merged = Merge()
+    for one in sorted(constrains, key=_order):
+        if isinstance(action := acting(one), Constrain):
+            merged.add(one.bound.rule.id, action)
+    return merged
 
 
 def _later_mode(first: Decision, second: Decision) -> Mode:
@@ -144,7 +159,7 @@ def _settle(judged: Sequence[Judged], process: Mode, reroutes: bool, *, enforced
     exempt = _exempted(judged, process)
     out = []
     for one in judged:
-        if exempt and _is_exempt(one, exempt) and acting(one) is not None:
+        if exempt and one.outcome is not Outcome.NOT_MATCHED and _is_exempt(one, exempt):
             out.append(Judged(one.bound, Outcome.EXEMPTED, one.reason))
         elif one.outcome is Outcome.MATCHED and _spoken_for(
             one, [other for other in judged if _speaks(other, exempt, process, reroutes, enforced_only)]

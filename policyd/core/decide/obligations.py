@@ -49,17 +49,6 @@ class Merge:
         self._headers("response", action.response_headers, who)
         self._redact((action.redact,) if action.redact else ())
 
-    def take(self, obligations: Obligations) -> None:
-        """Obligations that were merged before."""
-        self._numbers(obligations.caps, obligations.pace)
-        for path, value in obligations.sets:
-            self._set(path, value, "a later rule")
-        self._tools(obligations.tools_allow, obligations.tools_deny)
-        self._inject(obligations.inject_system)
-        self._headers("request", obligations.request_headers, "a later rule")
-        self._headers("response", obligations.response_headers, "a later rule")
-        self._redact(obligations.redactions)
-
     def _numbers(self, caps: Iterable[tuple[str, int]], pace: float | None) -> None:
         for name, value in caps:
             self.caps[name] = min(value, self.caps.get(name, value))
