@@ -55,7 +55,7 @@ def _exempts(judged: Judged) -> bool:
 
 
 def _asks_store(bound: BoundRule) -> bool:
-    """Whether it waits for the store: a counter is not bound before, and `available` is what the store's answer says."""
+    """Whether it waits for the store: a counter is not bound before, and `available` is what the store's answer is."""
     reads = bound.rule.reads
     return any(read.startswith("counters.") for read in reads) or reads_session(reads)
 
@@ -95,9 +95,8 @@ class _Pass:
             return (yield from self._reserve(late))
         if late or (leaves and self._session_id):
             yield from self._read()
-        reserved = self.plan.of_phase(Phase.RESERVED) if leaves else ()
         self.meter.refresh(self.world, None)
-        return self._judge([*late, *reserved])
+        return self._judge_held(late) if leaves else self._judge(late)
 
     def _judge(self, rules: Sequence[BoundRule]) -> Decision:
         self.judged += judge(self.plan, rules, self.world)
@@ -156,7 +155,7 @@ class _Pass:
             self.meter.refresh(self.world, None)
             self.judged = list(known)
             decision = self._judge_held(late)
-            if readings.refused is None or decision.verdict is Verdict.TERMINATE or decision.reroute:
+            if readings.refused is None or decision.reroute or self._refuses(decision):
                 break
             self.meter.counted[readings.refused].refuses = False
         if decision.reroute is not None and self.holder in self.call.holding:
@@ -166,13 +165,23 @@ class _Pass:
         return decision
 
     def _judge_held(self, late: Sequence[BoundRule]) -> Decision:
-        """INVARIANT: what a late rule sends elsewhere or refuses does not leave as it was held for, so `exceeded` is not
-        asked about: holding and reading in one round trip must not refuse what the target's price would let pass."""
+        """INVARIANT: what a late rule sends elsewhere or refuses does not leave as it was held for, so `exceeded` is
+        not asked about: holding and reading in one round trip must not refuse what the target's price would let pass.
+        """
         if late:
             decision = self._judge(late)
             if decision.verdict is Verdict.TERMINATE or decision.reroute is not None:
                 return decision
         return self._judge(self.plan.of_phase(Phase.RESERVED))
+
+    def _refuses(self, decision: Decision) -> bool:
+        """Whether this is a refusal, and the store has said when to come back: it does so of one counter at a time."""
+        winner = decision.winner
+        if winner is None or decision.verdict is not Verdict.TERMINATE:
+            return False
+        if winner.outcome is not Outcome.MATCHED or not winner.bound.rule.reads_exceeded:
+            return True
+        return any(gauge.refused for gauge in self.meter.gauges if gauge.read_by(winner.bound))
 
     def _take(self, readings: Readings, *, held: bool) -> None:
         self.meter.take(readings, self._usage, held=held)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from policyd.core.compile.policyset import CelFailure, CompiledCounter, CompiledPolicy, CounterRef
 from policyd.core.decide.evaluate import World
-from policyd.core.decide.plan import Plan, reads_request_body
+from policyd.core.decide.plan import BoundRule, Plan, reads_request_body
 from policyd.core.model.counters import Charge, CounterId, Hold, Reading, Readings
 from policyd.core.model.decision import Mode, lowest
 from policyd.core.model.facts import CounterFacts, ResponseFacts
@@ -68,10 +68,15 @@ class Gauge:
     reading: Reading = field(default_factory=Reading)
     granted: int = 0
     exceeded: bool = False
+    refused: bool = False  # by the store, in its last answer
 
     @property
     def ref(self) -> CounterRef:
         return (self.policy.qualified, self.counter.name)
+
+    def read_by(self, bound: BoundRule) -> bool:
+        """Whether this rule asks if it is exceeded."""
+        return bound.policy is self.policy and self.counter.name in bound.rule.reads_exceeded
 
     def tokens_within(self, units: int, usage: Usage, price: Price | None) -> int:
         """The most output tokens of a call with this input that these units cover; -1 when not even the input fits."""
@@ -146,19 +151,20 @@ class Meter:
         return tuple(amount_of(gauge.counter.charge, usage, self.price) for gauge in self.counted)
 
     def take(self, readings: Readings, usage: Usage, *, held: bool) -> None:
-        """What the store answered. `held`: first holds were asked for, and a refused one does not fit: `exceeded`."""
+        """What the store answered. `held`: first holds were asked for; it names one that does not fit, and every other
+        one that would not fit either is `exceeded` too."""
         gauges = self.counted
         if readings.failure:
             for gauge in gauges:
                 gauge.failure, gauge.reading = readings.failure, Reading(available=False)
             return
-        for gauge, reading in zip(gauges, readings.counters, strict=True):
+        short = held and readings.refused is not None
+        for at, (gauge, reading) in enumerate(zip(gauges, readings.counters, strict=True)):
             gauge.reading = reading
             gauge.granted = reading.granted
             least = gauge._amount(usage, max(1, usage.output_tokens), self.price)
-            gauge.exceeded = not gauge.refuses and gauge.over(0, least)
-        if held and readings.refused is not None:
-            gauges[readings.refused].exceeded = True
+            gauge.refused = short and at == readings.refused
+            gauge.exceeded = gauge.refused or ((short or not gauge.refuses) and gauge.over(0, least))
         self.aim(usage)
 
     def aim(self, usage: Usage) -> None:

@@ -85,14 +85,10 @@ def _retry(call: Call, winner: Judged) -> Headers:
 
 
 def _wait_s(call: Call, winner: Judged) -> float | None:
-    rule = winner.bound.rule
-    names = rule.reads_exceeded | ({rule.implied} if rule.implied else set())
-    gauges = [
-        gauge for gauge in call.meter.gauges if gauge.policy is winner.bound.policy and gauge.counter.name in names
-    ]
+    gauges = [gauge for gauge in call.meter.gauges if gauge.read_by(winner.bound)]
     if winner.outcome is Outcome.ERRORED:
         down = any(not gauge.reading.available for gauge in call.meter.gauges) or bool(call.world.session_failure)
         return STORE_RETRY_S if down else None
-    waits = [gauge.reading.retry_after_s for gauge in gauges if gauge.exceeded]
+    waits = [gauge.reading.retry_after_s for gauge in gauges if gauge.refused]
     known = [wait for wait in waits if wait is not None]
     return max(known) if known and len(known) == len(waits) else None
