@@ -118,13 +118,13 @@ class Plan:
 
     @cached_property
     def counting(self) -> tuple[BoundRule, ...]:
-        """Terminate rules of the request that counters may make true later: judged again as the call spends."""
+        """Terminate rules of the request that counters may make true later: judged again as the call spends. What
+        counts calls does not grow while one runs."""
         early = (*self.of_phase(Phase.REQUEST), *self.of_phase(Phase.RESERVED), *self.of_phase(Phase.RESPONSE_HEADERS))
         return tuple(
             bound
             for bound in early
-            if isinstance(bound.rule.action, Terminate)
-            and (bound.rule.implied or any(read.startswith("counters.") for read in bound.rule.reads))
+            if isinstance(bound.rule.action, Terminate) and counters_read(bound.rule.reads) & _growing(bound.policy)
         )
 
     @cached_property
@@ -171,6 +171,10 @@ class Plan:
                 self._batches.clear()
             batch = self._batches[key] = self.engine.batch(programs)
         return batch
+
+
+def _growing(policy: CompiledPolicy) -> set[str]:
+    return {counter.name for counter in policy.counters if counter.charge is not Charge.REQUESTS}
 
 
 def _needs_body(rule: CompiledRule) -> bool:

@@ -125,11 +125,12 @@ class Bench:
         self._sort()
 
     def _may_refuse(self, bound: BoundRule) -> bool:
-        """An implied rule that was exempted, or that a rule of the author's has answered, stays silent."""
+        """An implied rule that was exempted, or that a rule of the author's has answered, stays silent; so does one
+        that has been heard: what was `exceeded` before the call left was judged then."""
         if not bound.rule.implied:
             return True
         gauge = next((g for g in self.call.meter.gauges if g.ref == (bound.policy.qualified, bound.rule.implied)), None)
-        return gauge is not None and (gauge.refuses or not gauge.holds)
+        return gauge is not None and (gauge.refuses or not (gauge.holds or gauge.exceeded))
 
     def _sort(self) -> None:
         self._now = [live for live in self.live if not live.ahead]
