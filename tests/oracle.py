@@ -19,6 +19,7 @@ YES, NO, ERROR = "matched", "not_matched", "errored"
 EXEMPTED = "exempted"
 MODES = ("Monitor", "Soft", "Full")
 SEVERITIES = ("Info", "Low", "Medium", "High", "Critical")
+GRAVITY = (NO, EXEMPTED, YES, ERROR)
 STRICTNESS = ("allow", "constrain", "reroute", "terminate")
 
 
@@ -181,7 +182,7 @@ class Decided:
 
     verdict: str = "allow"
     would: str = "allow"
-    winner: str = ""  # policy/rule that refused or rerouted
+    winner: str = ""  # policy/rule that refused or rerouted, or the strictest that changes the call
     status: int = 0
     reason: str = ""
     reroute: Reroute | None = None
@@ -189,9 +190,9 @@ class Decided:
     left: bool = False
     degraded: bool = False
     merged: Merged = field(default_factory=Merged)
-    outcomes: dict[str, str] = field(default_factory=dict)  # policy/rule -> outcome
-    enforceable: dict[str, bool] = field(default_factory=dict)  # policy/rule -> it would be enforced, if it acts
-    exceeded: dict[tuple[str, str], bool] = field(default_factory=dict)
+    outcomes: dict[str, str] = field(default_factory=dict)  # policy/rule -> the gravest of its outcomes
+    enforced: dict[str, bool] = field(default_factory=dict)  # policy/rule -> whether that outcome was acted on
+    exceeded: dict[tuple[str, str], bool] = field(default_factory=dict)  # of the counters of a call that left
     charged: dict[CounterKey, int] = field(default_factory=dict)
 
 
@@ -238,15 +239,19 @@ def decide(world: World, call: Call) -> Decided:
 
 
 class _Decision:
+    """One call being decided. A *pass* judges rules over one model: the sender's, or the target of a reroute."""
+
     def __init__(self, world: World, call: Call) -> None:
         self.world, self.call, self.out = world, call, Decided()
         self.model: str | None = call.model if call.readable else None
-        self.last: dict[str, Judged] = {}  # what each rule said when it was judged last
+        self.models: list[str | None] = [self.model]  # that the call was judged with
+        self.constrains: dict[str, Judged] = {}  # of every pass: nothing is overridden
+        self.blind: set[str] = set()  # policies that could not tell whether they are about this call
+        self.spent = 0  # tokens of the answer
 
     def run(self) -> Decided:
         if not self._refused_before_leaving():
             self._leave()
-        self._note()
         return self.out
 
     def _refused_before_leaving(self) -> bool:
@@ -263,12 +268,32 @@ class _Decision:
 
     def _leave(self) -> None:
         self.out.left, self.out.served = True, self.model or ""
-        changes = [one for one in self._judge(*self._early(), *self._reserved()) if self._acts(one)]
-        self.out.merged = merge([one for one in changes if isinstance(one.rule.action, Constrain)])
-        constrained = any(isinstance(one.rule.action, Constrain) for one in changes)
-        self.out.verdict = "reroute" if self.out.reroute else "constrain" if constrained else "allow"
+        self.out.merged = merge(self.constrains.values())
+        if self.out.reroute:
+            self.out.verdict = "reroute"
+        elif self.constrains:
+            self.out.verdict = "constrain"
+            self.out.winner = min(self.constrains.values(), key=lambda one: one.strictest_first).id
         self._charge()
-        self._pass(self._late())
+        self._answer()
+
+    def _answer(self) -> None:
+        """The answer's rules see the call as its sender sent it, and what it has spent; what a rule that refuses sees
+        of a counter may be true by now. An exemption holds for the whole call."""
+        exempt: set[str] = set()
+        about: list[Policy] = []
+        for model in self.models:
+            self.model = model
+            exempt |= self._exempted()
+            about += [policy for policy, _ in self._matching() if policy not in about]
+            self.blind |= {policy.qualified for policy in about if self._applies(policy) == ERROR}
+        counting = [policy for policy, _ in self._matching()]
+        self.model, self.spent = self.models[0], self.call.answer_tokens
+        late = [(policy, rule) for policy in about for rule in policy.rules if rule.answer]
+        late += [
+            (policy, rule) for policy in about for rule in policy.rules if policy in counting and _grows(policy, rule)
+        ]
+        self._judged(late, exempt)
 
     # -- one pass
 
@@ -278,21 +303,21 @@ class _Decision:
     def _reserved(self) -> list[tuple[Policy, Rule]]:
         return [(p, r) for p, r in self._matching() if not r.answer and _reads_exceeded(r)]
 
-    def _late(self) -> list[tuple[Policy, Rule]]:
-        return [(p, r) for p, r in self._matching() if r.answer]
-
     def _matching(self) -> list[tuple[Policy, Rule]]:
         """Every rule of every policy that is not known to be about other calls."""
         return [(p, r) for p in self.world.policies if self._applies(p) != NO for r in p.every_rule]
 
     def _pass(self, rules: Sequence[tuple[Policy, Rule]]) -> bool:
+        return self._judged(rules, self._exempted())
+
+    def _judged(self, rules: Sequence[tuple[Policy, Rule]], exempt: set[str]) -> bool:
         """Judge these rules. True when one refuses: the strictest of them is the refusal."""
-        judged = self._judge(*rules)
+        judged = self._judge(rules, exempt)
         for one in judged:
-            if not (self.out.reroute and isinstance(one.rule.action, Reroute) and one.outcome != ERROR):
-                self.last[one.id] = one  # further reroutes are off: what they said before stands
-            self.out.degraded |= one.outcome == ERROR and not one.policy.fails
-        refusals = [one for one in judged if self._acts(one) and one.refuses]
+            self._note(one, judged)
+        acting = [one for one in judged if self._acts(one, judged)]
+        self.constrains |= {one.id: one for one in acting if one.acts_as == "constrain"}
+        refusals = [one for one in acting if one.refuses]
         if not refusals:
             return False
         winner = min(refusals, key=lambda one: one.strictest_first)
@@ -308,16 +333,17 @@ class _Decision:
         """Whether one of these rules sends the call elsewhere; that happens once."""
         if self.out.reroute:
             return False
-        found = [one for one in self._judge(*rules) if self._acts(one) and isinstance(one.rule.action, Reroute)]
+        judged = self._judge(rules, self._exempted())
+        found = [one for one in judged if self._acts(one, judged) and one.acts_as == "reroute"]
         if not found:
             return False
         winner = min(found, key=lambda one: one.strictest_first)
         assert isinstance(winner.rule.action, Reroute)
         self.out.reroute, self.out.winner, self.model = winner.rule.action, winner.id, winner.rule.action.model
+        self.models.append(self.model)
         return True
 
-    def _judge(self, *rules: tuple[Policy, Rule]) -> list[Judged]:
-        exempt = self._exempted()
+    def _judge(self, rules: Sequence[tuple[Policy, Rule]], exempt: set[str]) -> list[Judged]:
         judged = [Judged(policy, rule, self._outcome(policy, rule)) for policy, rule in rules]
         return [
             Judged(one.policy, one.rule, EXEMPTED) if one.outcome != NO and one.id in exempt else one for one in judged
@@ -325,36 +351,53 @@ class _Decision:
 
     def _exempted(self) -> set[str]:
         """What an `allow` names: in Soft and Full whatever its severity; of its own namespace, unless Cluster's."""
-        every = [(policy, rule) for policy, rule in self._matching()]
+        every = self._matching()
         exempt: set[str] = set()
         for policy, rule in every:
             if not isinstance(rule.action, Allow) or self._mode(policy, rule) == "Monitor":
                 continue
             if self._outcome(policy, rule) != YES:
                 continue
-            for other, named in every:
-                reaches = not policy.namespace or policy.namespace == other.namespace
-                if reaches and f"{other.name}/{named.name}" in rule.action.rules:
-                    exempt.add(f"{other.qualified}/{named.name}")
+            for other in self.world.policies:
+                for named in other.every_rule:
+                    reaches = not policy.namespace or policy.namespace == other.namespace
+                    if reaches and f"{other.name}/{named.name}" in rule.action.rules:
+                        exempt.add(f"{other.qualified}/{named.name}")
         return exempt
 
-    def _acts(self, one: Judged) -> bool:
-        """Whether it is enforced. Where a rule of the author's acts on `exceeded`, the implied one does not."""
-        if one.outcome not in (YES, ERROR) or not self._enforces(one.policy, one.rule):
+    def _acts(self, one: Judged, judged: Sequence[Judged], *, if_all_were_enforced: bool = False) -> bool:
+        """Whether something is done about it. Where a rule of the author's acts on `exceeded`, the implied one does
+        not; after a reroute no other one acts."""
+        if one.acts_as == "allow" or not (if_all_were_enforced or self._enforces(one.policy, one.rule)):
             return False
-        if one.outcome == ERROR:
-            return one.policy.fails
-        if isinstance(one.rule.action, Reroute) and self.out.reroute:
-            return False  # further reroutes are off
-        return not (one.rule.implied and self._stood_in(one))
+        if one.acts_as == "reroute" and self.out.reroute:
+            return False
+        return not (one.rule.implied and one.outcome == YES and self._stood_in(one, judged, if_all_were_enforced))
 
-    def _stood_in(self, limit: Judged) -> bool:
-        beside = [(limit.policy, rule) for rule in limit.policy.rules if not rule.answer and rule.glance]
+    def _stood_in(self, limit: Judged, judged: Sequence[Judged], if_all_were_enforced: bool) -> bool:
         return any(
-            other.outcome == YES and self._acts(other)
-            for other in self._judge(*beside)
-            if other.rule.glance == Glance(limit.rule.implied)
+            other.outcome == YES and self._acts(other, judged, if_all_were_enforced=if_all_were_enforced)
+            for other in judged
+            if other.policy == limit.policy
+            and not other.rule.implied
+            and other.rule.glance == Glance(limit.rule.implied)
         )
+
+    # -- the record
+
+    def _note(self, one: Judged, judged: Sequence[Judged]) -> None:
+        """The gravest outcome of a rule is the one that is told, and a limit that another rule speaks for has none."""
+        acts = self._acts(one, judged)
+        if isinstance(one.rule.action, Allow) and one.outcome == YES:
+            acts = self._enforces(one.policy, one.rule)
+        spoken_for = one.rule.implied and one.outcome == YES and self._stood_in(one, judged, False)
+        outcome = NO if spoken_for else one.outcome
+        told = (GRAVITY.index(outcome), acts)
+        if told >= (GRAVITY.index(self.out.outcomes.get(one.id, NO)), self.out.enforced.get(one.id, False)):
+            self.out.outcomes[one.id], self.out.enforced[one.id] = outcome, acts
+        self.out.degraded |= one.outcome == ERROR and not one.policy.fails
+        would = one.acts_as if self._acts(one, judged, if_all_were_enforced=True) else "allow"
+        self.out.would = max(self.out.would, would, key=STRICTNESS.index)
 
     # -- one rule
 
@@ -370,7 +413,7 @@ class _Decision:
         return mode == "Full"
 
     def _outcome(self, policy: Policy, rule: Rule) -> str:
-        if self._applies(policy) == ERROR:
+        if self._applies(policy) == ERROR or policy.qualified in self.blind:
             return ERROR
         if rule.table is not None and self.model is None:
             return ERROR
@@ -400,11 +443,11 @@ class _Decision:
     def _seen(self, policy: Policy, glance: Glance) -> bool | None:
         """What a glance at a counter shows; None: it cannot be seen."""
         counter = next(one for one in policy.counters if one.name == glance.counter)
-        value, least = self._value(policy, counter), self._least(counter)
-        if value is None or least is None:
+        value, least, spent = self._value(policy, counter), self._units(counter, 1), self._units(counter, self.spent)
+        if value is None or least is None or spent is None:
             return None
         if glance.at_least is not None:
-            return value >= glance.at_least
+            return value + (spent if self.spent else 0) >= glance.at_least
         return counter.limit is not None and value + least > counter.limit
 
     def _value(self, policy: Policy, counter: Counter) -> int | None:
@@ -416,43 +459,38 @@ class _Decision:
         monitored = "Monitor" in (policy.mode, self.world.mode)
         return (policy.qualified, counter.name, who, "monitor" if monitored else "live") if who else None
 
-    def _least(self, counter: Counter) -> int | None:
-        """The least that a hold asks for: a call, or its input and one token of output."""
-        return self._units(counter, 1)
-
     def _units(self, counter: Counter, tokens: int) -> int | None:
+        """What a call of so many tokens counts for. A hold asks at least for a call, or its input and one token."""
         if counter.charge == "Requests":
             return 1
         if counter.charge == "OutputTokens":
-            return tokens
-        price = self.world.prices.get(self.model or "")
+            return tokens if self.call.readable else None
+        price = self.world.prices.get((self.models[-1] if self.spent else self.model) or "")
         return None if price is None else price.request + price.token * tokens
 
     def _charge(self) -> None:
         """What left is charged, exempted or not, at the price of the model that served it."""
         for policy in self.world.policies:
-            for counter in policy.counters if self._applies(policy) == YES else ():
+            for counter in policy.counters if self._applies(policy) != NO else ():
+                exceeded = self._seen(policy, Glance(counter.name))
+                if exceeded is not None:
+                    self.out.exceeded[policy.qualified, counter.name] = exceeded
                 key, units = self._key(policy, counter), self._units(counter, self.call.answer_tokens)
+                if counter.charge == "OutputTokens":
+                    units = self.call.answer_tokens
                 if key is not None and units is not None and self.world.store:
                     self.out.charged[key] = units
-
-    # -- the record
-
-    def _note(self) -> None:
-        for judged in self.last.values():
-            self.out.outcomes[judged.id] = judged.outcome
-            self.out.enforceable[judged.id] = self._enforces(judged.policy, judged.rule)
-        self.out.would = max((one.acts_as for one in self.last.values()), key=STRICTNESS.index, default="allow")
-        for policy in self.world.policies:
-            for counter in policy.counters if self._applies(policy) == YES else ():
-                seen = self._seen(policy, Glance(counter.name))
-                self.out.exceeded[policy.qualified, counter.name] = bool(seen)
-        for key, units in self.out.charged.items():
-            self.world.spent[key] = self.world.spent.get(key, 0) + units
 
 
 def _reads_exceeded(rule: Rule) -> bool:
     return rule.glance is not None and rule.glance.at_least is None
+
+
+def _grows(policy: Policy, rule: Rule) -> bool:
+    """Whether a refusal may come true while the answer spends. Calls are counted when they leave."""
+    if rule.glance is None or rule.glance.at_least is None or not isinstance(rule.action, Terminate):
+        return False
+    return any(one.name == rule.glance.counter and one.charge != "Requests" for one in policy.counters)
 
 
 def _both(table: str, seen: bool) -> str:
