@@ -43,13 +43,14 @@ def header_map(headers: Headers) -> dict[str, str]:
 def open_call(event: RequestHeaders, identity: str) -> tuple[Facts, Dialect | None]:
     """The facts that the headers alone tell, and the dialect that the call speaks."""
     headers = header_map(event.headers)
-    path = headers.get(":path", "").split("?", 1)[0]
+    path, _, query = headers.get(":path", "").partition("?")
     method, host = headers.get(":method", ""), headers.get(":authority", headers.get("host", ""))
     dialect, operation, provider = registry.choose(method, path, host, headers)
     once = _sent_once(event.headers)
     request = RequestFacts(
         method=method,
         path=path,
+        query=query,
         headers={name: value for name, value in headers.items() if not name.startswith((":", OWN_PREFIX))},
         tags={name[6:]: value for name, value in once.items() if name.startswith("x-tag-")},
         operation=operation,

@@ -9,16 +9,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from urllib.parse import unquote
 
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.dialects.cohere import CohereChat, CohereEmbed, CohereGenerate
 from policyd.core.stream.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
+from policyd.core.stream.dialects.openai_completions import OpenAICompletions
+from policyd.core.stream.dialects.openai_embeddings import OpenAIEmbeddings
+from policyd.core.stream.dialects.openai_responses import OpenAIResponses
+from policyd.core.stream.dialects.paths import resolve
 
 DIALECTS: tuple[Dialect, ...] = (
     OpenAIChat(),
+    OpenAIResponses(),
+    OpenAICompletions(),
+    OpenAIEmbeddings(),
     AnthropicMessages(),
     OllamaChat(),
     OllamaGenerate(),
@@ -30,6 +36,9 @@ DIALECTS: tuple[Dialect, ...] = (
 
 _PROVIDERS = (
     (".openai.azure.com", "azure"),
+    (".openai.azure.us", "azure"),
+    (".inference.ai.azure.com", "azure"),
+    (".models.ai.azure.com", "azure"),
     (".cognitiveservices.azure.com", "azure"),
     (".services.ai.azure.com", "azure"),
     ("api.openai.com", "openai"),
@@ -51,6 +60,7 @@ _PROVIDERS = (
     ("api.moonshot.cn", "moonshot"),
     ("dashscope.aliyuncs.com", "alibaba"),
     ("dashscope-intl.aliyuncs.com", "alibaba"),
+    ("dashscope-us.aliyuncs.com", "alibaba"),
     ("generativelanguage.googleapis.com", "google"),
     ("aiplatform.googleapis.com", "google"),
 )
@@ -61,6 +71,7 @@ _OTHER = re.compile(
     r"^(?:/openai)?(?:/deployments/[^/]+)?(?:/v\d\w*)?/(?:models|files|uploads|assistants|vector_stores|containers"
     r"|fine_tuning|organization|skills|conversations)(?:/[^:]*)?$"
     r"|^(?:/openai)?(?:/v\d\w*)?/threads(?:/(?!runs$)[^/]+(?:/messages(?:/[^/]+)?)?)?$"
+    r"|/responses/(?:input_tokens|[^/]+/(?:cancel|input_items))$"
     r"|/messages/count_tokens$|/(?:tokenize|detokenize)$"
     r"|^/(?:health|healthz|livez|readyz|ready|ping|metrics)$"
 )
@@ -76,32 +87,15 @@ def choose(method: str, path: str, host: str, headers: Mapping[str, str]) -> tup
     for dialect in DIALECTS:
         if operation := dialect.operation(method, resolved, headers):
             return dialect, operation, provider or dialect.provider(host, resolved, headers)
-    return None, _operation(method, resolved), provider
+    return None, _operation(method, resolved, provider), provider
 
 
-def _operation(method: str, path: str) -> str:
+def _operation(method: str, path: str, provider: str) -> str:
     if method in _READING:
         return "other"
+    if provider == "mistral" and "/conversations" in path:
+        return "unknown"  # there they are talks with a model, not places to keep one
     return "other" if _OTHER.search(path) and not _CALLS.search(path) else "unknown"
-
-
-@lru_cache(maxsize=1024)
-def resolve(path: str) -> str:
-    """The path as a server would resolve it, without its query."""
-    path = path.partition("?")[0].partition("#")[0]
-    for _ in range(3):  # decoded more than once by servers in a row
-        decoded = unquote(path)
-        if decoded == path:
-            break
-        path = decoded
-    out: list[str] = []
-    for part in path.replace("\\", "/").split("/"):
-        step = part.partition(";")[0].strip()
-        if step == "..":
-            del out[-1:]
-        elif step not in ("", "."):
-            out.append(step)
-    return "/" + "/".join(out)
 
 
 @lru_cache(maxsize=1024)
