@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
+
+from tests.redis import servers
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +18,21 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1,localhost")
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[servers.RedisServer]:
+    """One Redis for all tests that leave it as they found it, or do not mind."""
+    if servers.binary() is None:
+        pytest.skip(servers.MISSING)
+    with servers.redis_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[list[servers.RedisServer]]:
+    """Three nodes that share the slots."""
+    if servers.binary() is None:
+        pytest.skip(servers.MISSING)
+    with servers.redis_cluster() as nodes:
+        yield nodes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from policyd.adapters.counters_memory import MemoryCounters
+from policyd.adapters.counters_redis import Patience, RedisCounters
 from policyd.core.model.counters import (
     MAX_AMOUNT,
     CounterId,
@@ -33,6 +35,7 @@ from tests.fakes import FakeClock, Fault, FaultyCounters, Retrying
 
 if TYPE_CHECKING:
     from policyd.enforcer import CounterStore
+    from tests.redis.servers import RedisServer
 
 HOUR, DAY = 3600.0, 86400.0
 LIFETIME = Window(WindowKind.LIFETIME, DAY)
@@ -40,6 +43,7 @@ IDLE = Window(WindowKind.IDLE, HOUR)
 SLIDING = Window(WindowKind.SLIDING, HOUR)
 TODAY = Window(WindowKind.CALENDAR, calendar="Day")
 ALL_WINDOWS = (LIFETIME, IDLE, SLIDING, TODAY)
+PATIENT = Patience(connect_s=5, answer_s=5)  # a busy machine is no fault of the store's
 
 
 class _LosesFirstAnswers(FaultyCounters):
@@ -49,17 +53,50 @@ class _LosesFirstAnswers(FaultyCounters):
         return Fault.NONE if self.calls and self.calls[-1] == (name, Fault.LOST) else Fault.LOST
 
 
-def _memory(clock: FakeClock) -> CounterStore:
-    return MemoryCounters(clock)
+@contextmanager
+def _memory(_request: pytest.FixtureRequest, clock: FakeClock, _runner: asyncio.Runner) -> Iterator[CounterStore]:
+    yield MemoryCounters(clock)
 
 
-def _memory_with_lost_answers(clock: FakeClock) -> CounterStore:
-    return Retrying(_LosesFirstAnswers(MemoryCounters(clock)))
+@contextmanager
+def _redis(request: pytest.FixtureRequest, clock: FakeClock, runner: asyncio.Runner) -> Iterator[CounterStore]:
+    server: RedisServer = request.getfixturevalue("redis_server")
+    with server.client() as client:
+        client.flushall()
+    store = RedisCounters(server.url, clock=clock, patience=PATIENT)
+    yield store
+    runner.run(store.close())
 
 
-STORES: dict[str, Callable[[FakeClock], CounterStore]] = {
+@contextmanager
+def _cluster(request: pytest.FixtureRequest, clock: FakeClock, runner: asyncio.Runner) -> Iterator[CounterStore]:
+    nodes: list[RedisServer] = request.getfixturevalue("redis_cluster")
+    for node in nodes:
+        with node.client() as client:
+            client.flushall()
+    store = RedisCounters(nodes[0].tcp_url, clock=clock, patience=PATIENT)
+    yield store
+    runner.run(store.close())
+
+
+def _losing_answers(store: Store) -> Store:
+    """The same store, behind a network that loses each first answer."""
+
+    @contextmanager
+    def open_it(request: pytest.FixtureRequest, clock: FakeClock, runner: asyncio.Runner) -> Iterator[CounterStore]:
+        with store(request, clock, runner) as inner:
+            yield Retrying(_LosesFirstAnswers(inner))
+
+    return open_it
+
+
+Store = Callable[[pytest.FixtureRequest, FakeClock, asyncio.Runner], AbstractContextManager["CounterStore"]]
+STORES: dict[str, Store] = {
     "memory": _memory,
-    "memory, answers lost": _memory_with_lost_answers,
+    "memory, answers lost": _losing_answers(_memory),
+    "redis": _redis,
+    "redis, answers lost": _losing_answers(_redis),
+    "redis cluster": _cluster,
 }
 
 
@@ -106,8 +143,8 @@ class Counting:
 @pytest.fixture(params=STORES)
 def counting(request: pytest.FixtureRequest) -> Iterator[Counting]:
     clock = FakeClock()
-    with asyncio.Runner() as runner:
-        yield Counting(STORES[request.param](clock), clock, runner)
+    with asyncio.Runner() as runner, STORES[request.param](request, clock, runner) as store:
+        yield Counting(store, clock, runner)
 
 
 def counter(name: str = "spend", window: Window = LIFETIME, **rest: str) -> CounterId:
@@ -624,7 +661,8 @@ def test_a_session_is_forgotten_a_day_after_its_last_call(counting: Counting) ->
 def test_a_reservation_brings_the_session_too(counting: Counting) -> None:
     id = SessionId("acme", "s")
     counting.settle("a", session=SessionCharge(id, 7, 3))
-    answer = counting.runner.run(counting.store.reserve(Reserve("r", "b", (hold(1),), session=id)))
+    of = counter(tenant="acme")  # one operation has one tenant: that is what lets a cluster do it in one go
+    answer = counting.runner.run(counting.store.reserve(Reserve("r", "b", (hold(1, of=of),), session=id)))
     assert answer.session == SessionReading(calls=1, cost_nano=7, tokens=3)
     assert counting.reserve("c", hold(1)).session is None
 

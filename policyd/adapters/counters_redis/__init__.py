@@ -1,0 +1,187 @@
+"""Counters that live in Redis, shared by every process that is told of it.
+
+Rule 1: one round trip an operation: one script, EVALSHA, for all its counters and its session's reading.
+Rule 2: nothing raises and nothing waits long: what cannot be done in time is a `failure` in the answer.
+Rule 3: what got lost on its way is asked again under the same key, as long as its time allows; scripts do it once.
+Rule 4: the time is Redis's. Its calendars are ours: Lua knows no time zones, so we tell it when periods begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from policyd.adapters.counters_redis.asking import (
+    Asking,
+    Calendars,
+    ClockDiffers,
+    Question,
+    answer,
+    bad_hold,
+    bad_settlement,
+    tag_for,
+)
+from policyd.adapters.counters_redis.keys import DEFAULT, tag_of
+from policyd.adapters.counters_redis.lane import Patience
+from policyd.adapters.counters_redis.scripts import SCRIPTS
+from policyd.adapters.counters_redis.shards import Shards
+from policyd.adapters.counters_redis.wire import Lost, Refused, Unavailable
+from policyd.core.model.counters import CounterId, Readings
+from policyd.core.model.steps import Extend, Read, Reserve, Settle
+
+__all__ = ["Patience", "RedisCounters"]
+
+REMEMBER_S = 900.0  # how long the operations of a finished call are still recognised
+_MOST_CALLS = 100_000  # running calls of this process that are remembered; of a forgotten one Redis still knows
+_SETTLE_S = 5.0  # how long a settlement is tried
+
+
+@dataclass(slots=True)
+class _Running:
+    """What this process knows of a call of its own."""
+
+    tag: str
+    granted: dict[CounterId, int] = field(default_factory=dict)
+
+
+class RedisCounters:
+    """A CounterStore in Redis 6.2 or newer, alone or a cluster.
+
+    `url`: redis://, rediss:// or unix://. `clock`: seconds since 1970 in Redis's place, for tests; None: Redis's own.
+    An operation is recognised while its call runs (its last 64) and for `remember_s` afterwards.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Callable[[], float] | None = None,
+        patience: Patience | None = None,
+        remember_s: float = REMEMBER_S,
+    ) -> None:
+        self._patience = patience or Patience()
+        self._shards = Shards(url, self._patience)
+        self._clock, self._remember_s = clock, remember_s
+        self._ahead = 0.0  # how far Redis's clock is ahead of ours, seconds, as far as that matters
+        self._calendars = Calendars()
+        self._calls: OrderedDict[str, _Running] = OrderedDict()
+
+    async def read(self, need: Read) -> Readings:
+        """What these counters stand at; the holds of every call are `held`."""
+        try:
+            tag = tag_for(need.counters, need.session) or tag_of(DEFAULT)
+        except ValueError as error:
+            return Readings(failure=str(error))
+        return await self._ask(lambda: self._asking().read(need, tag), self._patience.answer_s)
+
+    async def reserve(self, need: Reserve) -> Readings:
+        """Hold all or nothing."""
+        return await self._hold(need)
+
+    async def extend(self, need: Extend) -> Readings:
+        """Hold more, all or nothing. Whatever the answer, the lease is renewed and `observed` remembered."""
+        return await self._hold(need)
+
+    async def settle(self, step: Settle) -> Readings:
+        """Drop the call's holds and count what it used. Tried until it is done, or for 5 s."""
+        if failure := bad_settlement(step):
+            return Readings(failure=failure)
+        known = self._calls.get(step.call)
+        try:
+            session = step.session.session if step.session else None
+            tag = tag_for([counter for counter, _ in step.charges], session)
+        except ValueError as error:
+            return Readings(failure=str(error))
+        place = tag or (known.tag if known else tag_of(DEFAULT))
+        found = await self._ask(lambda: self._asking().settle(step, place), self._patience.answer_s)
+        if not found.failure:
+            self._calls.pop(step.call, None)
+        return found
+
+    async def close(self) -> None:
+        """End every connection."""
+        await self._shards.close()
+
+    # ---- holding ----------------------------------------------------------------------------------------------------
+
+    async def _hold(self, need: Reserve | Extend) -> Readings:
+        if failure := bad_hold(need):
+            return Readings(failure=failure)
+        known = self._calls.get(need.call)
+        counters = [hold.counter for hold in need.holds]
+        try:
+            tag = tag_for(counters, need.session if isinstance(need, Reserve) else None)
+        except ValueError as error:
+            return Readings(failure=str(error))
+        running = known or self._begin(need.call, tag or tag_of(DEFAULT))
+        had = [running.granted.get(counter, 0) for counter in counters]
+        found = await self._ask(lambda: self._asking().hold(need, tag or running.tag, had), self._patience.answer_s)
+        for counter, reading in zip(counters, found.counters, strict=False):
+            running.granted[counter] = reading.granted
+        return found
+
+    def _begin(self, call: str, tag: str) -> _Running:
+        # INVARIANT: before it is asked, since a hold may come to be without our seeing its answer
+        running = self._calls[call] = _Running(tag)
+        if len(self._calls) > _MOST_CALLS:
+            self._calls.popitem(last=False)
+        return running
+
+    # ---- asking -----------------------------------------------------------------------------------------------------
+
+    def _asking(self) -> Asking:
+        given = self._clock() if self._clock is not None else 0.0
+        return Asking(self._calendars, given or time.time() + self._ahead, given, self._remember_s)
+
+    async def _ask(self, question: Callable[[], Question], seconds: float) -> Readings:
+        """The answer, or why there is none within this time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        return answer(await self._run(question()))
+                    except ClockDiffers as differs:
+                        self._ahead = differs.now - time.time()
+                    except Lost:  # perhaps it was done: asked again under its key it is done once
+                        await asyncio.sleep(0)
+        except TimeoutError:
+            return Readings(failure="timeout")
+        except Unavailable as error:
+            return Readings(failure=error.reason)
+        except Refused as refused:
+            return Readings(failure=_reason(refused))
+
+    async def _run(self, question: Question) -> bytes:
+        script, rest = SCRIPTS[question.script], (str(len(question.keys)), *question.keys, *question.args)
+        try:
+            return await self._shards.ask(question.keys[0], ("EVALSHA", script.sha, *rest))
+        except Refused as refused:
+            if refused.code != "NOSCRIPT":
+                raise
+            return await self._shards.ask(question.keys[0], ("EVAL", script.text, *rest))
+
+
+_REASONS = {
+    "LOADING": "redis is loading",
+    "OOM": "redis is out of memory",
+    "READONLY": "redis is read-only",
+    "MASTERDOWN": "redis has no master",
+    "NOREPLICAS": "redis has too few replicas",
+    "MISCONF": "redis cannot write to its disk",
+    "BUSY": "redis is busy",
+    "CLUSTERDOWN": "the redis cluster is down",
+    "TRYAGAIN": "the redis cluster is moving",
+    "NOAUTH": "redis wants a password",
+    "NOPERM": "redis does not allow it",
+}
+
+
+def _reason(refused: Refused) -> str:
+    """A script's first write error comes inside the script's own: `ERR ... -OOM command not allowed ...`."""
+    text = str(refused)
+    return next(
+        (reason for code, reason in _REASONS.items() if text.startswith(code) or f"-{code}" in text), "unavailable"
+    )
