@@ -8,6 +8,8 @@ from policyd.core.stream.dialects import registry
 from policyd.core.stream.dialects.shared import estimate_tokens, milli_tokens
 
 CHAT, MESSAGES = "openai.chat", "anthropic.messages"
+RESPONSES, COMPLETIONS, EMBEDDINGS = "openai.responses", "openai.completions", "openai.embeddings"
+GEMINI, GOOGLE, VERTEX = "gemini.generate", "generativelanguage.googleapis.com", "us-central1-aiplatform.googleapis.com"
 CALLS = [
     ("POST", "/v1/chat/completions", "api.openai.com", (CHAT, "chat", "openai")),
     ("POST", "/v1/chat/completions?api-version=1", "localhost:8000", (CHAT, "chat", "openai")),
@@ -31,8 +33,22 @@ CALLS = [
     ("POST", "/v1/generate", "api.cohere.ai", ("cohere.generate", "completion", "cohere")),
     ("POST", "/v2/embed", "api.cohere.com", ("cohere.embed", "embedding", "cohere")),
     ("POST", "/v1/rerank", "api.cohere.com", (None, "unknown", "cohere")),
+    ("POST", "/v1/responses", "api.openai.com", (RESPONSES, "chat", "openai")),
+    ("POST", "/openai/responses?api-version=preview", "x.openai.azure.com", (RESPONSES, "chat", "azure")),
+    ("POST", "/openai/responses", "gateway", (RESPONSES, "chat", "azure")),
+    ("POST", "/openai/v1/responses", "x.services.ai.azure.com", (RESPONSES, "chat", "azure")),
+    ("POST", "/openai/v1/responses", "api.groq.com", (RESPONSES, "chat", "groq")),
+    ("POST", "/v1/completions", "api.openai.com", (COMPLETIONS, "completion", "openai")),
+    ("POST", "/openai/deployments/d/completions", "gateway", (COMPLETIONS, "completion", "azure")),
+    ("POST", "/inference/v1/completions", "api.fireworks.ai", (COMPLETIONS, "completion", "fireworks")),
+    ("POST", "/v1/embeddings", "api.mistral.ai", (EMBEDDINGS, "embedding", "mistral")),
+    ("POST", "/openai/deployments/d/embeddings", "x.openai.azure.us", (EMBEDDINGS, "embedding", "azure")),
+    ("POST", "/v1/fim/completions", "codestral.mistral.ai", (CHAT, "completion", "mistral")),
+    ("POST", "/v1/agents/completions", "api.mistral.ai", (CHAT, "chat", "mistral")),
+    ("POST", "/v1/sonar", "api.perplexity.ai", (CHAT, "chat", "perplexity")),
+    ("POST", "/compatible-mode/v1/chat/completions", "dashscope-us.aliyuncs.com", (CHAT, "chat", "alibaba")),
     # tricks with the path
-    ("POST", "/v1/chat/completions/../../completions", "h", (None, "unknown", "")),
+    ("POST", "/v1/chat/completions/../../completions", "h", (COMPLETIONS, "completion", "openai")),
     ("POST", "/v1/models/../chat/completions", "h", (CHAT, "chat", "openai")),
     ("POST", "/v1/%63hat/completions", "h", (CHAT, "chat", "openai")),
     ("POST", "/v1/chat%2fcompletions", "h", (CHAT, "chat", "openai")),
@@ -44,16 +60,20 @@ CALLS = [
     ("POST", "/../../v1/messages", "h", (MESSAGES, "chat", "anthropic")),
     ("POST", "/v1\\messages", "h", (MESSAGES, "chat", "anthropic")),
     ("POST", "/v1/messages#x", "h", (MESSAGES, "chat", "anthropic")),
-    ("POST", "/v1/files/x/v1/embeddings", "h", (None, "unknown", "")),
+    ("POST", "/v1/files/x/v1/embeddings", "h", (EMBEDDINGS, "embedding", "openai")),
     # model calls in languages that come later
-    ("POST", "/v1/completions", "api.openai.com", (None, "unknown", "openai")),
-    ("POST", "/v1/embeddings", "api.mistral.ai", (None, "unknown", "mistral")),
-    ("POST", "/v1/responses", "api.openai.com", (None, "unknown", "openai")),
+    ("POST", "/v1/responses/compact", "api.openai.com", (None, "unknown", "openai")),
+    ("POST", "/v1/conversations", "api.mistral.ai", (None, "unknown", "mistral")),
     ("POST", "/v1/threads/runs", "api.openai.com", (None, "unknown", "openai")),
     ("POST", "/v1/threads/t/runs", "api.openai.com", (None, "unknown", "openai")),
     ("POST", "/v1/batches", "api.openai.com", (None, "unknown", "openai")),
     ("POST", "/v1/messages/batches", "api.anthropic.com", (None, "unknown", "anthropic")),
-    ("POST", "/v1beta/models/g:generateContent", "generativelanguage.googleapis.com", (None, "unknown", "google")),
+    ("POST", "/v1beta/models/g:generateContent", GOOGLE, (GEMINI, "chat", "google")),
+    ("POST", "/v1beta/tunedModels/g:streamGenerateContent?alt=sse", GOOGLE, (GEMINI, "chat", "google")),
+    ("POST", "/v1/projects/p/publishers/google/models/g:generateContent", VERTEX, (GEMINI, "chat", "google")),
+    ("POST", "/v1beta/models/e:batchEmbedContents", GOOGLE, ("gemini.embed", "embedding", "google")),
+    ("POST", "/v1beta/models/g:countTokens", GOOGLE, (None, "other", "google")),
+    ("POST", "/v1beta/models/g:batchGenerateContent", GOOGLE, (None, "unknown", "google")),
     ("POST", "/model/m%3A0/converse", "bedrock-runtime.us-east-1.amazonaws.com", (None, "unknown", "bedrock")),
     ("POST", "/v1/projects/p/x:predict", "us-central1-aiplatform.googleapis.com", (None, "unknown", "google")),
     ("POST", "/", "x.endpoints.huggingface.cloud", (None, "unknown", "")),
@@ -69,6 +89,9 @@ CALLS = [
     ("GET", "/v1/threads/t/runs/r", "api.openai.com", (None, "other", "openai")),
     ("POST", "/openai/files", "x.openai.azure.com", (None, "other", "azure")),
     ("POST", "/v1/messages/count_tokens", "api.anthropic.com", (None, "other", "anthropic")),
+    ("POST", "/v1/responses/r/cancel", "api.openai.com", (None, "other", "openai")),
+    ("POST", "/v1/responses/input_tokens", "api.openai.com", (None, "other", "openai")),
+    ("GET", "/v1/responses/r", "api.openai.com", (None, "other", "openai")),
     ("DELETE", "/v1/files/f", "api.openai.com", (None, "other", "openai")),
     ("POST", "/healthz", "h", (None, "other", "")),
 ]

@@ -13,6 +13,7 @@ from functools import lru_cache
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.dialects.cohere import CohereChat, CohereEmbed, CohereGenerate
+from policyd.core.stream.dialects.gemini import GeminiEmbed, GeminiGenerate
 from policyd.core.stream.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
 from policyd.core.stream.dialects.openai_completions import OpenAICompletions
@@ -32,6 +33,8 @@ DIALECTS: tuple[Dialect, ...] = (
     CohereChat(),
     CohereGenerate(),
     CohereEmbed(),
+    GeminiGenerate(),
+    GeminiEmbed(),
 )
 
 _PROVIDERS = (
@@ -72,7 +75,8 @@ _OTHER = re.compile(
     r"|fine_tuning|organization|skills|conversations)(?:/[^:]*)?$"
     r"|^(?:/openai)?(?:/v\d\w*)?/threads(?:/(?!runs$)[^/]+(?:/messages(?:/[^/]+)?)?)?$"
     r"|/responses/(?:input_tokens|[^/]+/(?:cancel|input_items))$"
-    r"|/messages/count_tokens$|/(?:tokenize|detokenize)$"
+    r"|/messages/count_tokens$|/(?:tokenize|detokenize)$|:(?:count|compute)tokens$|^/model/.+/count-tokens$"
+    r"|^/guardrail/[^/]+/version/[^/]+/apply$"
     r"|^/(?:health|healthz|livez|readyz|ready|ping|metrics)$"
 )
 # A model's own verbs, and calls behind a path that only looks like one of those.

@@ -1,0 +1,224 @@
+"""Answers of Google Gemini, whole, as events or as an array, and what policyd says in its voice.
+
+Rule 1: Gemini counts its thoughts beside its candidates, and what its own tools read beside the prompt: output is the
+        sum of the one, input of the other. What the cache gave stands within the prompt.
+Rule 2: a stream has no event of its own that ends it: it is over when every candidate has its reason, or the prompt was
+        refused. Every event repeats the usage so far; the last one's is final.
+"""
+
+from __future__ import annotations
+
+from policyd.core.errors import Malformed
+from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.stream import sse
+from policyd.core.stream.dialects import Body, Path, Reading
+from policyd.core.stream.dialects.answer import Answer, Mark, Stand, index_of
+from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, text
+from policyd.core.stream.json_strict import dumps
+
+KNOWN = frozenset(
+    {
+        "candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId", "createTime", "modelStatus",
+        "automaticFunctionCallingHistory",
+    }
+)  # fmt: skip
+CANDIDATE = frozenset(
+    {
+        "content", "finishReason", "finishMessage", "index", "safetyRatings", "citationMetadata", "tokenCount",
+        "groundingMetadata", "groundingAttributions", "avgLogprobs", "logprobsResult", "urlContextMetadata", "score",
+        "urlRetrievalMetadata",
+    }
+)  # fmt: skip
+AROUND = ("finishMessage", "citationMetadata", "groundingMetadata", "groundingAttributions")
+# What a part holds beside its text: no text of the model's, or none that can be read.
+SILENT = frozenset(
+    {"thought", "thoughtSignature", "inlineData", "fileData", "videoMetadata", "mediaResolution", "partMetadata"}
+)
+SERVER = {"executableCode": "code", "codeExecutionResult": "output"}
+JSON = "application/json; charset=UTF-8"
+
+
+class GeminiAnswer(Answer):
+    """Reads one answer."""
+
+    ends_by_itself = False
+
+    def read_json(self, doc: object) -> Reading:
+        """The whole answer; an array of one is how some errors come."""
+        if isinstance(doc, list) and len(doc) == 1:
+            doc = doc[0]
+        return super().read_json(doc)
+
+    def _whole(self, document: dict[str, object]) -> None:
+        if not isinstance(document.get("candidates"), list) and "promptFeedback" not in document:
+            raise Malformed("the answer has no candidates")
+        self._read(document)
+
+    def _event(self, name: str, document: dict[str, object]) -> bool:
+        if name not in ("", "message") or not document.keys() & KNOWN:
+            self._partial("an unknown event type")
+        self._stand = self._stand._replace(begun=True)
+        self._read(document)
+        return False
+
+    def _read(self, document: dict[str, object]) -> None:
+        self._model(text(document.get("modelVersion"), "modelVersion"))
+        if isinstance(name := document.get("responseId"), str):
+            self._stand = self._stand._replace(id=name)
+        for place, item in enumerate(listing(document.get("candidates"), "candidates")):
+            self._candidate(place, mapping(item, "a candidate"))
+        if (feedback := document.get("promptFeedback")) is not None:
+            self._feedback(mapping(feedback, "promptFeedback"))
+        self._unknown(document, KNOWN, "an answer")
+        self._usage(document.get("usageMetadata"))
+
+    def _candidate(self, place: int, candidate: dict[str, object]) -> None:
+        index, path = index_of(candidate, default=0), ("candidates", place)
+        stand = self._stand
+        if all(known != index for known, _ in stand.open):
+            self._stand = stand._replace(open=(*stand.open, (index, "candidate")))
+        content = mapping(candidate.get("content") or {}, "content")
+        for number, item in enumerate(listing(content.get("parts"), "parts")):
+            self._part(index, (*path, "content", "parts", number), mapping(item, "a part"))
+        for field in AROUND:
+            self._again((*path, field), candidate.get(field), ("reasoning", index, 1))
+        self._unknown(content, frozenset({"parts", "role"}), "a content")
+        self._unknown(candidate, CANDIDATE, "a candidate")
+        if (reason := text(candidate.get("finishReason"), "finishReason")) is not None:
+            self._reason(index, reason)
+            self._stand = self._stand._replace(stopped=self._finished())
+
+    def _finished(self) -> bool:
+        return all(index in self._reasons for index, _ in self._stand.open)
+
+    def _part(self, index: int, path: Path, part: dict[str, object]) -> None:
+        said = text(part.get("text"), "text")
+        if said and index in self._reasons:
+            self._partial("text after the end of its candidate")
+        if said and part.get("thought") is True:
+            self._think((*path, "text"), said, ("reasoning", index, 0))
+        elif said:
+            self._say((*path, "text"), said, ("text", index, 0))
+        for key, value in part.items():
+            if key == "functionCall":
+                self._function(index, (*path, key), mapping(value, key))
+            elif key in SERVER:
+                words = text(mapping(value, key).get(SERVER[key]), SERVER[key]) or ""
+                self._aside((*path, key, SERVER[key]), words, ("reasoning", index, 2))
+            elif key != "text" and key not in SILENT:
+                self._partial("an unknown kind of part")
+
+    def _function(self, index: int, path: Path, call: dict[str, object]) -> None:
+        if "partialArgs" in call or "willContinue" in call:
+            self._partial("arguments that come in pieces")
+            self._again((*path, "partialArgs"), call.get("partialArgs"))
+        self._call(text(call.get("name"), "the name of a function") or "", (*path, "args"), call.get("args"), index)
+
+    def _feedback(self, feedback: dict[str, object]) -> None:
+        reason = text(feedback.get("blockReason"), "blockReason")
+        if reason is not None:
+            said = text(feedback.get("blockReasonMessage"), "blockReasonMessage")
+            self._refuse(("promptFeedback", "blockReasonMessage"), said or "")
+            self.response.refusal = self.response.refusal or reason
+            self._stand = self._stand._replace(stopped=True)
+
+    def _usage(self, usage: object) -> None:
+        try:
+            self._bill(bill_of(usage), final=self._stand.stopped)
+        except Malformed as failure:
+            self._partial(failure.reason)  # the estimate stays
+
+    def _ending(self, mark: Mark, said: str) -> bytes:
+        document = dumps(_answer(self.request, mark, said, mark.stand.id or "policyd"))
+        kind = self.response.headers.get("content-type", "")
+        if "event-stream" in kind or not kind:
+            return sse.render(document)
+        return ("," if mark.stand.events else "[").encode() + document.encode() + b"]"
+
+
+def bill_of(usage: object) -> Bill | None:
+    """The numbers of a usageMetadata; None when it has none yet. Raises Malformed."""
+    if not usage:
+        return None
+    said = mapping(usage, "usageMetadata")
+
+    def number(*fields: str) -> int | None:
+        found = [count(said.get(field), field) for field in fields]
+        known = [one for one in found if one is not None]
+        return sum(known) if known else None
+
+    given = number("promptTokenCount", "toolUsePromptTokenCount")
+    made = number("candidatesTokenCount", "responseTokenCount", "thoughtsTokenCount")
+    if given is None and made is None:
+        return None
+    cached, thoughts = number("cachedContentTokenCount"), number("thoughtsTokenCount")
+    return Bill(given or 0, made or 0, cached or 0, 0, thoughts or 0)
+
+
+def embed_bill(document: dict[str, object], response: ResponseFacts) -> Bill | None:  # noqa: ARG001
+    """The numbers of an embedding: of the answer, or of each of its vectors. Raises Malformed."""
+    if (bill := bill_of(document.get("usageMetadata"))) is not None:
+        return Bill(bill.input, 0)
+    vectors = [document.get("embedding"), *listing(document.get("embeddings"), "embeddings")]
+    counted = [
+        count(mapping(one.get("statistics") or {}, "statistics").get("tokenCount"), "tokenCount")
+        for one in vectors
+        if isinstance(one, dict)
+    ]
+    known = [one for one in counted if one is not None]
+    return Bill(sum(known), 0) if known else None
+
+
+# ---- our own voice --------------------------------------------------------------------------------------------------
+
+
+def _answer(request: RequestFacts, mark: Mark, said: str, id: str) -> dict[str, object]:
+    """One answer that ends every candidate that is not ended, and the first when all are."""
+    begun = [index for index, _ in mark.stand.open]
+    parts = [{"text": said}] if said else []
+    candidates = [
+        {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": index}
+        for index in sorted({*range(max(1, request.choices)), *begun})
+    ]
+    bill = mark.bill
+    usage = {
+        "promptTokenCount": bill.input,
+        "candidatesTokenCount": bill.output - bill.reasoning,
+        "totalTokenCount": bill.input + bill.output,
+        "cachedContentTokenCount": bill.cached,
+        "thoughtsTokenCount": bill.reasoning,
+    }
+    model = mark.stand.model or request.model or ""
+    return {"candidates": candidates, "usageMetadata": usage, "modelVersion": model, "responseId": id}
+
+
+def completion(request: RequestFacts, said: str, id: str) -> Body:
+    """An answer that says `said`: one document, events, or an array of one."""
+    document = dumps(_answer(request, Mark(Stand(), Bill(0, 0), ()), said, id))
+    if not request.stream:
+        return Body(JSON, document.encode())
+    if "alt=sse" in request.query:
+        return Body("text/event-stream", sse.render(document))
+    return Body(JSON, f"[{document}]".encode())
+
+
+_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def error(status: int, reason: str, message: str) -> Body:
+    """An error in Google's shape."""
+    kind = _STATUS.get(status, "INTERNAL" if status >= 500 else "FAILED_PRECONDITION")
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "policyd"}
+    said = {"error": {"code": status, "message": message, "status": kind, "details": [info]}}
+    return Body(JSON, dumps(said).encode())

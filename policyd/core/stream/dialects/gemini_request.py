@@ -1,0 +1,232 @@
+"""Requests of Google Gemini: facts, editable text, edits.
+
+Rule 1: a part of an unknown kind is kept, and counts as a part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from policyd.core.errors import Malformed
+from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.answer import strings
+from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits
+from policyd.core.stream.dialects.shared import count, listing, mapping, number, removed, text
+from policyd.core.stream.json_strict import refuse_twins
+
+READ = frozenset({"contents", "systemInstruction", "generationConfig", "tools", "toolConfig", "content", "requests"})
+_SNAKE = re.compile(r"_([a-z])")
+# What a part may be beside text, and which of it is no text.
+_ARGUMENTS = ("functionCall", "function_call")
+_RESULTS = ("functionResponse", "function_response", "executableCode", "executable_code", "codeExecutionResult")
+_MEDIA = frozenset({"inlineData", "inline_data", "fileData", "file_data"})
+
+
+def named(document: dict[str, object], name: str) -> tuple[str, object]:
+    """A field in camelCase or snake_case, and the name that it has. Raises Malformed when it is there twice."""
+    snake = re.sub(r"([A-Z])", lambda found: f"_{found[1].lower()}", name)
+    if snake != name and snake in document:
+        if name in document:
+            raise Malformed("a field stands there twice, in camelCase and in snake_case")
+        return snake, document[snake]
+    return name, document.get(name)
+
+
+def read_request(doc: object, facts: RequestFacts) -> None:
+    """Fills the body facts. Raises Malformed."""
+    document = mapping(doc, "the body")
+    refuse_twins(document, READ)
+    config = mapping(named(document, "generationConfig")[1] or {}, "generationConfig")
+    facts.max_tokens = count(named(config, "maxOutputTokens")[1], "maxOutputTokens")
+    facts.temperature = number(config.get("temperature"), "temperature")
+    facts.choices = max(1, min(count(named(config, "candidateCount")[1], "candidateCount") or 1, 1024))
+    facts.wants_usage = True
+    facts.tools = [name for _, name in tool_names(document)]
+    messages, parts = [], 0
+    for _, content in _contents(document):
+        role = text(content.get("role"), "the role of a content") or "user"
+        messages.append(Message(role, "\n".join(said for _, said in _plain((), content))))
+        parts += _others(content)
+    system = [said for _, said in _system(document)]
+    fill(facts, messages, system, segments(document), parts, document.get("tools"))
+
+
+def _contents(document: dict[str, object]) -> Iterator[tuple[Path, dict[str, object]]]:
+    said = document.get("contents")
+    if isinstance(said, dict):
+        yield ("contents",), said
+        return
+    for index, item in enumerate(listing(said, "contents")):
+        yield ("contents", index), mapping(item, "a content")
+
+
+def _parts(path: Path, content: dict[str, object]) -> Iterator[tuple[Path, dict[str, object]]]:
+    said = content.get("parts")
+    if isinstance(said, dict):
+        yield (*path, "parts"), said
+        return
+    for index, item in enumerate(listing(said, "parts")):
+        yield (*path, "parts", index), mapping(item, "a part")
+
+
+def _plain(path: Path, content: dict[str, object]) -> Iterator[tuple[Path, str]]:
+    """The visible texts of a content."""
+    for where, part in _parts(path, content):
+        said = text(part.get("text"), "text")
+        if said and part.get("thought") is not True:
+            yield (*where, "text"), said
+
+
+def _others(content: dict[str, object]) -> int:
+    return sum(bool(part.keys() & _MEDIA) for _, part in _parts((), content))
+
+
+def _system(document: dict[str, object]) -> Iterator[tuple[Path, str]]:
+    name, said = named(document, "systemInstruction")
+    if isinstance(said, str):
+        yield (name,), said
+    elif said is not None:
+        yield from _plain((name,), mapping(said, "systemInstruction"))
+
+
+def tool_names(document: dict[str, object]) -> list[tuple[Path, str]]:
+    """The tools offered and where they stand: each function by its name, one of Google's own by its field."""
+    found: list[tuple[Path, str]] = []
+    for index, item in enumerate(listing(document.get("tools"), "tools")):
+        tool = mapping(item, "a tool")
+        field, functions = named(tool, "functionDeclarations")
+        for place, one in enumerate(listing(functions, "functionDeclarations")):
+            name = text(mapping(one, "a function").get("name"), "the name of a function") or ""
+            found.append((("tools", index, field, place), name))
+        own = [key for key in tool if key != field]
+        found += [(("tools", index, key), _SNAKE.sub(lambda one: one[1].upper(), key)) for key in own]
+    return found
+
+
+# ---- editable text ----------------------------------------------------------------------------------------------
+
+
+def segments(document: dict[str, object]) -> list[Segment]:
+    """Every text of the request."""
+    texts = Texts()
+    texts.add_all(_system(document))
+    for path, content in _contents(document):
+        _content(texts, path, content)
+    return texts.found
+
+
+def _content(texts: Texts, path: Path, content: dict[str, object]) -> None:
+    texts.add_all(_plain(path, content))
+    for where, part in _parts(path, content):
+        for field in _ARGUMENTS:
+            call = part.get(field)
+            args = call.get("args") if isinstance(call, dict) else None
+            texts.add_all(strings((*where, field, "args"), args), "args")
+        for field in (*_RESULTS, "code_execution_result"):
+            said = part.get(field)
+            told = (
+                {key: value for key, value in said.items() if key not in ("id", "name")}
+                if isinstance(said, dict)
+                else None
+            )
+            texts.add_all(strings((*where, field), told))
+
+
+# ---- edits --------------------------------------------------------------------------------------------------------
+
+
+def plain(doc: object, change: RequestChange) -> list[Edit]:
+    """Sets and caps."""
+    return _fielded(doc, change)[0]
+
+
+def _fielded(doc: object, change: RequestChange) -> tuple[list[Edit], dict[str, object]]:
+    document = mapping(doc, "the body")
+    config, said = named(document, "generationConfig")
+    limit = named(mapping(said or {}, config), "maxOutputTokens")[0]
+    return plain_edits(doc, change, Fields(limit=(config, limit), temperature=(config, "temperature"), model=None))
+
+
+def edits(doc: object, change: RequestChange) -> list[Edit]:
+    """The change in this dialect's fields."""
+    out, document = _fielded(doc, change)
+    if change.tools_allow is not None or change.tools_deny:
+        out += _tool_edits(document, change)
+    if change.inject_system:
+        out += _inject(document, change.inject_system)
+    return out
+
+
+def _tool_edits(document: dict[str, object], change: RequestChange) -> list[Edit]:
+    """A list of functions, or a tool, that is left empty goes too."""
+    offered = tool_names(document)
+    drop = {
+        offered[index][0] for index in removed([name for _, name in offered], change.tools_allow, change.tools_deny)
+    }
+    if not drop:
+        return []
+    config = Edit((named(document, "toolConfig")[0],), remove=True)
+    if len(drop) == len(offered):
+        return [Edit(("tools",), remove=True), config]
+    out: list[Edit] = []
+    for index in reversed(range(len(listing(document.get("tools"), "tools")))):
+        own = [path for path, _ in offered if path[1] == index]
+        left = [path for path in own if path not in drop]
+        if own and not left:
+            out.append(Edit(("tools", index), remove=True))
+            continue
+        out += _within(own, drop)
+    return [*out, config] if _insists(document) else out
+
+
+def _within(own: list[Path], drop: set[Path]) -> list[Edit]:
+    gone = [path for path in own if path in drop]
+    functions = [path for path in own if len(path) == 4]
+    if functions and all(path in drop for path in functions):
+        gone = [path for path in gone if len(path) != 4]
+        return [Edit(functions[0][:3], remove=True), *(Edit(path, remove=True) for path in gone)]
+    return [Edit(path, remove=True) for path in reversed(gone)]
+
+
+def _insists(document: dict[str, object]) -> bool:
+    """Whether the request insists on certain functions: one of them may be gone."""
+    config = named(document, "toolConfig")[1]
+    calling = named(config, "functionCallingConfig")[1] if isinstance(config, dict) else None
+    return isinstance(calling, dict) and bool(named(calling, "allowedFunctionNames")[1])
+
+
+def _inject(document: dict[str, object], injected: tuple[str, ...]) -> list[Edit]:
+    name, said = named(document, "systemInstruction")
+    if isinstance(said, str):
+        return [Edit((name,), "\n\n".join([said, *injected]))]
+    parts = said.get("parts") if isinstance(said, dict) else None
+    if isinstance(parts, list):
+        return [
+            Edit((name, "parts", len(parts) + place), {"text": words}, insert=True)
+            for place, words in enumerate(injected)
+        ]
+    before = [parts] if isinstance(parts, dict) else []
+    return [Edit((name,), {"parts": [*before, *({"text": words} for words in injected)]})]
+
+
+# ---- embeddings -----------------------------------------------------------------------------------------------------
+
+
+def read_embedding(doc: object, facts: RequestFacts) -> None:
+    """Fills the body facts. Raises Malformed."""
+    document = mapping(doc, "the body")
+    refuse_twins(document, READ)
+    fill(facts, [], [], embedding_segments(document), 0, None)
+
+
+def embedding_segments(document: dict[str, object]) -> list[Segment]:
+    """Every text of the request."""
+    texts = Texts()
+    if document.get("content") is not None:
+        texts.add_all(_plain(("content",), mapping(document["content"], "content")))
+    for index, item in enumerate(listing(document.get("requests"), "requests")):
+        content = mapping(mapping(item, "a request").get("content") or {}, "content")
+        texts.add_all(_plain(("requests", index, "content"), content))
+    return texts.found
