@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from policyd.core.compile.policyset import CompiledPolicy, Phase
 from policyd.core.decide.combine import Decision, combine, exempted_counters, join
-from policyd.core.decide.evaluate import Judged, World, applies, judge
+from policyd.core.decide.evaluate import Judged, World, applies, cannot_judge, judge
 from policyd.core.decide.plan import BoundRule, Plan, reads_session
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.metering import Meter, gauges_of
@@ -86,7 +86,7 @@ class _Pass:
 
     def run(self) -> Asking:
         rules = self.plan.of_phase(Phase.REQUEST)
-        early = [bound for bound in rules if not _asks_store(bound)]
+        early = [*(bound for bound in rules if not _asks_store(bound)), *self._hopeless()]
         late = [bound for bound in rules if _asks_store(bound)]
         decision = self._judge(early)
         self.meter = self._metered(decision)
@@ -97,6 +97,12 @@ class _Pass:
             yield from self._read()
         self.meter.refresh(self.world, None)
         return self._judge_held(late) if leaves else self._judge(late)
+
+    def _hopeless(self) -> list[BoundRule]:
+        """Rules about the answer of which it is known before the request leaves that they cannot be judged."""
+        if not self.world.facts.unreadable_request and not self.world.blind:
+            return []
+        return [b for b in self.plan.rules if b.rule.phase > Phase.RESERVED and cannot_judge(b, self.world)]
 
     def _judge(self, rules: Sequence[BoundRule]) -> Decision:
         self.judged += judge(self.plan, rules, self.world)

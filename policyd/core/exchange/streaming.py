@@ -45,6 +45,7 @@ class Streaming:
         self.need: Extend | None = None
         self.done = False  # the caller has got everything that it will get
         self.cut = False
+        self.behind = 0  # 1: what is to be judged lies behind the last whole event
         self.paced_until = now
         self.paced_tokens = 0
         self.marks: deque[tuple[int, object]] = deque([(-1, reader.mark())])  # entries not yet released
@@ -148,13 +149,15 @@ class Streaming:
             entry, touched = self._read(self.intake.queue.popleft())
             if touched:
                 steps += self._judge_event(entry, touched)
-            if self._paced and not self.done and self.waiting is None:
+            full = self.outbox.pending_bytes > self.call.options.max_held
+            if (full or self._paced) and not self.done and self.waiting is None:
                 steps += self._release(now)
         if self.done or self.waiting is not None:
             return steps  # INVARIANT: nothing leaves behind an event that waits: it may complete what has not left
         if self.intake.broken and not self.call.facts.unmetered:
             self._unreadable(self.intake.broken)
             self.call.facts.unmetered = self.intake.broken
+            self.behind = 1
             steps += self._judge_event(self.outbox.added, INSPECTION)
         if self.intake.ended and not self.done:
             return [*steps, *self._end(now)]
@@ -169,6 +172,7 @@ class Streaming:
         if not event.complete or event.malformed:
             self._unreadable("the answer ends within an event" if not event.complete else self.intake.framing.damage)
             response.events += event.complete
+            self.behind = int(not event.complete)
             return self._add(event.raw, (), ()), INSPECTION
         reading = self.reader.read_event(event.name, event.data or "")
         response.events += 1
@@ -216,7 +220,7 @@ class Streaming:
         rules = self.bench.due(touched, forced=forced)
         if not rules:
             return []
-        decision = self.bench.judge(rules, max(0, response.events - 1))
+        decision = self.bench.judge(rules, max(0, response.events - 1 + self.behind))
         if decision.verdict is Verdict.TERMINATE:
             return self._cut(entry)
         if decision.obligations.redactions:
