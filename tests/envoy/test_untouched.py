@@ -122,4 +122,6 @@ def test_each_body_that_is_read_is_seen_in_the_stats(up: Stage, team: str, more:
     before = messages(up)
     ask(up, OPENAI, "http1", team, stream=stream)
     sent = messages(up).since(before)[1]
-    assert sent == HEADERS_ONLY + more if team == "request" or not stream else sent > EVENTS // 2
+    whole = HEADERS_ONLY + more
+    # Envoy puts events that have come by the time it looks into one message, so of a stream there are some.
+    assert sent > whole if stream and team != "request" else sent == whole
