@@ -46,17 +46,21 @@ class RequestChange:
 
 
 Channel = tuple[str, int, int]
-"""Where a run of editable text belongs: (kind, choice, part); kind is "text", "args" (of tool call `part`), "reasoning"
-or "refusal". Text of one channel is one string, however many events carry it."""
+"""Where a run of editable text belongs: (kind, choice, part); kind is "text", "args" (of tool call `part`), "refusal",
+"reasoning", or "other" for what no rule reads. Text of one channel is one string, however many events carry it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of editable text inside one event (or JSON answer): `text` is the value at `path` of its document."""
+    """A run of editable text inside one event (or JSON answer): `text` is the value at `path` of its document.
+
+    `again`: it is the whole of its channel so far, told once more; what leaves of that channel stands here too.
+    """
 
     channel: Channel
     path: Path
     text: str
+    again: bool = False
 
 
 class Changed(IntFlag):

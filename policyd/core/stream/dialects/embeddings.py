@@ -13,7 +13,7 @@ from policyd.core.stream.dialects.answer import Answer, Mark
 from policyd.core.stream.dialects.shared import Bill, listing, mapping
 
 Usage = Callable[[dict[str, object], ResponseFacts], Bill | None]
-VECTORS = ("embedding", "embeddings", "embeddingsByType")
+VECTORS = ("data", "embedding", "embeddings", "embeddingsByType")
 
 
 class EmbeddingAnswer(Answer):

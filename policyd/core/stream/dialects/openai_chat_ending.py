@@ -11,7 +11,7 @@ from typing import NamedTuple
 from policyd.core.model.facts import RequestFacts
 from policyd.core.stream.dialects import Body
 from policyd.core.stream.dialects.half_json import remainder
-from policyd.core.stream.dialects.openai_voice import DONE, Stand, usage
+from policyd.core.stream.dialects.openai_shared import DONE, Stand, usage
 from policyd.core.stream.dialects.shared import Bill
 from policyd.core.stream.json_strict import dumps
 from policyd.core.stream.sse import render

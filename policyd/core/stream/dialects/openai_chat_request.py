@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.openai_shared import deployment
 from policyd.core.stream.dialects.shared import (
     cap_edit,
     count,
@@ -38,6 +39,7 @@ READ = frozenset(
         "messages",
         "tools",
         "functions",
+        "prompt",
         "n",
     }
 )
@@ -45,15 +47,13 @@ LIMITS = ("max_completion_tokens", "max_tokens")
 SYSTEM_ROLES = ("system", "developer")
 # These refuse max_tokens; everyone else understands it, also the compatible ones.
 _WANTS_COMPLETION_TOKENS = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))", re.IGNORECASE)
-_DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/")
 
 
 def read_request(doc: object, facts: RequestFacts) -> None:
     """Fills the body facts. Raises Malformed."""
     document = mapping(doc, "the body")
     refuse_twins(document, READ)
-    deployment = _DEPLOYMENT.search(facts.path)
-    facts.model = text(document.get("model"), "model") or (deployment[1] if deployment else None)
+    facts.model = text(document.get("model"), "model") or deployment(facts.path)
     facts.stream = flag(document.get("stream"), "stream")
     limits = [limit for field in LIMITS if (limit := count(document.get(field), field)) is not None]
     facts.max_tokens = max(limits, default=None)
@@ -83,6 +83,8 @@ def _read_messages(document: dict[str, object], facts: RequestFacts) -> None:
         messages.append(Message(role, visible, text(message.get("name"), "the name of a message")))
         if role in SYSTEM_ROLES:
             system.append(visible)
+    if "messages" not in document and (prompt := text(document.get("prompt"), "prompt")):
+        messages = [Message("user", prompt)]
     facts.messages = messages
     facts.system = "\n".join(system) if system else None
     texts = [segment.text for segment in segments(document)]
@@ -136,6 +138,8 @@ def segments(document: dict[str, object]) -> list[Segment]:
         found += _content_segments(index, (*where, "content"), message.get("content"))
         found += _plain("refusal", index, (*where, "refusal"), message.get("refusal"))
         found += _call_segments(index, where, message)
+    for field in ("prompt", "suffix"):  # Mistral's: no messages, but what stands before and after
+        found += _plain("text", len(found), (field,), document.get(field))
     prediction = document.get("prediction")
     if isinstance(prediction, dict):
         found += _content_segments(len(found), ("prediction", "content"), prediction.get("content"))
@@ -239,6 +243,8 @@ def _inject(document: dict[str, object], injected: Sequence[str]) -> list[Edit]:
     """After the system messages that lead, in their own role: both roles in one request are refused."""
     if not injected:
         return []
+    if "messages" not in document:
+        raise Malformed("there are no messages to put a system prompt before")
     at, role = 0, "system"
     for item in listing(document.get("messages"), "messages"):
         said = item.get("role") if isinstance(item, dict) else None

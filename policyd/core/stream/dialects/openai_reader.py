@@ -11,8 +11,8 @@ from typing import ClassVar
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segment
+from policyd.core.stream.dialects.openai_shared import Stand
 from policyd.core.stream.dialects.openai_usage import bill_of
-from policyd.core.stream.dialects.openai_voice import Stand
 from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, mark_partial, text
 from policyd.core.stream.json_strict import loads_event
 

@@ -42,3 +42,21 @@ def _count(said: dict[str, object], field: str) -> int | None:
 
 def _first(*values: int | None) -> int:
     return next((value for value in values if value), 0)
+
+
+def responses_bill(usage: object) -> Bill | None:
+    """The same of Responses, which has words of its own. Raises Malformed."""
+    if not usage:
+        return None
+    said = mapping(usage, "usage")
+    given, made = _count(said, "input_tokens"), _count(said, "output_tokens")
+    if given is None and made is None:
+        return None
+    inputs, outputs = _details(said, "input_tokens_details"), _details(said, "output_tokens_details")
+    return Bill(
+        given or 0,
+        made or 0,
+        _count(inputs, "cached_tokens") or 0,
+        _count(inputs, "cache_write_tokens") or 0,
+        _count(outputs, "reasoning_tokens") or 0,
+    )

@@ -1,14 +1,50 @@
-"""What OpenAI's dialects say alike: where a stream of choices stands, its last event, usage and errors."""
+"""What OpenAI's dialects share: paths, prompts, where a stream of choices stands, usage and errors."""
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
-from policyd.core.stream.dialects import Body
+from policyd.core.errors import Malformed
+from policyd.core.stream.dialects import Body, Path
 from policyd.core.stream.dialects.shared import Bill
 from policyd.core.stream.json_strict import dumps
 
 DONE = b"data: [DONE]\n\n"
+_DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/", re.IGNORECASE)
+
+
+def deployment(path: str) -> str | None:
+    """The deployment that Azure names in the path: it stands for the model."""
+    found = _DEPLOYMENT.search(path)
+    return found[1] if found else None
+
+
+def provider_of_path(path: str) -> str:
+    """Who is meant when the host does not tell: only Azure has paths of its own."""
+    return "azure" if path.startswith(("/openai/deployments/", "/openai/responses")) else "openai"
+
+
+def prompts_of(prompt: object, what: str) -> tuple[list[tuple[Path, str]], list[int]]:
+    """The texts of a prompt and where they stand; the lengths of what is token ids. Raises Malformed."""
+    if prompt is None:
+        return [], []
+    if isinstance(prompt, str):
+        return [((what,), prompt)], []
+    if not isinstance(prompt, list):
+        raise Malformed(f"{what} is neither text nor a list")
+    if prompt and all(type(one) is int for one in prompt):
+        return [], [len(prompt)]
+    texts: list[tuple[Path, str]] = []
+    tokens: list[int] = []
+    for place, one in enumerate(prompt):
+        if isinstance(one, str):
+            texts.append(((what, place), one))
+        elif isinstance(one, list) and all(type(token) is int for token in one):
+            tokens.append(len(one))
+        else:
+            raise Malformed(f"{what} holds what is neither text nor token ids")
+    return texts, tokens
 
 
 class Stand(NamedTuple):

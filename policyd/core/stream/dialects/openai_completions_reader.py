@@ -1,0 +1,131 @@
+"""Answers of OpenAI Completions, and what policyd says in that voice.
+
+Rule 1: `inspection` stays full only while every field of a choice is a known one, or holds no text.
+Rule 2: a stream is ended from what its client has seen; every choice that has no reason yet ends with "stop".
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+from policyd.core.errors import Malformed
+from policyd.core.model.facts import RequestFacts
+from policyd.core.stream.dialects import Body
+from policyd.core.stream.dialects.openai_reader import ChoicesReader, choice_index
+from policyd.core.stream.dialects.openai_shared import DONE, Stand, usage
+from policyd.core.stream.dialects.shared import Bill, has_text, text
+from policyd.core.stream.json_strict import dumps
+from policyd.core.stream.sse import render
+
+KNOWN = frozenset({"text", "index", "finish_reason", "reasoning", "reasoning_content"})
+# Fields that say the same again, name why it ended, or carry what is not text.
+SILENT = frozenset(
+    {
+        "logprobs",
+        "stop_reason",
+        "native_finish_reason",
+        "matched_stop",
+        "token_ids",
+        "prompt_token_ids",
+        "prompt_logprobs",
+        "content_filter_results",
+        "content_filter_offsets",
+        "seed",
+    }
+)
+
+
+class CompletionReader(ChoicesReader):
+    """Reads one answer, whole or event by event."""
+
+    objects: ClassVar[frozenset[object]] = ChoicesReader.objects | {"text_completion", "text.completion"}
+    _rewound: Mark | None = None
+
+    def _choices(self, choices: list[object], *, whole: bool) -> None:  # noqa: ARG002 - both look the same
+        for place, choice in enumerate(choices):
+            if type(choice) is not dict:
+                raise Malformed("a choice is not an object")
+            index = choice_index(choice, place)
+            if index not in self._channels:
+                self._start_choice(index)
+            if said := text(choice.get("text"), "text"):
+                self._say(("text", index, 0), ("choices", place, "text"), said)
+            if len(choice) > ("text" in choice) + ("index" in choice) + ("finish_reason" in choice):
+                self._odd_choice(index, place, choice)
+            if (reason := choice.get("finish_reason")) is not None:
+                self._finish(index, reason)
+
+    def _odd_choice(self, index: int, place: int, choice: dict[str, object]) -> None:
+        for field in ("reasoning", "reasoning_content"):
+            if said := text(choice.get(field), field):
+                self._tally.add_reasoning(said)
+                self._segment(("reasoning", index, 0), ("choices", place, field), said)
+        if any(has_text(choice[field]) for field in choice.keys() - KNOWN - SILENT):
+            self._partial("an unknown field with text in it")
+
+    def mark(self) -> Mark:
+        """Where the stream stands."""
+        return Mark(self._stand, self._bill())
+
+    def rewind(self, mark: object) -> None:
+        """Stand where `mark` was taken."""
+        assert isinstance(mark, Mark)
+        self._rewound = mark
+
+    def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - the dialect has no place for the reason
+        """The bytes that end the stream from here."""
+        return ending(self.request, self._rewound or self.mark(), text)
+
+
+# ---- our own words ----------------------------------------------------------------------------------------------
+
+
+class Mark(NamedTuple):
+    """What an ending is made from."""
+
+    stand: Stand
+    bill: Bill
+
+
+def ending(request: RequestFacts, mark: Mark, text: str) -> bytes:
+    """The events that end a stream that stands here."""
+    stand = mark.stand
+    if stand.done:
+        return b""
+    if stand.failed:
+        return DONE
+    asked = range(max(request.choices, 1, *(choice + 1 for choice in stand.begun)))
+    # A choice that has its reason already still gets the words when no other can carry them.
+    choices = [choice for choice in asked if choice not in stand.finished] or [0]
+    head = _head(request, stand)
+    out = b""
+    for choice in choices:
+        if text:
+            out += render(dumps({**head, "choices": [_choice(choice, text, None)]}))
+        out += render(dumps({**head, "choices": [_choice(choice, "", "stop")]}))
+    if request.wants_usage and not stand.usage:
+        out += render(dumps({**head, "choices": [], "usage": usage(mark.bill)}))
+    return out + DONE
+
+
+def _head(request: RequestFacts, stand: Stand) -> dict[str, object]:
+    return {
+        "id": stand.id or "cmpl-policyd",
+        "object": "text_completion",
+        "created": stand.created,
+        "model": stand.model or request.model or "",
+    }
+
+
+def _choice(choice: int, text: str, reason: str | None) -> dict[str, object]:
+    return {"text": text, "index": choice, "logprobs": None, "finish_reason": reason}
+
+
+def completion(request: RequestFacts, text: str, id: str) -> Body:
+    """An answer that says `text` in every choice: JSON, or a stream when one was asked for."""
+    stand = Stand(id=f"cmpl-{id}")
+    if request.stream:
+        return Body("text/event-stream; charset=utf-8", ending(request, Mark(stand, Bill(0, 0)), text))
+    choices = [_choice(choice, text, "stop") for choice in range(max(1, request.choices))]
+    document = {**_head(request, stand), "choices": choices, "usage": usage(Bill(0, 0))}
+    return Body("application/json", dumps(document).encode())

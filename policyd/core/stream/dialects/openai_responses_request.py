@@ -1,0 +1,214 @@
+"""Requests of OpenAI Responses: facts, editable text, edits.
+
+Rule 1: the instructions are the system prompt, with the system and developer messages of the input.
+Rule 2: what tools gave back is a message of role "tool"; what a model thought goes back as it came.
+Rule 3: a hosted tool goes by its type, an MCP server by its label; a namespace goes with the last tool in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.openai_responses_items import Said, plain_strings, said_in
+from policyd.core.stream.dialects.openai_shared import deployment
+from policyd.core.stream.dialects.shared import (
+    cap_edit,
+    count,
+    flag,
+    input_estimate,
+    listing,
+    mapping,
+    number,
+    removed,
+    set_edits,
+    text,
+    with_sets,
+)
+from policyd.core.stream.json_strict import refuse_twins
+
+READ = frozenset({"model", "stream", "max_output_tokens", "temperature", "instructions", "input", "tools"})
+LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
+SYSTEM_ROLES = ("system", "developer")
+_TEXTLESS = frozenset({"input_image", "input_file", "input_audio"})
+
+
+def read_request(doc: object, facts: RequestFacts) -> None:
+    """Fills the body facts. Raises Malformed."""
+    document = mapping(doc, "the body")
+    refuse_twins(document, READ)
+    facts.model = text(document.get("model"), "model") or deployment(facts.path)
+    facts.stream = flag(document.get("stream"), "stream")
+    facts.max_tokens = count(document.get("max_output_tokens"), "max_output_tokens")
+    facts.temperature = number(document.get("temperature"), "temperature")
+    facts.choices = 1
+    facts.wants_usage = True
+    facts.tools = [name for _, tools in toolboxes(document) for tool in tools for name in _names(tool)]
+    _read_input(document, facts)
+
+
+def _read_input(document: dict[str, object], facts: RequestFacts) -> None:
+    instructions = text(document.get("instructions"), "instructions")
+    system = [instructions] if instructions is not None else []
+    facts.messages, parts = [], 0
+    for item in _items(document.get("input")):
+        if (message := _message(item)) is None:
+            continue
+        facts.messages.append(message)
+        content = item.get("content")
+        parts += sum(_textless(part) for part in content) if isinstance(content, list) else 0
+        if message.role in SYSTEM_ROLES:
+            system.append(message.text)
+    facts.system = "\n".join(system) if system else None
+    texts = [segment.text for segment in segments(document)]
+    facts.text = "\n".join(texts)
+    tools = [document.get("tools"), document.get("text")]
+    facts.input_tokens = input_estimate(texts, len(facts.messages), parts, [tool for tool in tools if tool])
+
+
+def _items(given: object) -> list[dict[str, object]]:
+    if isinstance(given, str):
+        return [{"type": "message", "role": "user", "content": given}]
+    return [mapping(item, "an item of the input") for item in listing(given, "input")]
+
+
+def _message(item: dict[str, object]) -> Message | None:
+    """What an item of the input says; None for a call, for what a model thought, for a reference."""
+    kind = text(item.get("type"), "the type of an item") or "message"
+    if kind == "message":
+        role = text(item.get("role"), "the role of a message") or ""
+        return Message(role, "\n".join(said.text for said in said_in({**item, "type": kind})))
+    if kind.endswith("_output"):
+        return Message("tool", "\n".join(said.text for said in said_in(item)))
+    return None
+
+
+def _textless(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") in _TEXTLESS
+
+
+# ---- editable text ----------------------------------------------------------------------------------------------
+
+
+def segments(document: dict[str, object]) -> list[Segment]:
+    """Every text of the request; each a channel of its own."""
+    found: list[Segment] = []
+    for path, said in _texts(document):
+        if said.text and said.kind not in ("summary", "reasoning"):
+            kind = "args" if said.kind == "args" else "text"
+            found.append(Segment((kind, len(found), 0), (*path, *said.path), said.text))
+    return found
+
+
+def _texts(document: dict[str, object]) -> Iterator[tuple[Path, Said]]:
+    for field in ("instructions", "input"):
+        if isinstance(said := document.get(field), str):
+            yield (field,), Said("text", 0, (), said)
+    if isinstance(given := document.get("input"), list):
+        for place, item in enumerate(given):
+            for one in said_in(mapping(item, "an item of the input")):
+                yield ("input", place), one
+    prompt = document.get("prompt")
+    if isinstance(prompt, dict):
+        for path, said in plain_strings(("prompt", "variables"), prompt.get("variables")):
+            yield path, Said("text", 0, (), said)
+
+
+# ---- tools --------------------------------------------------------------------------------------------------------
+
+
+def toolboxes(document: dict[str, object]) -> Iterator[tuple[Path, list[object]]]:
+    """Every list of tools in a request, and where it stands: an item of the input may bring some."""
+    yield ("tools",), listing(document.get("tools"), "tools")
+    given = document.get("input")
+    for place, item in enumerate(given if isinstance(given, list) else []):
+        if isinstance(item, dict) and item.get("type") in ("additional_tools", "tool_search_output"):
+            yield ("input", place, "tools"), listing(item.get("tools"), "tools")
+
+
+def _name(tool: object) -> str:
+    item = mapping(tool, "a tool")
+    inner = item.get("function")  # as chat has it; some who speak this dialect take it
+    name = item.get("name") or (inner.get("name") if isinstance(inner, dict) else None)
+    return text(name or item.get("server_label") or item.get("type"), "the name of a tool") or ""
+
+
+def _names(tool: object) -> list[str]:
+    return [_name(tool), *(_name(inner) for inner in _inner(tool))]
+
+
+def _inner(tool: object) -> list[object]:
+    item = mapping(tool, "a tool")
+    return listing(item.get("tools"), "tools") if item.get("type") == "namespace" else []
+
+
+def _tool_edits(document: dict[str, object], allow: frozenset[str] | None, deny: frozenset[str]) -> list[Edit]:
+    out: list[Edit] = []
+    gone: set[str] = set()
+    left = 0
+    for path, tools in toolboxes(document):
+        dropped: list[Edit] = []
+        whole = 0
+        for place in range(len(tools) - 1, -1, -1):
+            edits, names = _tool_edit((*path, place), tools[place], allow, deny)
+            dropped += edits
+            gone |= names
+            whole += bool(edits) and edits[0].path == (*path, place)
+        left += len(tools) - whole
+        emptied = bool(tools) and whole == len(tools) and path == ("tools",)
+        out += [Edit(path, remove=True)] if emptied else dropped
+    if gone and (not left or _chosen(document.get("tool_choice")) & gone):
+        out.append(Edit(("tool_choice",), remove=True))
+    if gone and not left:
+        out.append(Edit(("parallel_tool_calls",), remove=True))
+    return out
+
+
+def _tool_edit(
+    path: Path, tool: object, allow: frozenset[str] | None, deny: frozenset[str]
+) -> tuple[list[Edit], set[str]]:
+    """How one tool loses what is not allowed, and the names that are gone."""
+    name, inner = _name(tool), [_name(one) for one in _inner(tool)]
+    listed = allow is not None and name in allow
+    if name in deny or (not inner and allow is not None and not listed):
+        return [Edit(path, remove=True)], {name, *inner}
+    # A namespace that is allowed brings all its tools but the denied ones.
+    drop = removed(inner, None if listed else allow, deny)
+    if inner and len(drop) == len(inner):
+        return [Edit(path, remove=True)], {name, *inner}
+    return [Edit((*path, "tools", place), remove=True) for place in drop], {inner[place] for place in drop}
+
+
+def _chosen(choice: object) -> set[str]:
+    """The names that a tool_choice insists on."""
+    if not isinstance(choice, dict):
+        return set()
+    if choice.get("type") == "allowed_tools":
+        return {_name(tool) for tool in listing(choice.get("tools"), "allowed_tools")}
+    return {_name(choice)}
+
+
+# ---- edits --------------------------------------------------------------------------------------------------------
+
+
+def edits(doc: object, change: RequestChange) -> list[Edit]:
+    """The change in this dialect's fields."""
+    document = mapping(doc, "the body")
+    out = set_edits(document, change.sets)
+    document = with_sets(document, change.sets)
+    if change.model:
+        out.append(Edit(("model",), change.model))
+    for field, cap in change.caps:
+        out += cap_edit(document, "max_output_tokens" if field in LIMITS else field, cap)
+    if change.tools_allow is not None or change.tools_deny:
+        out += _tool_edits(document, change.tools_allow, change.tools_deny)
+    return out + _inject(document.get("instructions"), change.inject_system)
+
+
+def _inject(instructions: object, injected: Sequence[str]) -> list[Edit]:
+    """After the caller's own instructions."""
+    if not injected:
+        return []
+    before = [instructions] if isinstance(instructions, str) and instructions else []
+    return [Edit(("instructions",), "\n\n".join([*before, *injected]))]
