@@ -47,6 +47,28 @@ rules:
     assert (out.record.verdict, out.record.served_model) == (Verdict.REROUTE, "gpt-4o-mini")
 
 
+# ---- what a refusal says --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ("""messageExpression: '"no " + request.model'""", "no gpt-4o"),
+        ("""fallback: f, messageExpression: '"no " + request.model'""", "f"),
+        ("""message: m, messageExpression: 'request.headers["none"]'""", "m"),
+        ("""message: m, fallbackExpression: 'request.headers["none"]'""", "m"),
+        ("""messageExpression: '"m"', fallbackExpression: 'request.headers["none"]'""", "m"),
+        ("""fallback: f, fallbackExpression: 'request.headers["none"]'""", "f"),
+        ("reason: why", "why"),
+        ("", "r"),
+    ],
+)
+def test_a_fallback_that_is_not_given_is_the_message(texts: str, said: str) -> None:
+    out = Bed(policy(f"rules: [{{name: r, terminate: {{status: 200, {texts}}}}}]")).call(body=chat())
+
+    assert json.loads(out.body)["choices"][0]["message"]["content"] == said
+
+
 # ---- counters -------------------------------------------------------------------------------------------------------
 
 

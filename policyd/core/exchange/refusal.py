@@ -33,7 +33,8 @@ def texts(call: Call, winner: Judged) -> Terminate:
         return action
     values = iter(call.plan.batch(asked).evaluate(call.facts, call.world.counters, call.world.hits))
     message = _text(next(values), action.message) if rule.message_expression else action.message
-    fallback = _text(next(values), action.fallback) if rule.fallback_expression else action.fallback
+    plain = message if action.fallback == action.message else action.fallback  # what is not said is the message
+    fallback = _text(next(values), plain) if rule.fallback_expression else plain
     return Terminate(action.status, action.reason, message, fallback)
 
 
