@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from policyd.core.compile.policyset import PolicySet
-from policyd.core.decide.plan import Plans, reads_session
+from policyd.core.decide.plan import Plans, asks_session
 from policyd.core.exchange import Exchange, Ground, State
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import DecisionRecord
@@ -90,7 +90,7 @@ class Enforcer:
         policies = self._policies()
         ground = self._ground
         if ground is None or ground.policies is not policies:
-            session_readers = any(reads_session(rule.reads) for policy in policies.policies for rule in policy.rules)
+            session_readers = any(asks_session(policy) for policy in policies.policies)
             plans = Plans(policies.engine, self.options.mode, session_readers)
             ground = self._ground = Ground(policies, plans, self._prices, self.options)
         return ground

@@ -122,6 +122,48 @@ def test_whoever_is_exempt_from_a_limit_is_not_clamped_by_it() -> None:
     assert [json.loads(out.sent or b"")["max_tokens"] for out in outs] == [200, 200]
 
 
+@pytest.mark.parametrize(
+    ("expression", "units"),
+    [
+        ("response.cost_usd * 2.0", 20_000),
+        ("response.output_tokens * 3", 15_000_000),
+        ("double(session.calls) + 1.0", 1_000_000),
+        ("response.output_tokens > 3 ? 2.5 : 1.0", 2_500_000),
+        ("1.0 / double(request.max_tokens)", 0),  # no number: it cannot be told
+        ("-5", 0),
+    ],
+)
+def test_a_charge_by_expression_is_of_the_finished_call(expression: str, units: int) -> None:
+    charge = f"{{expression: '{expression}'}}"
+    bed = Bed(policy(f"counters:\n{counter('c', charge, '100 units')}"), prices=Dear())
+
+    out = bed.call(body=chat(), chunks=[answer_of("x", prompt=5, completion=5)])
+
+    assert out.record.verdict is Verdict.ALLOW
+    assert sum(bed.memory.snapshot().values()) == units
+    assert out.record.counters[0].spent == units
+
+
+def test_a_charge_may_read_what_the_session_adds_up_to() -> None:
+    bed = Bed(policy(f"counters:\n{counter('c', '{expression: double(session.calls) + 1.0}', '100 units')}"))
+
+    for _ in range(3):
+        bed.call(body=chat(), chunks=[answer_of("x")])
+
+    assert list(bed.memory.snapshot().values()) == [6_000_000]
+
+
+def test_a_stream_that_fails_half_way_has_used_what_it_said() -> None:
+    bed = Bed(policy(f"counters:\n{counter('c', 'OutputTokens', '1000 tokens')}"))
+    error = b'data: {"error": {"message": "overloaded"}}\n\n'
+
+    bed.call(body=chat(stream=True), chunks=[*stream_of("one ", "two ")[:-1], error])
+    said = sum(bed.memory.snapshot().values())
+    bed.call(body=chat(stream=True), chunks=[error, b""])
+
+    assert (said, sum(bed.memory.snapshot().values())) == (2, 2)
+
+
 # ---- while an answer runs -------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,13 @@ def reads_session(reads: frozenset[str]) -> bool:
     return any(_root(read) in SESSION_STORE_READS for read in reads)
 
 
+def asks_session(policy: CompiledPolicy) -> bool:
+    """Whether a rule or a charge of this policy needs to know what a session adds up to."""
+    return any(reads_session(rule.reads) for rule in policy.rules) or any(
+        counter.amount is not None and reads_session(counter.amount.reads) for counter in policy.counters
+    )
+
+
 def counters_read(reads: frozenset[str]) -> frozenset[str]:
     """The names of the counters that these reads need an answer of the store for.
 
@@ -160,7 +167,7 @@ class Plan:
 
     @cached_property
     def reads_session(self) -> bool:
-        return any(reads_session(bound.rule.reads) for bound in self.rules)
+        return any(asks_session(policy) for policy in self.policies)
 
     def batch(self, programs: Sequence[Program]) -> Batch:
         """The batch of these programs, made once. The programs must be this selection's own."""

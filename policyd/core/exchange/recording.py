@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from policyd.core.compile.policyset import CelFailure
 from policyd.core.decide.combine import Decision
 from policyd.core.exchange.call import Call
@@ -19,9 +21,11 @@ def final_usage(call: Call) -> Usage:
     response = call.facts.response
     if call.left and response.status == 0:  # it left and was never answered: whoever served it has read the input
         return Usage(input_tokens=call.facts.request.input_tokens)
-    if not call.left or (response.usage_source != "provider" and (response.is_error or response.status >= 400)):
+    if not call.left:
         return Usage()
-    return usage_of(response)
+    # A stream that had said something before it failed has used something: there the estimate stands.
+    failed = response.status >= 400 or (response.is_error and not response.output_tokens)
+    return Usage() if failed and response.usage_source != "provider" else usage_of(response)
 
 
 def settlement(call: Call) -> list[Settle]:
@@ -52,8 +56,10 @@ def _owed(call: Call, gauge: Gauge, usage: Usage) -> int | None:
     amount = gauge.counter.amount
     if gauge.counter.charge is not Charge.EXPRESSION or amount is None or call.plan is None:
         return min(MAX_AMOUNT, amount_of(gauge.counter.charge, usage, call.price))
+    # What rules saw last of the cost may be older than the answer, or further on: see Bench.
+    call.facts.response.cost_nano = call.price.cost_nano(usage) if call.price else 0
     value = call.plan.batch([amount]).evaluate(call.facts, call.world.counters, call.world.hits)[0]
-    if isinstance(value, bool | CelFailure) or not isinstance(value, int | float):
+    if isinstance(value, bool | CelFailure) or not isinstance(value, int | float) or not math.isfinite(value):
         call.degraded = True
         return None
     return min(MAX_AMOUNT, max(0, round(value * MICRO)))
@@ -126,7 +132,7 @@ def _done(decision: Decision) -> Verdict:
 
 
 def _counter(call: Call, gauge: Gauge, usage: Usage) -> CounterResult:
-    spent = amount_of(gauge.counter.charge, usage, call.price) if call.left else 0
+    spent = (_owed(call, gauge, usage) or 0) if call.left else 0
     return CounterResult(
         policy=gauge.policy.name,
         namespace=gauge.policy.namespace,
