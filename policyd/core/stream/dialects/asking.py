@@ -19,11 +19,13 @@ LIMIT_NAMES = frozenset({"max_tokens", "max_completion_tokens", "max_output_toke
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Where a dialect keeps what policies change; `model` None: it stands in the path."""
+    """Where a dialect keeps what policies change; `model` None: it stands in the path. `system`: it has a place for a
+    system prompt, which the dialect itself knows."""
 
     limit: tuple[str, ...] | None  # None: there is no such thing
     temperature: tuple[str, ...] = ("temperature",)
     model: tuple[str, ...] | None = ("model",)
+    system: bool = True
 
 
 def at(document: object, path: Iterable[str | int]) -> object:
@@ -47,6 +49,8 @@ def plain_edits(doc: object, change: RequestChange, fields: Fields) -> tuple[lis
         if fields.model is None:
             raise Malformed("the model of this call stands in its path, where no edit of the body can change it")
         out.append(Edit(fields.model, change.model))
+    if change.inject_system and not fields.system:
+        raise Malformed("this kind of call has no place for a system prompt")
     for field, cap in change.caps:
         out += _cap(document, field, cap, fields)
     return out, document

@@ -138,8 +138,8 @@ def _content(texts: Texts, path: Path, content: dict[str, object]) -> None:
 
 
 def plain(doc: object, change: RequestChange) -> list[Edit]:
-    """Sets and caps."""
-    return _fielded(doc, change)[0]
+    """The change of a request for vectors: sets."""
+    return plain_edits(doc, change, Fields(limit=None, model=None, system=False))[0]
 
 
 def _fielded(doc: object, change: RequestChange) -> tuple[list[Edit], dict[str, object]]:

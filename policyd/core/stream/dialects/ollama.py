@@ -180,7 +180,7 @@ class OllamaEmbed(_Ollama):
 
     def edits(self, doc: object, change: RequestChange) -> Sequence[Edit]:
         """The change in this dialect's fields."""
-        return plain_edits(doc, change, Fields(limit=None))[0]
+        return plain_edits(doc, change, Fields(limit=None, system=False))[0]
 
     def reader(self, request: RequestFacts, response: ResponseFacts) -> AnswerReader:
         """A reader of one answer."""
