@@ -14,6 +14,7 @@ from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
 from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segment
 from policyd.core.stream.dialects.anthropic_ending import Mark, Stand, ending
 from policyd.core.stream.dialects.anthropic_usage import Counts
+from policyd.core.stream.dialects.likeness import Likeness
 from policyd.core.stream.dialects.shared import CHANGES, Tally, listing, mapping, mark_partial, text
 from policyd.core.stream.json_strict import dumps, loads_event
 
@@ -42,13 +43,14 @@ class AnthropicReader:
         self.request, self.response = request, response
         self.want_segments = True
         self._tally = Tally(request, response)
-        self._counts = Counts()
-        self._stand = Stand()
+        self._counts, self._stand = Counts(), Stand()
         self._blocks: dict[int, _Block] = {}  # open ones
         self._segments: list[Segment] = []
         self._closes: list[Channel] = []
         self._changed = 0
         self._rewound: Mark | None = None
+        self._like = Likeness("text")
+        self._like_name, self._like_index = "", -1  # of its event, and of the block that speaks there
 
     # ---- the protocol ----------------------------------------------------------------------------------------------
 
@@ -57,6 +59,10 @@ class AnthropicReader:
         self.response.delta = ""
         self._changed = 0
         self._segments, self._closes = [], []
+        block = self._blocks.get(self._like_index) if name == self._like_name and not self._stand.done else None
+        if block is not None and (said := self._like.text(data)):
+            self._visible(block, ("delta", "text"), said)
+            return Reading(self._segments, (), CHANGES[self._changed])
         last = False
         try:
             event = loads_event(data)
@@ -69,6 +75,9 @@ class AnthropicReader:
                 self._partial("an event after the end")
             if kind == "content_block_delta":
                 self._block_delta(event)
+                if self._changed == TEXT:
+                    self._like.learn(data, event["delta"]["text"])
+                    self._like_name, self._like_index = name, event["index"]
             else:
                 last = self._event(kind, event)
         except Malformed as failure:
@@ -107,11 +116,9 @@ class AnthropicReader:
     def mark(self) -> Mark:
         """Where the stream stands."""
         response = self.response
-        half = self._half_calls() if response.tool_calls and self._blocks else ()
+        blocks = self._blocks.items() if response.tool_calls else ()
+        half = tuple((index, block.call.arguments) for index, block in blocks if block.call)
         return Mark(self._stand, response.input_tokens, response.output_tokens, half)
-
-    def _half_calls(self) -> tuple[tuple[int, str], ...]:
-        return tuple((index, block.call.arguments) for index, block in self._blocks.items() if block.call is not None)
 
     def rewind(self, mark: object) -> None:
         """Stand where `mark` was taken."""
