@@ -12,7 +12,8 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from policyd.adapters.counters_redis.asking import (
     Asking,
@@ -22,10 +23,12 @@ from policyd.adapters.counters_redis.asking import (
     answer,
     bad_hold,
     bad_settlement,
+    owed_by,
     tag_for,
 )
 from policyd.adapters.counters_redis.keys import DEFAULT, tag_of
 from policyd.adapters.counters_redis.lane import Patience
+from policyd.adapters.counters_redis.owed import Backlog, Outcome, Owed
 from policyd.adapters.counters_redis.scripts import SCRIPTS
 from policyd.adapters.counters_redis.shards import Shards
 from policyd.adapters.counters_redis.wire import Lost, Refused, Unavailable
@@ -36,7 +39,6 @@ __all__ = ["Patience", "RedisCounters"]
 
 REMEMBER_S = 900.0  # how long the operations of a finished call are still recognised
 _MOST_CALLS = 100_000  # running calls of this process that are remembered; of a forgotten one Redis still knows
-_SETTLE_S = 5.0  # how long a settlement is tried
 
 
 @dataclass(slots=True)
@@ -50,7 +52,8 @@ class _Running:
 class RedisCounters:
     """A CounterStore in Redis 6.2 or newer, alone or a cluster.
 
-    `url`: redis://, rediss:// or unix://. `clock`: seconds since 1970 in Redis's place, for tests; None: Redis's own.
+    `url`: redis://, rediss:// or unix://. `state`: the folder that keeps what Redis could not take.
+    `clock`: seconds since 1970 in Redis's place, for tests; None: Redis's own.
     An operation is recognised while its call runs (its last 64) and for `remember_s` afterwards.
     """
 
@@ -61,12 +64,14 @@ class RedisCounters:
         clock: Callable[[], float] | None = None,
         patience: Patience | None = None,
         remember_s: float = REMEMBER_S,
+        state: Path | None = None,
     ) -> None:
         self._patience = patience or Patience()
         self._shards = Shards(url, self._patience)
         self._clock, self._remember_s = clock, remember_s
         self._ahead = 0.0  # how far Redis's clock is ahead of ours, seconds, as far as that matters
         self._calendars = Calendars()
+        self._backlog = Backlog(self._settle_again, folder=state, remember_s=remember_s, clock=self._now)
         self._calls: OrderedDict[str, _Running] = OrderedDict()
 
     async def read(self, need: Read) -> Readings:
@@ -75,7 +80,7 @@ class RedisCounters:
             tag = tag_for(need.counters, need.session) or tag_of(DEFAULT)
         except ValueError as error:
             return Readings(failure=str(error))
-        return await self._ask(lambda: self._asking().read(need, tag), self._patience.answer_s)
+        return await self._ask(lambda: self._asking().read(need, tag))
 
     async def reserve(self, need: Reserve) -> Readings:
         """Hold all or nothing."""
@@ -86,23 +91,40 @@ class RedisCounters:
         return await self._hold(need)
 
     async def settle(self, step: Settle) -> Readings:
-        """Drop the call's holds and count what it used. Tried until it is done, or for 5 s."""
+        """Drop the call's holds and count what it used. What Redis cannot take now it gets as soon as it can."""
         if failure := bad_settlement(step):
             return Readings(failure=failure)
-        known = self._calls.get(step.call)
+        known = self._calls.pop(step.call, None)
         try:
             session = step.session.session if step.session else None
             tag = tag_for([counter for counter, _ in step.charges], session)
         except ValueError as error:
             return Readings(failure=str(error))
-        place = tag or (known.tag if known else tag_of(DEFAULT))
-        found = await self._ask(lambda: self._asking().settle(step, place), self._patience.answer_s)
+        owed = owed_by(step, tag or (known.tag if known else tag_of(DEFAULT)), self._now())
+        found, lost = await self._settle(owed)
         if not found.failure:
-            self._calls.pop(step.call, None)
-        return found
+            return found
+        kept = self._backlog.keep(replace(owed, sent=lost))
+        return replace(
+            found, failure=f"{found.failure}; {'kept, to be settled' if kept else 'given up: too many are kept'}"
+        )
+
+    async def _settle(self, owed: Owed) -> tuple[Readings, bool]:
+        return await self._try(lambda: self._asking().settle(owed))
+
+    async def _settle_again(self, owed: Owed) -> Outcome:
+        found, lost = await self._settle(owed)
+        if not found.failure:
+            return Outcome.DONE
+        return Outcome.UNKNOWN if lost else Outcome.NOT_DONE
+
+    def open(self) -> None:
+        """Take over what an earlier process still owed. Raises UnreadableInput. Redis need not be there yet."""
+        self._backlog.open()
 
     async def close(self) -> None:
-        """End every connection."""
+        """End every connection. What is still owed stays on disk."""
+        await self._backlog.close()
         await self._shards.close()
 
     # ---- holding ----------------------------------------------------------------------------------------------------
@@ -118,7 +140,7 @@ class RedisCounters:
             return Readings(failure=str(error))
         running = known or self._begin(need.call, tag or tag_of(DEFAULT))
         had = [running.granted.get(counter, 0) for counter in counters]
-        found = await self._ask(lambda: self._asking().hold(need, tag or running.tag, had), self._patience.answer_s)
+        found = await self._ask(lambda: self._asking().hold(need, tag or running.tag, had))
         for counter, reading in zip(counters, found.counters, strict=False):
             running.granted[counter] = reading.granted
         return found
@@ -134,25 +156,33 @@ class RedisCounters:
 
     def _asking(self) -> Asking:
         given = self._clock() if self._clock is not None else 0.0
-        return Asking(self._calendars, given or time.time() + self._ahead, given, self._remember_s)
+        return Asking(self._calendars, self._now(), given, self._remember_s)
 
-    async def _ask(self, question: Callable[[], Question], seconds: float) -> Readings:
-        """The answer, or why there is none within this time."""
+    def _now(self) -> float:
+        return self._clock() if self._clock is not None else time.time() + self._ahead
+
+    async def _ask(self, question: Callable[[], Question]) -> Readings:
+        return (await self._try(question))[0]
+
+    async def _try(self, question: Callable[[], Question]) -> tuple[Readings, bool]:
+        """The answer, or why there is none in time; and then, whether it may have been done all the same."""
+        lost = False
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._patience.answer_s):
                 while True:
                     try:
-                        return answer(await self._run(question()))
+                        return answer(await self._run(question())), lost
                     except ClockDiffers as differs:
                         self._ahead = differs.now - time.time()
-                    except Lost:  # perhaps it was done: asked again under its key it is done once
+                    except Lost:  # asked again under its key it is done once
+                        lost = True
                         await asyncio.sleep(0)
         except TimeoutError:
-            return Readings(failure="timeout")
+            return Readings(failure="timeout"), True
         except Unavailable as error:
-            return Readings(failure=error.reason)
+            return Readings(failure=error.reason), lost
         except Refused as refused:
-            return Readings(failure=_reason(refused))
+            return Readings(failure=_reason(refused)), lost
 
     async def _run(self, question: Question) -> bytes:
         script, rest = SCRIPTS[question.script], (str(len(question.keys)), *question.keys, *question.args)

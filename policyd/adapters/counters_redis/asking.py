@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from policyd.adapters.counters_redis.keys import call_key, counter_key, leases_key, session_key, tag_of
+from policyd.adapters.counters_redis.owed import Due, Owed
 from policyd.core.model.counters import (
     MAX_AMOUNT,
     CounterId,
@@ -104,12 +105,11 @@ class Asking:
         keys = (leases_key(tag), call_key(tag, need.call), *_session_keys(session), *counters)
         return Question("hold", keys, (f"[{','.join((head, *holds))}]", need.op.encode("utf-8", "surrogatepass")))
 
-    def settle(self, step: Settle, tag: str) -> Question:
-        charges = [f"[{min(amount, MAX_AMOUNT)},{self._window(counter)}]" for counter, amount in step.charges]
-        added = step.session
-        session = f"[{min(added.cost_nano, MAX_AMOUNT)},{min(added.tokens, MAX_AMOUNT)}]" if added else "false"
-        counters = [counter_key(counter) for counter, _ in step.charges]
-        keys = (leases_key(tag), call_key(tag, step.call), *_session_keys(added.session if added else None), *counters)
+    def settle(self, owed: Owed) -> Question:
+        charges = [f"[{due.amount},{self.calendars.words(due.window, self.now)}]" for due in owed.charges]
+        session = f"[{owed.session[1]},{owed.session[2]}]" if owed.session else "false"
+        sessions = owed.session[:1] if owed.session else ()
+        keys = (leases_key(owed.tag), call_key(owed.tag, owed.call), *sessions, *(due.key for due in owed.charges))
         return Question("settle", keys, (f"[{','.join((f'{self.time!r},{self.remember_s!r},{session}', *charges))}]",))
 
     def read(self, need: Read, tag: str) -> Question:
@@ -119,6 +119,18 @@ class Asking:
 
     def _window(self, counter: CounterId) -> str:
         return self.calendars.words(counter.window, self.now)
+
+
+def owed_by(step: Settle, tag: str, at: float) -> Owed:
+    """What a settlement comes to. Amounts above MAX_AMOUNT count as that."""
+    charges = tuple(
+        Due(counter_key(counter), min(amount, MAX_AMOUNT), counter.window) for counter, amount in step.charges
+    )
+    added = step.session
+    if added is None:
+        return Owed(step.call, tag, charges, None, at)
+    session = (session_key(added.session), min(added.cost_nano, MAX_AMOUNT), min(added.tokens, MAX_AMOUNT))
+    return Owed(step.call, tag, charges, session, at)
 
 
 def _session_keys(session: SessionId | None) -> tuple[str, ...]:

@@ -111,14 +111,14 @@ class Lane:
                 return wire
             if wire.waiting_s > _GIVEN_UP_S:
                 wire.abort()
-            raise Unavailable("timeout")
+            raise Unavailable("redis does not answer")
         if self._gone:
-            raise Unavailable("unavailable")
+            raise Unavailable("redis is away")
         if self._connecting is None or self._connecting.done():
             self._connecting = self._begin(self._attempt())
         await asyncio.wait((self._connecting,))
         if self._wire is None or self._wire.closed.is_set():
-            raise Unavailable("unavailable")
+            raise Unavailable("redis is away")
         return self._wire
 
     async def _attempt(self) -> None:

@@ -196,7 +196,7 @@ local function lapse(known, remember_s)
     end
     charged = charged or stake[CHARGED] > 0
   end
-  known[RUNS], known[DUE] = false, ended + (charged and REPLACED or remember_s)
+  known[RUNS], known[DUE] = false, ended + max(charged and REPLACED or 0, remember_s)
 end
 
 -- Turn the leases that have run out into charges, oldest first, at most so many; gives whether there may be more.
