@@ -21,7 +21,7 @@ from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
 from policyd.core.model.facts import ResponseFacts
 from policyd.core.model.steps import Extend, Release, Step, WakeAt
-from policyd.core.stream.dialects import AnswerReader, Changed
+from policyd.core.stream.dialects import AnswerReader, Changed, Repeating
 from policyd.core.stream.framing import Framing
 from policyd.core.stream.outbox import Outbox
 from policyd.core.stream.redactor import redactors
@@ -45,6 +45,7 @@ class Streaming:
         self.need: Extend | None = None
         self.done = False  # the caller has got everything that it will get
         self.cut = False
+        self.judged = 0  # entries that every rule has let go
         self.behind = 0  # 1: what is to be judged lies behind the last whole event
         self.paced_until = now
         self.paced_tokens = 0
@@ -63,6 +64,7 @@ class Streaming:
             watchers=sorted(watchers, key=lambda watcher: (watcher.kind, watcher.pattern)),
             keep=keep,
             hold_args=not self.passive and self.bench.reads_args,
+            repeats=not self.passive and isinstance(self.reader, Repeating) and self.reader.repeats,
             edit=self.intake.framing.edit,
         )
 
@@ -118,7 +120,7 @@ class Streaming:
             self.bench.due(int(Touch.ALL), forced=True), max(0, self.call.facts.response.events - 1)
         )
         if decision.verdict is Verdict.TERMINATE and not self.passive:
-            return self._cut(self.outbox.added if self.waiting is None else self.waiting[0])
+            return self._cut(self.judged)
         return []
 
     # ---- reading ---------------------------------------------------------------------------------------------------
@@ -145,10 +147,14 @@ class Streaming:
             entry, touched = self.waiting
             self.waiting = None
             steps += self._judge_event(entry, touched)
+            if self.waiting is None:
+                self.judged = self.outbox.added
         while self.intake.queue and not self.done and self.waiting is None:
             entry, touched = self._read(self.intake.queue.popleft())
             if touched:
                 steps += self._judge_event(entry, touched)
+            if self.waiting is None:
+                self.judged = self.outbox.added
             full = self.outbox.pending_bytes > self.call.options.max_held
             if (full or self._paced) and not self.done and self.waiting is None:
                 steps += self._release(now)
@@ -333,6 +339,8 @@ class Streaming:
         data = self.outbox.cut(entry, when.watchers if when is not None else ())
         self._forget_marks()
         self.reader.rewind(self.marks[0][1])
+        if isinstance(self.reader, Repeating) and self.reader.repeats:
+            self.reader.told(self.outbox.told())
         ending = self.reader.ending(said.fallback, said.reason)
         self.done = self.cut = True
         self.intake.queue.clear()

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 from policyd.core.model.reach import Watcher
 from policyd.core.stream.dialects import Channel, Path, Segment
-from policyd.core.stream.holdback import HoldBack, Swap, swapped
+from policyd.core.stream.holdback import Swap, swapped
+from policyd.core.stream.lanes import Echo, Entry, Lane, Piece
 from policyd.core.stream.redactor import Redactor
 from policyd.core.stream.watch import Watch, matches_nothing
 
@@ -26,63 +26,13 @@ Edit = Callable[[bytes, list[tuple[Path, str]]], bytes]
 _Raw = tuple[bytes, Sequence[Segment], Sequence[Channel]]
 
 
-class _Lane:
-    """One channel: what of it may leave."""
-
-    __slots__ = ("closed_by", "hold", "keep", "released", "watch")
-
-    def __init__(self, channel: Channel, redactors: Sequence[Redactor], watch: Watch | None, keep: int) -> None:
-        self.hold = HoldBack(redactors, arguments=channel[0] == "args")
-        self.watch = watch
-        self.keep = keep
-        self.released = 0  # characters
-        self.closed_by: int | None = None  # the entry that closed it
-
-    @property
-    def safe(self) -> int:
-        """Text before this offset is final and may leave."""
-        hold = self.hold
-        return hold.decided if hold.closed else min(hold.decided, hold.length - self.keep)
-
-    def forget(self, offset: int) -> None:
-        self.released = offset
-        self.hold.forget(offset)
-        if self.watch is not None:
-            self.watch.forget(offset)
-
-
-@dataclass(slots=True)
-class _Piece:
-    """One segment, placed: `start` and `end` are offsets in its channel."""
-
-    lane: _Lane
-    path: Path
-    text: str
-    start: int
-    end: int
-    waits: bool  # until its channel is closed
-
-
-@dataclass(slots=True)
-class _Entry:
-    """One event, or comment block, that has not left."""
-
-    raw: bytes
-    pieces: Sequence[_Piece]
-
-    def may_leave(self) -> bool:
-        for piece in self.pieces:
-            if piece.end > piece.lane.safe or (piece.waits and not piece.lane.hold.closed):
-                return False
-        return True
-
-
 class Outbox:
     """The queue of a stream's events.
 
     `redactors` edit text of every kind; `watchers` look at visible text ("text" channels), each choice by itself;
     `keep`: characters of visible text kept back until the channel closes; `hold_args`: an event that carries a tool
-    call's arguments waits until that tool call is complete; `edit` re-serialises an event.
+    call's arguments waits until that tool call is complete; `repeats`: texts are said again, or `told` will be asked,
+    so what leaves is remembered from the start; `edit` re-serialises an event.
     """
 
     def __init__(
@@ -92,6 +42,7 @@ class Outbox:
         watchers: Iterable[Watcher] = (),
         keep: int = 0,
         hold_args: bool = False,
+        repeats: bool = False,
         edit: Edit,
     ) -> None:
         self._redactors = tuple(redactors)
@@ -99,10 +50,11 @@ class Outbox:
         self._keep = keep
         self._hold_args = hold_args
         self._edit = edit
-        self._holds = bool(self._redactors or keep or hold_args)
+        self._holds = bool(self._redactors or keep or hold_args or repeats)
+        self._told: dict[Channel, str] = {}  # of the lanes that a cut has dropped
         self._plain: list[_Raw] = []  # what has not left, while nothing is ever held
-        self._queue: deque[_Entry] = deque()  # what has not left, otherwise
-        self._lanes: dict[Channel, _Lane] = {}
+        self._queue: deque[Entry] = deque()  # what has not left, otherwise
+        self._lanes: dict[Channel, Lane] = {}
         self._watches: dict[Channel, Watch] = {}
         self._added = 0
         self._cut = False
@@ -115,6 +67,10 @@ class Outbox:
     def added(self) -> int:
         """How many entries were added: the number of the next one."""
         return self._added
+
+    def told(self) -> dict[Channel, str]:
+        """What has left of each channel, as far as it is remembered."""
+        return self._told if self._cut else {channel: lane.told() for channel, lane in self._lanes.items()}
 
     # ---- in ---------------------------------------------------------------------------------------------------------
 
@@ -160,7 +116,7 @@ class Outbox:
         self._holds = True
         for index, (raw, segments, closes) in enumerate(self._plain):
             held = index >= skipped
-            entry = self._entry(raw, segments, closes, first + index) if held else _Entry(raw, ())
+            entry = self._entry(raw, segments, closes, first + index) if held else Entry(raw, ())
             self._queue.append(entry)
         self._plain = []
 
@@ -168,7 +124,7 @@ class Outbox:
         """Law 4 in the small: a watcher sees the text as it stands after the whole event, not between its segments."""
         texts: dict[Channel, str] = {}
         for segment in segments:
-            if segment.channel[0] == "text" and segment.text:
+            if segment.channel[0] == "text" and segment.text and not segment.again:
                 texts[segment.channel] = texts.get(segment.channel, "") + segment.text
         for channel, text in texts.items():
             hits = self._watch(channel).push(text)
@@ -181,32 +137,37 @@ class Outbox:
             watch = self._watches[channel] = Watch(self._watchers, keeps=self._keep > 0)
         return watch
 
-    def _entry(self, raw: bytes, segments: Sequence[Segment], closes: Sequence[Channel], number: int) -> _Entry:
-        pieces = [self._piece(segment) for segment in segments]
+    def _entry(self, raw: bytes, segments: Sequence[Segment], closes: Sequence[Channel], number: int) -> Entry:
+        pieces = [self._piece(segment) for segment in segments if not segment.again]
+        echoes = [
+            Echo(self._lanes.get(one.channel) or self._open(one.channel), one.path, one.text)
+            for one in segments
+            if one.again
+        ]
         for channel in closes:
             lane = self._lanes.get(channel)
             if lane is not None:
                 self._close_lane(lane, number)
-        return _Entry(raw, pieces)
+        return Entry(raw, pieces, echoes)
 
-    def _piece(self, segment: Segment) -> _Piece:
+    def _piece(self, segment: Segment) -> Piece:
         channel = segment.channel
         lane = self._lanes.get(channel) or self._open(channel)
         start = lane.hold.length
         lane.hold.push(segment.text)
-        return _Piece(lane, segment.path, segment.text, start, lane.hold.length, self._waits(channel))
+        return Piece(lane, segment.path, segment.text, start, lane.hold.length, self._waits(channel))
 
-    def _open(self, channel: Channel) -> _Lane:
+    def _open(self, channel: Channel) -> Lane:
         keep = self._keep if channel[0] == "text" else 0
         watch = self._watch(channel) if keep and self._watchers else None
-        lane = self._lanes[channel] = _Lane(channel, self._redactors, watch, keep)
+        lane = self._lanes[channel] = Lane(channel, self._redactors, watch, keep)
         return lane
 
     def _waits(self, channel: Channel) -> bool:
         return self._hold_args and channel[0] == "args"
 
     @staticmethod
-    def _close_lane(lane: _Lane, number: int) -> None:
+    def _close_lane(lane: Lane, number: int) -> None:
         if not lane.hold.closed:
             lane.closed_by = number
             lane.hold.close()
@@ -238,14 +199,22 @@ class Outbox:
         self.released_events += entries
         self.pending_bytes -= len(raw)
 
-    def _written(self, entry: _Entry) -> bytes:
+    def _written(self, entry: Entry) -> bytes:
         changes: list[tuple[Path, str]] = []
         for piece in entry.pieces:
+            text = piece.text
             if piece.lane.hold.swaps:
-                text = swapped(piece.text, piece.start, piece.lane.hold.swaps)
+                text = swapped(text, piece.start, piece.lane.hold.swaps)
                 if text != piece.text:
                     changes.append((piece.path, text))
+            piece.lane.said.append(text)
             piece.lane.forget(piece.end)
+        return self._edited(entry, changes)
+
+    def _edited(self, entry: Entry, changes: list[tuple[Path, str]]) -> bytes:
+        for echo in entry.echoes:
+            if (told := echo.lane.told()) != echo.text:
+                changes.append((echo.path, told))
         return self._edit(entry.raw, changes) if changes else entry.raw
 
     # ---- a cut ------------------------------------------------------------------------------------------------------
@@ -275,7 +244,7 @@ class Outbox:
         for index, entry in enumerate(self._queue):
             ends = [min(limits[id(piece.lane)], piece.end) for piece in entry.pieces]
             whole = index < before and all(end == piece.end for end, piece in zip(ends, entry.pieces, strict=True))
-            if index > before or any(piece.waits and not _closed_before(piece.lane, event) for piece in entry.pieces):
+            if index > before or any(piece.waits and not piece.lane.closed_before(event) for piece in entry.pieces):
                 break
             if not whole and all(end <= piece.start for end, piece in zip(ends, entry.pieces, strict=True)):
                 break
@@ -286,14 +255,15 @@ class Outbox:
                 break
         return b"".join(out)
 
-    def _cut_entry(self, entry: _Entry, ends: Sequence[int], swaps: dict[int, list[Swap]]) -> bytes:
+    def _cut_entry(self, entry: Entry, ends: Sequence[int], swaps: dict[int, list[Swap]]) -> bytes:
         changes: list[tuple[Path, str]] = []
         for piece, end in zip(entry.pieces, ends, strict=True):
             kept = piece.text[: max(end - piece.start, 0)]
             text = swapped(kept, piece.start, swaps[id(piece.lane)])
             if text != piece.text:
                 changes.append((piece.path, text))
-        return self._edit(entry.raw, changes) if changes else entry.raw
+            piece.lane.said.append(text)
+        return self._edited(entry, changes)
 
     def _limits(self, before: int, watchers: Collection[Watcher]) -> dict[int, int]:
         """By lane: the offset at which its text ends after a cut at this place of the queue."""
@@ -302,7 +272,7 @@ class Outbox:
         matched = False
         for lane in self._lanes.values():
             start, end = self._bounds(lane, before)
-            closed = lane.closed_by is not None and _closed_before(lane, before + self._first())
+            closed = lane.closed_by is not None and lane.closed_before(before + self._first())
             limits[id(lane)] = start
             if not lane.keep or closed:
                 continue
@@ -313,7 +283,7 @@ class Outbox:
                 limits[id(lane)] = max(found, low)
         return limits if matched else {**limits, **kept}
 
-    def _bounds(self, lane: _Lane, before: int) -> tuple[int, int]:
+    def _bounds(self, lane: Lane, before: int) -> tuple[int, int]:
         """How long this lane was before the entry at this place of the queue, and after it."""
         start = end = lane.released
         for index, entry in enumerate(self._queue):
@@ -330,12 +300,9 @@ class Outbox:
         return self._added - len(self._queue) - len(self._plain)
 
     def _forget_all(self) -> None:
+        self._told = self.told()
         self._queue.clear()
         self._plain = []
         self._lanes.clear()
         self.pending_bytes = 0
         self._cut = True
-
-
-def _closed_before(lane: _Lane, event: int) -> bool:
-    return lane.hold.closed and lane.closed_by is not None and lane.closed_by < event

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 
@@ -86,6 +86,7 @@ class Reading:
     changed: Changed = Changed.NOTHING
     last: bool = False  # the protocol's own end ([DONE], message_stop)
     malformed: bool = False  # this event's data could not be read at all: what reads the answer cannot be judged
+    extra: bool = False  # comes only to who asked for usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,18 @@ class AnswerReader(Protocol):
 
     def finish(self) -> None:
         """The body is over: an answer that lacks its proper end becomes `partial`."""
+        ...
+
+
+@runtime_checkable
+class Repeating(Protocol):
+    """A reader whose stream says its texts again, also in its ending: it must be told what of them has left."""
+
+    @property
+    def repeats(self) -> bool: ...
+
+    def told(self, texts: Mapping[Channel, str]) -> None:
+        """What has left of each channel; asked for before an ending, after `rewind`."""
         ...
 
 
