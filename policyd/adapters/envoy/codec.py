@@ -7,7 +7,7 @@ Rule 3: a body that changes its length takes its content-length with it: Envoy c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from google.protobuf.struct_pb2 import Struct, Value
@@ -59,9 +59,12 @@ class Kind(StrEnum):
     NOTHING = ""
 
 
+_KINDS: dict[str | None, Kind] = {**{kind.value: kind for kind in Kind}, None: Kind.NOTHING}
+
+
 def kind_of(message: pb.ProcessingRequest) -> Kind:
     """What this message is about."""
-    return Kind(message.WhichOneof("request") or "")
+    return _KINDS[message.WhichOneof("request")]
 
 
 # ---- events -------------------------------------------------------------------------------------------------------
@@ -198,15 +201,13 @@ def reject(step: Reject) -> pb.ProcessingResponse:
     return pb.ProcessingResponse(immediate_response=answer)
 
 
-def release(data: bytes, *, end: bool) -> Iterator[pb.ProcessingResponse]:
+def release(data: bytes, *, end: bool) -> list[pb.ProcessingResponse]:
     """Bytes of a streamed answer, in pieces that Envoy likes. The end rides on the last of them."""
-    if len(data) <= STREAM_CHUNK:
-        if data or end:
-            yield _streamed(data, end)
-        return
-    for start in range(0, len(data), STREAM_CHUNK):
-        stop = start + STREAM_CHUNK
-        yield _streamed(data[start:stop], end and stop >= len(data))
+    size = len(data)
+    if size <= STREAM_CHUNK:
+        return [_streamed(data, end)] if data or end else []
+    stops = range(STREAM_CHUNK, size + STREAM_CHUNK, STREAM_CHUNK)
+    return [_streamed(data[stop - STREAM_CHUNK : stop], end and stop >= size) for stop in stops]
 
 
 def joined(steps: Iterable[Release]) -> Release:

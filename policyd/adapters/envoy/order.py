@@ -23,6 +23,11 @@ class Order:
     body_over: bool = False
     trailers_over: bool = False
 
+    @property
+    def streaming(self) -> bool:
+        """Whether more of a streamed answer may come now."""
+        return self.mode is BodyMode.STREAM and not self.body_over and not self.trailers_over
+
     def take(self, kind: Kind, *, end: bool) -> bool:
         """Whether this message may come now. `end`: it says that nothing of its body follows."""
         match kind:
