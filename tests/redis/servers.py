@@ -75,7 +75,7 @@ class RedisServer:
     def tcp_url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def start(self) -> RedisServer:
+    def start(self, *, wait: bool = True) -> RedisServer:
         found = binary()
         assert found is not None, MISSING
         settings = {
@@ -90,7 +90,8 @@ class RedisServer:
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([found, *words], stdout=log, stderr=log, preexec_fn=_die_with_parent)
-        wait_until(self._answers, f"redis-server of {self.folder}")
+        if wait:
+            wait_until(self._answers, f"redis-server of {self.folder}")
         return self
 
     def _answers(self) -> bool:

@@ -182,7 +182,7 @@ class RedisCounters:
         except Unavailable as error:
             return Readings(failure=error.reason), lost
         except Refused as refused:
-            return Readings(failure=_reason(refused)), lost
+            return Readings(failure=refused.reason), lost
 
     async def _run(self, question: Question) -> bytes:
         script, rest = SCRIPTS[question.script], (str(len(question.keys)), *question.keys, *question.args)
@@ -192,26 +192,3 @@ class RedisCounters:
             if refused.code != "NOSCRIPT":
                 raise
             return await self._shards.ask(question.keys[0], ("EVAL", script.text, *rest))
-
-
-_REASONS = {
-    "LOADING": "redis is loading",
-    "OOM": "redis is out of memory",
-    "READONLY": "redis is read-only",
-    "MASTERDOWN": "redis has no master",
-    "NOREPLICAS": "redis has too few replicas",
-    "MISCONF": "redis cannot write to its disk",
-    "BUSY": "redis is busy",
-    "CLUSTERDOWN": "the redis cluster is down",
-    "TRYAGAIN": "the redis cluster is moving",
-    "NOAUTH": "redis wants a password",
-    "NOPERM": "redis does not allow it",
-}
-
-
-def _reason(refused: Refused) -> str:
-    """A script's first write error comes inside the script's own: `ERR ... -OOM command not allowed ...`."""
-    text = str(refused)
-    return next(
-        (reason for code, reason in _REASONS.items() if text.startswith(code) or f"-{code}" in text), "unavailable"
-    )

@@ -20,6 +20,7 @@ from policyd.adapters.counters_redis.wire import Lost, Refused, Unavailable, Wir
 
 log = logging.getLogger("policyd")
 
+_AWAY = "redis is away"
 _PROBE_S = 0.1  # between two attempts to reach a server that is gone
 _GIVEN_UP_S = 1.0  # a server that hangs this long gets a new connection: the old one may lead nowhere
 
@@ -84,6 +85,7 @@ class Lane:
         self._wire: Wire | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
+        self._why = _AWAY
         self._gone = False  # the last attempt to reach it failed
 
     @property
@@ -97,9 +99,7 @@ class Lane:
         wire = await self._reached()
         answers = [wire.ask(words) for words in commands]
         try:
-            for answer in answers[:-1]:
-                await answer
-            return await answers[-1]
+            return (await asyncio.gather(*answers))[-1] if len(answers) > 1 else await answers[0]
         finally:
             for answer in answers:
                 answer.cancel()
@@ -113,12 +113,12 @@ class Lane:
                 wire.abort()
             raise Unavailable("redis does not answer")
         if self._gone:
-            raise Unavailable("redis is away")
+            raise Unavailable(self._why)
         if self._connecting is None or self._connecting.done():
             self._connecting = self._begin(self._attempt())
         await asyncio.wait((self._connecting,))
         if self._wire is None or self._wire.closed.is_set():
-            raise Unavailable("redis is away")
+            raise Unavailable(self._why)
         return self._wire
 
     async def _attempt(self) -> None:
@@ -127,8 +127,9 @@ class Lane:
             self._wire = await self._greeted()
             self._gone = False
         except (OSError, TimeoutError, Lost, Refused) as error:
+            self._why = error.reason if isinstance(error, Refused) else _AWAY
             if not self._gone:
-                log.error("redis %s is not available: %s", self.server, error or type(error).__name__)
+                log.error("redis %s is not available: %s", self.server, str(error) or type(error).__name__)
                 self._gone = True
                 self._probing = self._begin(self._probe())
 
@@ -153,8 +154,7 @@ class Lane:
                 _, wire = await loop.create_connection(Wire, server.host, server.port, ssl=server.tls)
         try:
             async with asyncio.timeout(self._patience.answer_s):
-                for words in _greeting(server):
-                    await wire.ask(words)
+                await asyncio.gather(*(wire.ask(words) for words in _greeting(server)))
         except BaseException:
             wire.abort()
             raise

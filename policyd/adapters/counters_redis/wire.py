@@ -29,12 +29,32 @@ class Lost(Exception):  # noqa: N818
     """The connection ended before the answer came: the command may have been done."""
 
 
+_REASONS = {
+    "LOADING": "redis is loading",
+    "OOM": "redis is out of memory",
+    "READONLY": "redis is read-only",
+    "MASTERDOWN": "redis has no master",
+    "NOREPLICAS": "redis has too few replicas",
+    "MISCONF": "redis cannot write to its disk",
+    "BUSY": "redis is busy",
+    "CLUSTERDOWN": "the redis cluster is down",
+    "TRYAGAIN": "the redis cluster is moving",
+    "NOAUTH": "redis wants a password",
+    "NOPERM": "redis does not allow it",
+}
+
+
 class Refused(Exception):  # noqa: N818
-    """Redis answered with an error. `code`: its first word."""
+    """Redis answered with an error. `code`: its first word; `reason`: for people.
+
+    A script that may not write says so within an error of its own: `ERR ... -OOM command not allowed ...`.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.code = text.partition(" ")[0]
+        known = (reason for code, reason in _REASONS.items() if text.startswith(code) or f"-{code}" in text)
+        self.reason = next(known, f"redis refuses: {self.code}")
 
 
 class Wire(asyncio.Protocol):
