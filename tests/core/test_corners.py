@@ -102,6 +102,18 @@ def test_a_rule_may_read_of_a_counter_only_what_no_reading_tells(when: str, outc
     assert out.rejected is None
 
 
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_a_cut_names_the_budget_that_is_spent_and_not_one_beside_it(names: str) -> None:
+    large, small = names
+    limits = {large: "100000 tokens", small: "4 tokens"}
+    spec = "counters:\n" + "\n".join(counter(name, "OutputTokens", limits[name]) for name in "ab")
+
+    out = Bed(policy(spec), slice_tokens=4).call(body=chat(stream=True), chunks=stream_of(*["word "] * 20))
+
+    assert out.record.reason == f"{small}_exceeded"
+    assert {one.name: one.exceeded for one in out.record.counters} == {large: False, small: True}
+
+
 CLAMP = counter("c", "OutputTokens", "100 tokens", more=", clamp: MaxTokens")
 
 

@@ -134,7 +134,7 @@ class Meter:
     slice_tokens: int = 512
     stop_at: int = FOREVER  # the last output token that every grant covers
     dry: bool = False  # the store refused to extend
-    dry_index: int | None = None
+    dry_index: int | None = None  # among `counted`: the one that had no room
 
     @property
     def counted(self) -> list[Gauge]:
@@ -183,6 +183,15 @@ class Meter:
     def spent_out(self, usage: Usage) -> list[Gauge]:
         """The gauges whose grant, or whose limit, this usage has passed."""
         return [gauge for gauge in self.gauges if self._stop(gauge, usage) < usage.output_tokens]
+
+    def run_dry(self, usage: Usage) -> None:
+        """What is spent and gets no more is `exceeded`. An extension is all or nothing, so that what is spent beside the
+        one that had no room may have room itself."""
+        short = None if self.dry_index is None else self.counted[self.dry_index]
+        for gauge in self.spent_out(usage):
+            spent = amount_of(gauge.counter.charge, usage, self.price)
+            gauge.exceeded = not gauge.refuses or gauge is short or gauge.over(spent, 0)
+        self.aim(usage)
 
     def headroom_tokens(self, usage: Usage) -> int | None:
         """The output tokens that every clamping counter's limit still allows; None when none clamps. Whoever is exempt

@@ -95,7 +95,7 @@ class Streaming:
         # A refusal alone is not `exceeded`: that comes when the granted slice is spent, which is for the event to tell.
         self.call.meter.take(readings, usage, held=False)
         if readings.failure or readings.refused is not None:
-            self.call.meter.dry = True
+            self.call.meter.dry, self.call.meter.dry_index = True, readings.refused
         return self._run(now)
 
     def tick(self, now: float) -> list[Step]:
@@ -250,9 +250,7 @@ class Streaming:
                 self.call.options.lease_s,
             )
             return True
-        for gauge in spent:
-            gauge.exceeded = True
-        meter.aim(usage)
+        meter.run_dry(usage)
         return False
 
     def _redact_from(self, entry: int) -> None:
