@@ -263,7 +263,8 @@ class Exchange:
         if self._fails_closed() and not along:
             return self._on_failed(Failed("internal", event.now))
         self.need = self._asking = None
-        return self._degraded(self._unread(event, self.answering))
+        self.call.degraded = True
+        return self._unread(event, self.answering)
 
     def _unread(self, event: Event, answering: Answering | None) -> list[Step]:
         match event:
@@ -309,7 +310,8 @@ class Exchange:
         return self._on_failed(Failed("out_of_order", event.now))
 
     def _fails_closed(self) -> bool:
-        return self.call.fails_closed(known=self.state is not State.OPEN)
+        """Whether something would be lost that is enforced: what has matched, or what fails closed."""
+        return self.call.decision.winner is not None or self.call.fails_closed(known=self.state is not State.OPEN)
 
     def _finish(self, ended: str) -> list[Step]:
         if self.recorded:
