@@ -10,6 +10,7 @@ from policyd.core.stream.dialects.shared import estimate_tokens, milli_tokens
 CHAT, MESSAGES = "openai.chat", "anthropic.messages"
 RESPONSES, COMPLETIONS, EMBEDDINGS = "openai.responses", "openai.completions", "openai.embeddings"
 GEMINI, GOOGLE, VERTEX = "gemini.generate", "generativelanguage.googleapis.com", "us-central1-aiplatform.googleapis.com"
+INVOKE, AWS = "bedrock.invoke", "bedrock-runtime.us-east-1.amazonaws.com"
 CALLS = [
     ("POST", "/v1/chat/completions", "api.openai.com", (CHAT, "chat", "openai")),
     ("POST", "/v1/chat/completions?api-version=1", "localhost:8000", (CHAT, "chat", "openai")),
@@ -74,7 +75,14 @@ CALLS = [
     ("POST", "/v1beta/models/e:batchEmbedContents", GOOGLE, ("gemini.embed", "embedding", "google")),
     ("POST", "/v1beta/models/g:countTokens", GOOGLE, (None, "other", "google")),
     ("POST", "/v1beta/models/g:batchGenerateContent", GOOGLE, (None, "unknown", "google")),
-    ("POST", "/model/m%3A0/converse", "bedrock-runtime.us-east-1.amazonaws.com", (None, "unknown", "bedrock")),
+    ("POST", "/model/m%3A0/converse", AWS, ("bedrock.converse", "chat", "bedrock")),
+    ("POST", "/model/m/converse-stream", "h", ("bedrock.converse", "chat", "bedrock")),
+    ("POST", "/model/arn%3Aaws%3Abedrock%3Ar%3A1%3Ainference-profile%2Fm/invoke", AWS, (INVOKE, "chat", "bedrock")),
+    ("POST", "/model/m/invoke-with-response-stream", AWS, (INVOKE, "chat", "bedrock")),
+    ("POST", "/model/amazon.titan-embed-text-v2%3A0/invoke", AWS, (INVOKE, "embedding", "bedrock")),
+    ("POST", "/model/stability.sd3-large-v1:0/invoke", AWS, (None, "unknown", "bedrock")),
+    ("POST", "/model/m/count-tokens", AWS, (None, "other", "bedrock")),
+    ("POST", "/guardrail/g/version/1/apply", AWS, (None, "other", "bedrock")),
     ("POST", "/v1/projects/p/x:predict", "us-central1-aiplatform.googleapis.com", (None, "unknown", "google")),
     ("POST", "/", "x.endpoints.huggingface.cloud", (None, "unknown", "")),
     ("PUT", "/v1/chat/completions", "h", (None, "unknown", "")),

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
+from policyd.core.stream.dialects.bedrock import BedrockConverse, BedrockInvoke
 from policyd.core.stream.dialects.cohere import CohereChat, CohereEmbed, CohereGenerate
 from policyd.core.stream.dialects.gemini import GeminiEmbed, GeminiGenerate
 from policyd.core.stream.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
@@ -35,6 +36,8 @@ DIALECTS: tuple[Dialect, ...] = (
     CohereEmbed(),
     GeminiGenerate(),
     GeminiEmbed(),
+    BedrockConverse(),
+    BedrockInvoke(),
 )
 
 _PROVIDERS = (

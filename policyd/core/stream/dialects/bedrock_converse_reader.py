@@ -1,0 +1,212 @@
+"""Answers of Bedrock's Converse, whole or event by event, and what policyd says in its voice.
+
+Rule 1: some models put every word into a block of its own: the text of all blocks is one channel.
+Rule 2: what a guardrail tells in its trace is the text again, and text that it took away: editable, read by no rule.
+"""
+
+from __future__ import annotations
+
+from policyd.core.errors import Malformed
+from policyd.core.model.facts import RequestFacts
+from policyd.core.stream import eventstream
+from policyd.core.stream.dialects import Body, Path
+from policyd.core.stream.dialects.answer import HIDDEN, Answer, Mark, Stand, index_of
+from policyd.core.stream.dialects.bedrock_shared import METRICS, TRACE, bill_of, header_bill, is_exception
+from policyd.core.stream.dialects.half_json import remainder
+from policyd.core.stream.dialects.shared import Bill, listing, mapping, text
+from policyd.core.stream.json_strict import dumps
+
+KNOWN = frozenset(
+    {
+        "output", "stopReason", "usage", "metrics", "trace", "additionalModelResponseFields", "performanceConfig",
+        "serviceTier", METRICS, TRACE, "amazon-bedrock-guardrailAction",
+    }
+)  # fmt: skip
+EVENTS = frozenset(
+    {"messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata"}
+)
+METADATA = frozenset({"usage", "metrics", "trace", "performanceConfig", "serviceTier", "p"})
+SILENT = frozenset({"cachePoint", "image", "video", "audio", "document", "guardContent", "searchResult", "toolResult"})
+Event = tuple[str, dict[str, object]]
+
+
+class ConverseAnswer(Answer):
+    """Reads one answer."""
+
+    def _failed(self, name: str, document: dict[str, object]) -> bool:
+        return is_exception(name) or bool(self.response.status >= 400 and document.get("message"))
+
+    def _document(self, name: str, data: str) -> dict[str, object]:
+        return {} if is_exception(name) else super()._document(name, data)
+
+    # ---- in one piece ------------------------------------------------------------------------------------------------
+
+    def _whole(self, document: dict[str, object]) -> None:
+        message = mapping(mapping(document.get("output"), "output").get("message"), "message")
+        for place, item in enumerate(listing(message.get("content"), "content")):
+            self._block(mapping(item, "a block"), ("output", "message", "content", place))
+        if (reason := text(document.get("stopReason"), "stopReason")) is not None:
+            self._reason(0, reason)
+        for field in ("trace", "additionalModelResponseFields", TRACE):
+            self._again((field,), document.get(field))
+        self._unknown(document, KNOWN, "an answer")
+        self._usage(document.get("usage"))
+
+    def _block(self, block: dict[str, object], path: Path) -> None:
+        for key, value in block.items():
+            match key:
+                case "text":
+                    self._say((*path, key), text(value, key) or "")
+                case "toolUse":
+                    said = mapping(value, key)
+                    name = text(said.get("name"), "the name of a tool") or ""
+                    self._call(name, (*path, key, "input"), said.get("input"))
+                case "reasoningContent":
+                    self._thought(mapping(value, key), (*path, key))
+                case "citationsContent":
+                    self._cited(mapping(value, key), (*path, key))
+                case _ if key in SILENT:
+                    self._again((*path, key), value)
+                case _:
+                    self._partial("an unknown kind of block")
+
+    def _thought(self, said: dict[str, object], path: Path) -> None:
+        inner = said.get("reasoningText")
+        if inner is not None:
+            said, path = mapping(inner, "reasoningText"), (*path, "reasoningText")
+        self._think((*path, "text"), text(said.get("text"), "text") or "")
+
+    def _cited(self, said: dict[str, object], path: Path) -> None:
+        for place, item in enumerate(listing(said.get("content"), "content")):
+            words = text(mapping(item, "a cited text").get("text"), "text") or ""
+            self._say((*path, "content", place, "text"), words)
+        self._again((*path, "citations"), said.get("citations"))
+
+    # ---- event by event ----------------------------------------------------------------------------------------------
+
+    def _event(self, name: str, document: dict[str, object]) -> bool:
+        return self._read(name, document, ())
+
+    def _read(self, name: str, document: dict[str, object], path: Path) -> bool:
+        """One event whose document stands at `path`."""
+        if self._stand.stopped and name != "metadata":
+            self._partial("an event after the end")
+        match name:
+            case "messageStart":
+                self._stand = self._stand._replace(begun=True)
+            case "contentBlockStart":
+                self._start(document, mapping(document.get("start") or {}, "start"), (*path, "start"))
+            case "contentBlockDelta":
+                self._delta(document, mapping(document.get("delta"), "delta"), (*path, "delta"))
+            case "contentBlockStop":
+                self._stop(index_of(document, "contentBlockIndex"))
+            case "messageStop":
+                self._reason(0, text(document.get("stopReason"), "stopReason") or "")
+                fields = document.get("additionalModelResponseFields")
+                self._again((*path, "additionalModelResponseFields"), fields)
+                self._close_all()
+            case "metadata":
+                self._again((*path, "trace"), document.get("trace"))
+                self._unknown(document, METADATA, "an event")
+                self._usage(document.get("usage"))
+                self._end()
+                return True
+            case _:
+                self._partial("an unknown event type")
+        return False
+
+    def _open_block(self, index: int, kind: str) -> None:
+        stand = self._stand
+        if all(known != index for known, _ in stand.open):
+            self._stand = stand._replace(open=(*stand.open, (index, kind)), after=max(stand.after, index + 1))
+
+    def _start(self, document: dict[str, object], start: dict[str, object], path: Path) -> None:
+        index = index_of(document, "contentBlockIndex")
+        self._open_block(index, "tool" if "toolUse" in start else "text")
+        for key, value in start.items():
+            if key == "toolUse":
+                name = text(mapping(value, key).get("name"), "the name of a tool") or ""
+                # INVARIANT: the name waits with its arguments: the place of the empty segment is never written to.
+                self._open_call(index, name, (*path, key, "input"))
+            elif key not in SILENT:
+                self._partial("an unknown kind of block")
+
+    def _delta(self, document: dict[str, object], delta: dict[str, object], path: Path) -> None:
+        index = index_of(document, "contentBlockIndex")
+        self._open_block(index, "text")
+        for key, value in delta.items():
+            if key == "text":
+                self._say((*path, key), text(value, key) or "")
+            elif key == "toolUse":
+                words = text(mapping(value, key).get("input"), "input") or ""
+                self._argue(index, (*path, key, "input"), words)
+            elif key == "reasoningContent":
+                said = mapping(value, key)
+                self._think((*path, key, "text"), text(said.get("text"), "text") or "", HIDDEN)
+            elif key == "citation" or key in SILENT:
+                self._again((*path, key), value)
+            else:
+                self._partial("an unknown delta")
+
+    def _stop(self, index: int) -> None:
+        stand = self._stand
+        if all(known != index for known, _ in stand.open):
+            # Nova ends blocks that it never filled.
+            self._stand = stand._replace(after=max(stand.after, index + 1))
+        self._stand = self._stand._replace(open=tuple(one for one in stand.open if one[0] != index))
+        self._close_call(index)
+
+    def _usage(self, usage: object) -> None:
+        try:
+            self._bill(bill_of(usage) or header_bill(self.response.headers), final=True)
+        except Malformed as failure:
+            self._partial(failure.reason)  # the estimate stays
+
+    def _ending(self, mark: Mark, said: str) -> bytes:
+        return b"".join(eventstream.render(dumps(document), name) for name, document in ending(mark, said))
+
+
+# ---- our own voice --------------------------------------------------------------------------------------------------
+
+
+def ending(mark: Mark, said: str) -> list[Event]:
+    """The events that end a stream that stands here."""
+    stand, half = mark.stand, dict(mark.half)
+    out: list[Event] = [] if stand.begun else [("messageStart", {"role": "assistant"})]
+    for index, _ in stand.open:
+        if rest := remainder(half[index]) if index in half else "":
+            out.append(("contentBlockDelta", {"contentBlockIndex": index, "delta": {"toolUse": {"input": rest}}}))
+        out.append(("contentBlockStop", {"contentBlockIndex": index}))
+    if said:
+        out.append(("contentBlockDelta", {"contentBlockIndex": stand.after, "delta": {"text": said}}))
+        out.append(("contentBlockStop", {"contentBlockIndex": stand.after}))
+    if said or not stand.stopped:
+        out.append(("messageStop", {"stopReason": "end_turn"}))
+    return [*out, ("metadata", {"usage": _numbers(mark.bill), "metrics": {"latencyMs": 0}})]
+
+
+def _numbers(bill: Bill) -> dict[str, object]:
+    plain = bill.input - bill.cached - bill.cache_write
+    return {
+        "inputTokens": plain,
+        "outputTokens": bill.output,
+        "totalTokens": bill.input + bill.output,
+        "cacheReadInputTokens": bill.cached,
+        "cacheWriteInputTokens": bill.cache_write,
+    }
+
+
+def whole(said: str) -> dict[str, object]:
+    """An answer in one piece."""
+    message = {"role": "assistant", "content": [{"text": said}] if said else []}
+    head: dict[str, object] = {"output": {"message": message}, "stopReason": "end_turn"}
+    return {**head, "usage": _numbers(Bill(0, 0)), "metrics": {"latencyMs": 0}}
+
+
+def completion(request: RequestFacts, said: str) -> Body:
+    """An answer that says `said`: JSON, or a stream where the path asks for one."""
+    if not request.stream:
+        return Body("application/json", dumps(whole(said)).encode())
+    events = ending(Mark(Stand(), Bill(0, 0), ()), said)
+    data = b"".join(eventstream.render(dumps(document), name) for name, document in events)
+    return Body("application/vnd.amazon.eventstream", data)

@@ -1,0 +1,129 @@
+"""Requests of Bedrock's Converse, and of the models that take the same body by InvokeModel (Nova).
+
+Rule 1: reasoning is signed: it is neither read nor edited on its way back.
+Rule 2: a block of an unknown kind is kept, and counts as a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.answer import strings
+from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits, tool_edits
+from policyd.core.stream.dialects.shared import count, listing, mapping, number, text
+from policyd.core.stream.json_strict import refuse_twins
+
+READ = frozenset({"messages", "system", "inferenceConfig", "toolConfig"})
+FIELDS = Fields(limit=("inferenceConfig", "maxTokens"), temperature=("inferenceConfig", "temperature"), model=None)
+LIMITS = ("maxTokens", "max_new_tokens")  # the second is Nova's other name for it
+TOOLS: Path = ("toolConfig", "tools")
+_MEDIA = frozenset({"image", "document", "video", "audio"})
+
+
+def read_request(doc: object, facts: RequestFacts) -> None:
+    """Fills the body facts. Raises Malformed."""
+    document = mapping(doc, "the body")
+    refuse_twins(document, READ)
+    config = mapping(document.get("inferenceConfig") or {}, "inferenceConfig")
+    limits = [limit for field in LIMITS if (limit := count(config.get(field), field)) is not None]
+    facts.max_tokens = max(limits, default=None)
+    facts.temperature = number(config.get("temperature"), "temperature")
+    facts.wants_usage = True
+    facts.tools = tool_names(document)
+    messages, parts = [], 0
+    for path, message in _messages(document):
+        role = text(message.get("role"), "the role of a message") or ""
+        messages.append(Message(role, "\n".join(said for _, said in _texts(path, message.get("content")))))
+        blocks = listing(message.get("content"), "content")
+        parts += sum(bool(mapping(block, "a block").keys() & _MEDIA) for block in blocks)
+    system = [said for _, said in _texts((), document.get("system"))]
+    fill(facts, messages, system, segments(document), parts, at(document, TOOLS))
+
+
+def _messages(document: dict[str, object]) -> Iterator[tuple[Path, dict[str, object]]]:
+    for index, item in enumerate(listing(document.get("messages"), "messages")):
+        yield ("messages", index, "content"), mapping(item, "a message")
+
+
+def tool_names(document: dict[str, object]) -> list[str]:
+    """The tools offered, by name; what is no tool (a cache point) by its kind."""
+    names = []
+    for item in listing(at(document, TOOLS), "tools"):
+        tool = mapping(item, "a tool")
+        said = [mapping(value, "a tool").get("name") for value in tool.values() if isinstance(value, dict)]
+        name = text(next(iter(said), None), "the name of a tool")
+        names.append(name or next(iter(tool), ""))
+    return [name for name in names if name != "cachePoint"]
+
+
+def _all_names(document: dict[str, object]) -> list[str]:
+    """As `tool_names`, one for each element."""
+    each = [tool_names({"toolConfig": {"tools": [item]}}) for item in listing(at(document, TOOLS), "tools")]
+    return [names[0] if names else "" for names in each]
+
+
+def _texts(path: Path, content: object) -> Iterator[tuple[Path, str]]:
+    """The visible texts of blocks, those within tool results included."""
+    for place, item in enumerate(listing(content, "content")):
+        block = mapping(item, "a block")
+        where = (*path, place)
+        if (said := text(block.get("text"), "text")) is not None:
+            yield (*where, "text"), said
+        for below in (("guardContent", "text", "text"), ("document", "source", "text")):
+            if isinstance(inner := at(block, below), str):
+                yield (*where, *below), inner
+        result = at(block, ("toolResult", "content"))
+        if isinstance(result, list):
+            yield from _texts((*where, "toolResult", "content"), result)
+            for number_, one in enumerate(result):
+                yield from strings((*where, "toolResult", "content", number_, "json"), at(one, ("json",)))
+
+
+# ---- editable text ----------------------------------------------------------------------------------------------
+
+
+def segments(document: dict[str, object]) -> list[Segment]:
+    """Every text of the request."""
+    texts = Texts()
+    texts.add_all(_texts(("system",), document.get("system")))
+    for path, message in _messages(document):
+        texts.add_all(_texts(path, message.get("content")))
+        for place, block in enumerate(listing(message.get("content"), "content")):
+            texts.add_all(strings((*path, place, "toolUse", "input"), at(block, ("toolUse", "input"))), "args")
+    variables = document.get("promptVariables")
+    texts.add_all(strings(("promptVariables",), variables))
+    return texts.found
+
+
+# ---- edits --------------------------------------------------------------------------------------------------------
+
+
+def edits(doc: object, change: RequestChange) -> list[Edit]:
+    """The change in this dialect's fields."""
+    other = at(doc, ("inferenceConfig", LIMITS[1])) is not None
+    fields = Fields(limit=("inferenceConfig", LIMITS[other]), temperature=FIELDS.temperature, model=None)
+    out, document = plain_edits(doc, change, fields)
+    names = _all_names(document)
+    chosen = at(document, ("toolConfig", "toolChoice", "tool", "name"))
+    if change.tools_allow is not None:  # a cache point is no tool, and stays
+        change = RequestChange(
+            tools_allow=change.tools_allow | {""}, tools_deny=change.tools_deny, inject_system=change.inject_system
+        )
+    tools = tool_edits(
+        names, TOOLS, change, choice=("toolConfig", "toolChoice"), chosen=chosen if isinstance(chosen, str) else ""
+    )
+    gone = {edit.path for edit in tools}
+    # AWS refuses a toolConfig without tools.
+    left = [name for index, name in enumerate(names) if name and (*TOOLS, index) not in gone]
+    out += [Edit(("toolConfig",), remove=True)] if tools and (TOOLS in gone or not left) else tools
+    before = len(listing(document.get("system"), "system"))
+    if before:
+        out += [
+            Edit(("system", before + place), {"text": words}, insert=True)
+            for place, words in enumerate(change.inject_system)
+        ]
+    elif change.inject_system:
+        out.append(Edit(("system",), [{"text": words} for words in change.inject_system]))
+    return out
