@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import pytest
 
+from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Outcome, Verdict
+from policyd.core.model.steps import Extend, Read, Reserve, Settle
+from policyd.enforcer import CounterStore
 from tests.driving import Bed, FlatPrices, answer_of, chat, delta, policy, sse, stream_of
 
 HOUR = "window: {lifetime: 1h}"
@@ -177,6 +181,36 @@ def test_a_stream_that_fails_half_way_has_used_what_it_said() -> None:
 
 
 # ---- while an answer runs -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Crowded:
+    """A store in which another call has spent 60 units whenever this one asks for more."""
+
+    inner: CounterStore
+
+    async def read(self, need: Read) -> Readings:
+        return await self.inner.read(need)
+
+    async def reserve(self, need: Reserve) -> Readings:
+        return await self.inner.reserve(need)
+
+    async def extend(self, need: Extend) -> Readings:
+        await self.inner.settle(Settle("other:settle", "other", ((need.holds[0].counter, 60),)))
+        return await self.inner.extend(need)
+
+    async def settle(self, step: Settle) -> Readings:
+        return await self.inner.settle(step)
+
+
+def test_what_others_have_spent_is_judged_when_it_is_told() -> None:
+    spec = f"counters:\n{counter('c', 'OutputTokens', '100 tokens')}\nrules:\n- {{name: r, when: counters.c.value >= 50, terminate: {{}}}}"
+    bed = Bed(policy(spec), slice_tokens=4)
+    bed.enforcer.counters = Crowded(bed.memory)
+
+    out = bed.call(body=chat(stream=True), chunks=stream_of(*["word "] * 20))
+
+    assert (out.record.event, out.record.reason) == (3, "r")
 
 
 def usage_event(prompt: int, completion: int) -> dict[str, object]:

@@ -146,7 +146,8 @@ class Streaming:
                 return steps
             entry, touched = self.waiting
             self.waiting = None
-            steps += self._judge_event(entry, touched)
+            # Others have spent, too, since the store answered last.
+            steps += self._judge_event(entry, touched | SPEND, forced=True)
             if self.waiting is None:
                 self.judged = self.outbox.added
         while self.intake.queue and not self.done and self.waiting is None:
@@ -215,9 +216,8 @@ class Streaming:
 
     # ---- judging ---------------------------------------------------------------------------------------------------
 
-    def _judge_event(self, entry: int, touched: int) -> list[Step]:
+    def _judge_event(self, entry: int, touched: int, *, forced: bool = False) -> list[Step]:
         response, meter = self.call.facts.response, self.call.meter
-        forced = False
         if response.output_tokens > meter.stop_at and not touched & FINISH:
             if self._asks_more(entry, touched):
                 return []
