@@ -51,6 +51,25 @@ rules:
     assert (out.record.verdict, out.record.served_model) == (Verdict.REROUTE, "gpt-4o-mini")
 
 
+@pytest.mark.parametrize("when", ["counters.c.value > 500", "counters.c.value > 500 && response.events > 0"])
+@pytest.mark.parametrize("answer", [[answer_of("ab")], stream_of("a", "b")])
+def test_a_policy_for_the_model_asked_for_does_not_count_a_call_that_goes_elsewhere(
+    when: str, answer: list[bytes]
+) -> None:
+    dear = f"""match: {{models: [gpt-4o]}}
+counters:
+{counter("c", "OutputTokens", "1000 tokens")}
+rules:
+- {{name: r, when: '{when}', terminate: {{}}}}"""
+    move = "rules: [{name: move, when: 'request.model == \"gpt-4o\"', reroute: {model: mini}}]"
+    bed = Bed(policy(dear, "a"), policy(move, "b"))
+
+    out = bed.call(body=chat(stream=len(answer) > 1), chunks=answer)
+
+    assert (out.record.verdict, out.body) == (Verdict.REROUTE, b"".join(answer))
+    assert not bed.memory.snapshot()
+
+
 # ---- what a refusal says --------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from policyd.core.compile.policyset import (
     CompiledCounter,
     CompiledPolicy,
     CompiledRule,
+    CounterRef,
     Engine,
     Phase,
     Program,
@@ -91,6 +92,12 @@ class BoundRule:
 
     rule: CompiledRule
     policy: CompiledPolicy
+
+    @property
+    def counters(self) -> set[CounterRef]:
+        """Every counter that this rule reads anything of."""
+        names = {read.split(".")[1] for read in self.rule.reads if read.startswith("counters.")}
+        return {(self.policy.qualified, name) for name in names}
 
 
 def reads_spending(bound: BoundRule) -> bool:

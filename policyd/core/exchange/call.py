@@ -109,4 +109,12 @@ class Call:
         return any(rule.failure_policy is FailurePolicy.FAIL and enforceable(rule, self.options.mode) for rule in rules)
 
     def rules_of(self, phase: Phase) -> tuple[BoundRule, ...]:
-        return self.plan.of_phase(phase) if self.plan else ()
+        return self.countable(self.plan.of_phase(phase)) if self.plan else ()
+
+    def countable(self, rules: tuple[BoundRule, ...]) -> tuple[BoundRule, ...]:
+        """Without those that read a counter which this call does not have: rerouted, it is no more about a policy for
+        the model asked for alone, so that nothing is reserved or charged there, and its counters say nothing."""
+        if self.decision.reroute is None:
+            return rules
+        known = {gauge.ref for gauge in self.meter.gauges}
+        return tuple(bound for bound in rules if known.issuperset(bound.counters))

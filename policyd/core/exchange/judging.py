@@ -115,7 +115,8 @@ class Bench:
         plan = call.plan
         rules: list[BoundRule] = []
         if plan is not None:
-            rules = [*plan.of_phase(Phase.RESPONSE), *(bound for bound in plan.counting if self._may_refuse(bound))]
+            counting = (bound for bound in call.countable(plan.counting) if self._may_refuse(bound))
+            rules = [*call.rules_of(Phase.RESPONSE), *counting]
         self.live = [Live(bound, touches(bound), _reads_time(bound), looks_ahead(bound)) for bound in rules]
         self.reads_whole_text = any(bound.rule.when is not None and bound.rule.when.reads_text for bound in rules)
         self._blind = False
