@@ -15,6 +15,7 @@ from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.dialects.bedrock import BedrockConverse, BedrockInvoke
 from policyd.core.stream.dialects.cohere import CohereChat, CohereEmbed, CohereGenerate
 from policyd.core.stream.dialects.gemini import GeminiEmbed, GeminiGenerate
+from policyd.core.stream.dialects.mcp import Mcp
 from policyd.core.stream.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
 from policyd.core.stream.dialects.openai_completions import OpenAICompletions
@@ -38,6 +39,7 @@ DIALECTS: tuple[Dialect, ...] = (
     GeminiEmbed(),
     BedrockConverse(),
     BedrockInvoke(),
+    Mcp(),
 )
 
 _PROVIDERS = (
