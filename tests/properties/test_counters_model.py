@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -177,6 +178,15 @@ class Model:
         return call.settled
 
 
+class AtOnce(Protocol):
+    """A store that is asked without waiting."""
+
+    def read_now(self, need: Read) -> Readings: ...
+    def reserve_now(self, need: Reserve) -> Readings: ...
+    def extend_now(self, need: Extend) -> Readings: ...
+    def settle_now(self, step: Settle) -> Readings: ...
+
+
 amounts = st.integers(0, 60)
 lists_of_counters = st.lists(st.sampled_from(COUNTERS), min_size=1, max_size=4, unique=True)
 
@@ -187,10 +197,13 @@ class CountersAgainstModel(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.clock = FakeClock()
-        self.store = MemoryCounters(self.clock, remember_s=1e9, lapsed_s=1e9)
+        self.store = self.new_store()
         self.model = Model()
         self.ops = self.generation = 0
         self.done: list[Reserve | Extend | Settle] = []
+
+    def new_store(self) -> AtOnce:
+        return MemoryCounters(self.clock, remember_s=1e9, lapsed_s=1e9)
 
     @rule(seconds=st.one_of(st.integers(1, 20), st.integers(1, 300), st.just(86_400 // 2)))
     def time_passes(self, seconds: int) -> None:
