@@ -50,10 +50,12 @@ def read_stream(
     return read
 
 
-def read_json(dialect: Dialect, document: object, status: int = 200) -> Read:
+def read_json(
+    dialect: Dialect, document: object, status: int = 200, request: RequestFacts | None = None, **headers: str
+) -> Read:
     """An answer in one piece."""
-    response = ResponseFacts(status=status)
-    read = Read(response, dialect.reader(RequestFacts(), response))
+    response = ResponseFacts(status=status, headers=headers)
+    read = Read(response, dialect.reader(request or RequestFacts(), response))
     read.readings.append(read.reader.read_json(loads(dumps(document))))
     return read
 

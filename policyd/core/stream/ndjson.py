@@ -2,16 +2,20 @@
 
 Rule 1: the raws of all events, joined, are the input; how the network cut the bytes changes no event.
 Rule 2: the last line needs no line end: whether it is whole its own JSON tells.
+Rule 3: what we write holds no U+0085, U+2028 or U+2029: clients that split text into lines split there too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from policyd.core.errors import Malformed
 from policyd.core.stream import json_text
 from policyd.core.stream.dialects import Edit, Path
 from policyd.core.stream.sse import MAX_EVENT, SseEvent
+
+_BREAKS = re.compile("\x85|\u2028|\u2029".encode())
 
 
 class Ndjson:
@@ -62,7 +66,8 @@ class Ndjson:
 
     def edit(self, raw: bytes, edits: Sequence[tuple[Path, str]]) -> bytes:
         """One line with these texts at these paths of its document."""
-        return json_text.splice(raw, [Edit(path, text) for path, text in edits])
+        edited = json_text.splice(raw, [Edit(path, text) for path, text in edits])
+        return edited if _BREAKS.search(raw) else _BREAKS.sub(_escaped, edited)
 
 
 def _event(line: bytes) -> SseEvent:
@@ -75,6 +80,15 @@ def _event(line: bytes) -> SseEvent:
         return SseEvent(line, "", body.decode(errors="replace"), malformed=True)
 
 
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return f"\\u{ord(found[0].decode()):04x}".encode()
+
+
 def render(data: str) -> bytes:
     """An event of our own."""
-    return data.encode() + b"\n"
+    return unbroken(data).encode() + b"\n"
+
+
+def unbroken(data: str) -> str:
+    """JSON without a character that anybody takes for the end of a line."""
+    return _BREAKS.sub(_escaped, data.encode()).decode()

@@ -17,6 +17,7 @@ from policyd.core.stream.dialects.answer import Answer, Mark, strings
 from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits
 from policyd.core.stream.dialects.shared import has_text, listing, mapping, removed, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
+from policyd.core.stream.ndjson import unbroken
 
 CALL = "tools/call"
 READ = frozenset({"method", "params", "id", "jsonrpc"})
@@ -183,4 +184,4 @@ class McpAnswer(Answer):
             self._again(path, result)  # of another method: a list of tools, a resource
 
     def _ending(self, mark: Mark, said: str) -> bytes:  # noqa: ARG002 - it stands nowhere but before the result
-        return sse.render(dumps(_result(self.request, said)), "message")
+        return sse.render(unbroken(dumps(_result(self.request, said))), "message")
