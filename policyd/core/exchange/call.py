@@ -58,6 +58,7 @@ class Call:
     holding: set[str] = field(default_factory=set)  # holders for whom the store may hold something
     failed_closed: bool = False  # refused or broken because it could not be judged, by no rule's own word
     left: bool = False  # the request has gone to the upstream
+    asked_usage: bool = False  # in the caller's place: what comes of it alone is not for the caller
     answered: bool = False  # the answer's headers have gone to the client
 
     @property

@@ -6,9 +6,13 @@ Rule 2: an obligation that cannot be carried out refuses the call: it never leav
 
 from __future__ import annotations
 
+from policyd.core.compile.policyset import Phase
+from policyd.core.decide.plan import enforceable
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
+from policyd.core.exchange.judging import may_change_answer
 from policyd.core.exchange.opening import CREDENTIALS
+from policyd.core.model.counters import Charge
 from policyd.core.model.headers import HeaderEdit, Headers
 from policyd.core.model.prices import Usage
 from policyd.core.stream import json_text
@@ -17,7 +21,11 @@ from policyd.core.stream.holdback import redact_text
 from policyd.core.stream.redactor import redactors
 
 CLAMP_WHEN_ABSENT = 32_768  # output tokens: a headroom beyond any model's own ceiling needs no max_tokens
-LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
+SPENT = frozenset(
+    f"response.{read}"
+    for read in ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "cost_usd")
+)
 UPSTREAM_HEADER = "x-policyd-upstream"
 
 
@@ -35,7 +43,18 @@ def request_change(call: Call) -> RequestChange:
         tools_allow=obligations.tools_allow,
         tools_deny=obligations.tools_deny,
         inject_system=obligations.inject_system,
+        include_usage=needs_usage(call),
     )
+
+
+def needs_usage(call: Call) -> bool:
+    """Whether the stream's usage is asked for in the caller's place: something that is enforced counts by it."""
+    if not call.facts.request.usage_on_request or call.document is None or not may_change_answer(call):
+        return False
+    if any(gauge.holds and gauge.counter.charge is not Charge.REQUESTS for gauge in call.meter.gauges):
+        return True
+    mode = call.options.mode
+    return any(bound.rule.reads & SPENT and enforceable(bound.rule, mode) for bound in call.rules_of(Phase.RESPONSE))
 
 
 def _clamp(call: Call) -> int | None:
@@ -44,13 +63,16 @@ def _clamp(call: Call) -> int | None:
         return None
     each = max(1, headroom // max(1, call.facts.request.choices))
     # What leaves is lowered, not what was asked: a `set` may have named another number.
-    named = call.facts.request.max_tokens is not None or any(path[0] in LIMITS for path, _ in call.decision.obligations.sets)
+    named = call.facts.request.max_tokens is not None or any(
+        path[0] in LIMITS for path, _ in call.decision.obligations.sets
+    )
     return each if named or each < CLAMP_WHEN_ABSENT else None
 
 
 def depart(call: Call) -> bytes | None:
     """The body as it leaves; None when it leaves as it came. Raises Malformed when an obligation cannot be met."""
     change = request_change(call)
+    call.asked_usage = change.include_usage
     search = redactors([one for one in call.decision.obligations.redactions if one.in_request])
     if change == RequestChange() and not search:
         return None

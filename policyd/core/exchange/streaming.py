@@ -185,7 +185,8 @@ class Streaming:
         response.events += 1
         if reading.malformed:
             self._unreadable(response.partial_reason)
-        entry = self._add(event.raw, reading.segments, reading.closes)
+        withheld = reading.extra and self.call.asked_usage
+        entry = self._add(b"" if withheld else event.raw, reading.segments, reading.closes)
         touched = int(reading.changed) | EVENT
         if touched & TEXT:
             touched |= self._text_came(response)

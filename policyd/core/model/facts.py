@@ -49,6 +49,7 @@ class RequestFacts:
     input_tokens: int = 0  # an estimate, tokens
     choices: int = 1  # how many answers were asked for
     wants_usage: bool = False  # the caller asked for usage at the end of the stream; no rule reads this
+    usage_on_request: bool = False  # nobody asked for the stream's usage, and it comes only to who asks
     query: str = ""  # of the path; no rule reads this, and no record holds it: it may be a credential
     shape: str = ""  # of the body, where one path carries bodies of several kinds; no rule reads this
     rpc_id: str | int | None = None  # what a JSON-RPC answer must name; no rule reads this

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
-from policyd.core.stream.dialects.openai_shared import deployment
+from policyd.core.stream.dialects.openai_shared import deployment, read_usage_wish
 from policyd.core.stream.dialects.shared import (
     cap_edit,
     count,
@@ -59,9 +59,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.max_tokens = max(limits, default=None)
     facts.temperature = number(document.get("temperature"), "temperature")
     facts.choices = _choices(document)
-    options = document.get("stream_options")
-    wanted = mapping(options, "stream_options").get("include_usage") if options is not None else None
-    facts.wants_usage = flag(wanted, "stream_options.include_usage") or False
+    read_usage_wish(document, facts)
     facts.tools = tool_names(document)
     _read_messages(document, facts)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, RequestChange, Segment
-from policyd.core.stream.dialects.openai_shared import deployment, prompts_of
+from policyd.core.stream.dialects.openai_shared import deployment, prompts_of, read_usage_wish
 from policyd.core.stream.dialects.shared import (
     cap_edit,
     count,
@@ -39,9 +39,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.stream = flag(document.get("stream"), "stream")
     facts.max_tokens = count(document.get("max_tokens"), "max_tokens")
     facts.temperature = number(document.get("temperature"), "temperature")
-    options = document.get("stream_options")
-    wanted = mapping(options, "stream_options").get("include_usage") if options is not None else None
-    facts.wants_usage = flag(wanted, "stream_options.include_usage") or False
+    read_usage_wish(document, facts)
     prompts, tokens = prompts_of(document.get("prompt"), "prompt")
     facts.choices = _choices(document, max(1, len(prompts) + len(tokens)))
     facts.messages = [Message("user", said) for _, said in prompts]

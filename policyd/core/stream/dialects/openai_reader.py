@@ -72,6 +72,8 @@ class ChoicesReader:
                 self._choices(choices, whole=False)
             if (usage := document.get("usage")) is not None or "x_groq" in document:
                 self._usage(usage or _groq_usage(document), alone=not choices)
+                if usage and choices == []:
+                    return Reading(self._segments, self._closes, CHANGES[self._changed], extra=True)
         except Malformed as failure:
             self._partial(failure.reason)
             return Reading(self._segments, self._closes, CHANGES[self._changed], malformed=True)

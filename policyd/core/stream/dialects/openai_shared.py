@@ -6,12 +6,31 @@ import re
 from typing import NamedTuple
 
 from policyd.core.errors import Malformed
+from policyd.core.model.facts import RequestFacts
 from policyd.core.stream.dialects import Body, Path
-from policyd.core.stream.dialects.shared import Bill
+from policyd.core.stream.dialects.shared import Bill, flag, mapping
 from policyd.core.stream.json_strict import dumps
 
 DONE = b"data: [DONE]\n\n"
 _DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/", re.IGNORECASE)
+
+# Their streams tell usage unasked, and some refuse to be asked.
+_TELLS_USAGE = frozenset(
+    {"mistral", "groq", "together", "fireworks", "perplexity", "xai", "cerebras", "moonshot", "openrouter", "cohere"}
+)
+_API_VERSION = re.compile(r"(?:^|&)api-version=(\d{4}-\d\d-\d\d)")
+_KNOWS_STREAM_OPTIONS = "2024-09-01"  # the first version of Azure's that does
+
+
+def read_usage_wish(document: dict[str, object], facts: RequestFacts) -> None:
+    """Whether usage was asked for, and whether it could be. Raises Malformed."""
+    options = document.get("stream_options")
+    wanted = mapping(options, "stream_options").get("include_usage") if options is not None else None
+    facts.wants_usage = flag(wanted, "stream_options.include_usage") or False
+    version = _API_VERSION.search(facts.query)
+    old = facts.provider == "azure" and version is not None and version[1] < _KNOWS_STREAM_OPTIONS
+    told = facts.provider in _TELLS_USAGE or old
+    facts.usage_on_request = bool(facts.stream) and not facts.wants_usage and not told
 
 
 def deployment(path: str) -> str | None:
