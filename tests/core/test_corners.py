@@ -232,6 +232,27 @@ def test_what_others_have_spent_is_judged_when_it_is_told() -> None:
     assert (out.record.event, out.record.reason) == (3, "r")
 
 
+@pytest.mark.parametrize("when", ['!response.text.contains("ok")', "response.events == 0", 'response.text == ""'])
+@pytest.mark.parametrize("status", [200, 204])
+def test_an_answer_without_a_body_is_judged_too(when: str, status: int) -> None:
+    spec = f"rules:\n- {{name: r, when: '{when}', terminate: {{status: 502}}}}"
+
+    out = Bed(policy(spec)).call(body=chat(), status=status, response_headers=())
+
+    assert out.rejected is not None
+    assert (out.rejected.status, out.rule("r").outcome) == (502, Outcome.MATCHED)
+
+
+def test_what_nobody_reads_is_not_said_to_be_understood() -> None:
+    unread = Bed(policy("rules: [{name: r, when: 'request.path == \"/x\"', terminate: {}}]"))
+    ignores = "failurePolicy: Ignore\nrules: [{name: r, when: 'request.model == \"x\"', terminate: {}}]"
+    damaged = Bed(policy(ignores), observe_all=True)
+
+    assert unread.call(body=chat(), chunks=[answer_of("x")]).record.inspection == "none"
+    assert unread.call(body=chat(), status=204).record.inspection == "full"
+    assert damaged.call(body=b'{"model"', chunks=[answer_of("x")]).record.inspection == "partial"
+
+
 def usage_event(prompt: int, completion: int) -> dict[str, object]:
     """The last chunk of a stream whose usage was asked for."""
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -90,8 +90,8 @@ class Answering:
     def _choose(self, headers: dict[str, str], event: ResponseHeaders) -> list[Step]:
         call, response = self.call, self.call.facts.response
         bodiless = event.end or response.status in BODILESS or call.facts.request.method == "HEAD"
-        if bodiless or not self._reads():
-            return self._pass_by()
+        if not self._reads():
+            return self._unseen(bodiless)
         changes = may_change_answer(call)
         framing = framing_of(
             headers.get("content-type", ""), call.facts.request.dialect, asked=bool(call.facts.request.stream)
@@ -99,6 +99,8 @@ class Answering:
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if call.dialect is None or response.inspection == "none":
             return self._unknown()
+        if bodiless:
+            return self._at_once()
         if why := self._cannot_read(headers, encoding, changes, framing is not None):
             return self._unread(why)
         if encoding in DECODERS:
@@ -134,15 +136,23 @@ class Answering:
         response = self.call.facts.response
         response.inspection, response.partial_reason = "partial", why
         self.call.facts.unreadable_response = self.call.facts.unmetered = why
-        self.bench = Bench(self.call)
-        if self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), None).verdict is Verdict.TERMINATE:
-            return self._refused()
+        return self._at_once()
+
+    def _unseen(self, bodiless: bool) -> list[Step]:
+        """Nothing reads it. INVARIANT: no body is said to be understood that was not looked at."""
+        response = self.call.facts.response
+        if not bodiless:
+            response.inspection, response.partial_reason = "none", "nothing reads the answer"
         return self._pass_by()
 
     def _unknown(self) -> list[Step]:
         """A language that policyd does not speak: the rules are judged over what little is known."""
         response = self.call.facts.response
         response.inspection = "none"
+        return self._at_once()
+
+    def _at_once(self) -> list[Step]:
+        """Judge what there is: no body will tell more."""
         self.bench = Bench(self.call)
         if self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), None).verdict is Verdict.TERMINATE:
             return self._refused()

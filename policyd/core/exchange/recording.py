@@ -100,7 +100,7 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             model=facts.request.model or "",
             served_model=call.served_model or facts.request.model or "",
             stream=bool(facts.request.stream),
-            inspection=response.inspection if call.dialect else "none",
+            inspection=_inspection(call),
             inspection_reason=facts.unreadable_request or facts.unreadable_response or response.partial_reason,
             status=call.status,
             usage={
@@ -129,6 +129,14 @@ def record(call: Call, *, now: float, ended: str) -> Record:
 def _done(decision: Decision) -> Verdict:
     """What was done; where nothing was enforced, what would have been."""
     return decision.verdict if decision.winner else decision.would
+
+
+def _inspection(call: Call) -> str:
+    """How much of the call was understood: `full` is every byte of it, the request's too."""
+    if call.dialect is None:
+        return "none"
+    seen = call.facts.response.inspection
+    return "partial" if seen == "full" and call.facts.unreadable_request else seen
 
 
 def _counter(call: Call, gauge: Gauge, usage: Usage) -> CounterResult:
