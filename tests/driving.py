@@ -246,7 +246,7 @@ class Bed:
     @staticmethod
     def _see(out: Outcome, step: Step, event: object) -> None:
         match step:
-            case PassRequestHeaders(edit, want_body, reroute):
+            case PassRequestHeaders(edit, want_body, _, reroute):
                 out.request_headers.update(edit.set)
                 out.removed.update(edit.remove)
                 if not want_body:

@@ -41,6 +41,9 @@ _APPEND = pb.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
 _FORBIDDEN = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
 
 BUFFERED_REQUEST = _Mode(request_body_mode=_Mode.BUFFERED)
+# Envoy makes us: told to buffer, it answers 413 by itself once a body is larger than its buffer. One that says how long
+# it is was looked at before; of one that does not we ask for the beginning, and say ourselves what becomes of it.
+PARTIAL_REQUEST = _Mode(request_body_mode=_Mode.BUFFERED_PARTIAL)
 _RESPONSE_MODES = {
     BodyMode.STREAM: _Mode(response_body_mode=_Mode.FULL_DUPLEX_STREAMED, response_trailer_mode=_Mode.SEND),
     BodyMode.WHOLE: _Mode(response_body_mode=_Mode.BUFFERED),
@@ -156,7 +159,7 @@ def pass_request_headers(step: PassRequestHeaders) -> pb.ProcessingResponse:
     common = _common(step.edit, clear=step.reroute)
     answer = pb.ProcessingResponse(request_headers=pb.HeadersResponse(response=common))
     if step.want_body:
-        answer.mode_override.CopyFrom(BUFFERED_REQUEST)
+        answer.mode_override.CopyFrom(PARTIAL_REQUEST if step.unsized else BUFFERED_REQUEST)
     return answer
 
 

@@ -118,7 +118,8 @@ class Exchange:
         if self._wants_body(event):
             self.state = State.BODY
             self._with_body = True
-            return [PassRequestHeaders(self._strip, want_body=True)]
+            unsized = all(name != "content-length" for name, _ in event.headers)
+            return [PassRequestHeaders(self._strip, want_body=True, unsized=unsized)]
         return self._admit()
 
     def _begin(self, now: float, wall: float) -> None:

@@ -157,6 +157,7 @@ class PassRequestHeaders:
 
     edit: HeaderEdit = HeaderEdit()
     want_body: bool = False
+    unsized: bool = False  # nobody has said how long that body is: it may be more than may be read
     reroute: bool = False  # compute the route anew
 
 
