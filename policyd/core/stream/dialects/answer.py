@@ -23,7 +23,7 @@ INSPECTION, ERROR = int(Changed.INSPECTION), int(Changed.ERROR)
 MAX_INDEX = 1024  # choices, blocks and calls of one answer
 SOLE: Channel = ("text", 0, 0)
 HIDDEN: Channel = ("reasoning", 0, 0)
-AGAIN: Channel = ("reasoning", 0, 1)  # what repeats other text: editable, but neither counted nor read twice
+AGAIN: Channel = ("other", 0, 1)  # what repeats other text: editable, but neither counted nor read twice
 
 
 class Stand(NamedTuple):
@@ -206,6 +206,14 @@ class Answer:
         if self.want_segments:
             for where, said in strings(path, value):
                 self._segment(channel, where, said)
+
+    def _once_more(self, path: Path, value: object, channel: Channel = SOLE) -> None:
+        """A text that is the whole of its choice's visible text once more: what leaves of that stands here too."""
+        if not isinstance(value, str) or value != self.response.text(channel[1]):
+            self._again(path, value)
+        elif self.want_segments and value:
+            self._channels[channel] = None
+            self._segments.append(Segment(channel, path, value, again=True))
 
     def _refuse(self, path: Path, value: str, channel: Channel = ("refusal", 0, 0)) -> None:
         if value:

@@ -7,10 +7,12 @@ Rule 2: the first version's last event says the whole answer again: it is editab
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from policyd.core.errors import Malformed
 from policyd.core.stream.dialects import Channel, Path
 from policyd.core.stream.dialects.answer import Answer, Mark, index_of
-from policyd.core.stream.dialects.cohere_ending import ending, generation_ending
+from policyd.core.stream.dialects.cohere_ending import ending, generation_ending, is_second
 from policyd.core.stream.dialects.shared import Bill, listing, mapping, text, tokens
 
 FIRST_KNOWN = frozenset(
@@ -22,7 +24,7 @@ FIRST_KNOWN = frozenset(
 )  # fmt: skip
 SECOND_KNOWN = frozenset({"id", "message", "finish_reason", "usage", "logprobs", "type", "delta", "index"})
 MESSAGE = frozenset({"role", "content", "tool_plan", "tool_calls", "citations"})
-AROUND = ("citations", "documents", "search_results", "search_queries", "prompt", "chat_history")
+AROUND = ("citations", "documents", "search_results", "search_queries", "prompt")
 
 
 def billed(usage: object) -> Bill | None:
@@ -40,6 +42,14 @@ def billed(usage: object) -> Bill | None:
 
 class _Cohere(Answer):
     ends_by_itself = False  # some end with [DONE], some do not
+
+    @property
+    def repeats(self) -> bool:
+        """The last event of the first version says the text again."""
+        return not is_second(self.request.path)
+
+    def told(self, texts: Mapping[Channel, str]) -> None:
+        """Our own ending says nothing again."""
 
     def _failed(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002
         return document.get("event_type") == "stream-error"
@@ -133,7 +143,7 @@ class CohereChatAnswer(_Cohere):
 
     def _first_end(self, document: dict[str, object]) -> None:
         said = mapping(document.get("response") or {}, "response")
-        self._again(("response", "text"), said.get("text"))
+        self._once_more(("response", "text"), said.get("text"))
         self._again(("response", "tool_calls"), said.get("tool_calls"))
         self._around(("response",), said)
         self._unknown(said, FIRST_KNOWN, "an answer")
@@ -150,9 +160,14 @@ class CohereChatAnswer(_Cohere):
         self._usage(document.get("meta"))
 
     def _around(self, path: Path, document: dict[str, object]) -> None:
-        """Sources, and what has been said before."""
+        """Sources, and what has been said before: this very answer too."""
         for field in AROUND:
             self._again((*path, field), document.get(field))
+        for index, item in enumerate(listing(document.get("chat_history"), "chat_history")):
+            where = (*path, "chat_history", index)
+            said = mapping(item, "a message")
+            self._once_more((*where, "message"), said.get("message"))
+            self._again(where, {key: value for key, value in said.items() if key not in ("role", "message")})
 
     # ---- the second version ------------------------------------------------------------------------------------------
 
@@ -279,7 +294,7 @@ class CohereGenerateAnswer(_Cohere):
         said = mapping(document.get("response") or {}, "response")
         for choice, item in enumerate(listing(said.get("generations"), "generations")):
             one = mapping(item, "a generation")
-            self._again(("response", "generations", choice, "text"), one.get("text"))
+            self._once_more(("response", "generations", choice, "text"), one.get("text"), ("text", choice, 0))
             self._finish(one.get("finish_reason"), choice)
         self._again(("response", "prompt"), said.get("prompt"))
         if not self._reasons:

@@ -81,7 +81,7 @@ class GeminiAnswer(Answer):
         for number, item in enumerate(listing(content.get("parts"), "parts")):
             self._part(index, (*path, "content", "parts", number), mapping(item, "a part"))
         for field in AROUND:
-            self._again((*path, field), candidate.get(field), ("reasoning", index, 1))
+            self._again((*path, field), candidate.get(field), ("other", index, 1))
         self._unknown(content, frozenset({"parts", "role"}), "a content")
         self._unknown(candidate, CANDIDATE, "a candidate")
         if (reason := text(candidate.get("finishReason"), "finishReason")) is not None:
