@@ -13,7 +13,7 @@ from enum import StrEnum
 from google.protobuf.struct_pb2 import Struct, Value
 
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
-from policyd.adapters.envoy.config import NAMESPACE, STREAM_CHUNK
+from policyd.adapters.envoy.config import MAX_REQUEST, NAMESPACE, STREAM_CHUNK
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.steps import (
     BodyMode,
@@ -44,6 +44,7 @@ BUFFERED_REQUEST = _Mode(request_body_mode=_Mode.BUFFERED)
 # Envoy makes us: told to buffer, it answers 413 by itself once a body is larger than its buffer. One that says how long
 # it is was looked at before; of one that does not we ask for the beginning, and say ourselves what becomes of it.
 PARTIAL_REQUEST = _Mode(request_body_mode=_Mode.BUFFERED_PARTIAL)
+PARTIAL_RESPONSE = _Mode(response_body_mode=_Mode.BUFFERED_PARTIAL)  # told to buffer, it would wait for ever
 _RESPONSE_MODES = {
     BodyMode.STREAM: _Mode(response_body_mode=_Mode.FULL_DUPLEX_STREAMED, response_trailer_mode=_Mode.SEND),
     BodyMode.WHOLE: _Mode(response_body_mode=_Mode.BUFFERED),
@@ -91,10 +92,12 @@ def response_headers(message: pb.ProcessingRequest, now: float) -> ResponseHeade
     return ResponseHeaders(headers(part.headers), part.end_of_stream, now)
 
 
-def response_chunk(message: pb.ProcessingRequest, now: float, *, whole: bool) -> ResponseChunk:
-    """Bytes of the answer. A body that is brought whole is its own end, also where trailers follow it."""
+def response_chunk(message: pb.ProcessingRequest, now: float, *, whole: bool, most: int = MAX_REQUEST) -> ResponseChunk:
+    """Bytes of the answer. A body that is brought whole is its own end, also where trailers follow it; more than `most`
+    bytes without an end are only its beginning."""
     part = message.response_body
-    return ResponseChunk(part.body, part.end_of_stream or whole, now)
+    truncated = whole and not part.end_of_stream and len(part.body) > most
+    return ResponseChunk(part.body, part.end_of_stream or whole, now, truncated)
 
 
 def response_trailers(now: float) -> ResponseTrailers:
@@ -176,7 +179,7 @@ def pass_response_headers(step: PassResponseHeaders) -> pb.ProcessingResponse:
         # Envoy makes us: overridden to this mode it keeps the upstream's length, and a changed body would not fit it.
         edit = HeaderEdit(edit.set, (*edit.remove, "content-length"))
     answer = pb.ProcessingResponse(response_headers=pb.HeadersResponse(response=_common(edit)))
-    override = _RESPONSE_MODES.get(step.mode)
+    override = PARTIAL_RESPONSE if step.mode is BodyMode.WHOLE and step.unsized else _RESPONSE_MODES.get(step.mode)
     if override is not None:
         answer.mode_override.CopyFrom(override)
     return answer

@@ -274,7 +274,7 @@ class Conversation:
             case Kind.RESPONSE_HEADERS:
                 return codec.response_headers(message, now)
             case Kind.RESPONSE_BODY:
-                return codec.response_chunk(message, now, whole=whole)
+                return codec.response_chunk(message, now, whole=whole, most=self._calls.options.max_request)
             case Kind.RESPONSE_TRAILERS if self._order.mode is BodyMode.STREAM:
                 return codec.response_trailers(now)
             case _:

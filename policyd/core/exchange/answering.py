@@ -170,7 +170,7 @@ class Answering:
 
     def _go(self, mode: BodyMode) -> PassResponseHeaders:
         self.mode = mode
-        return PassResponseHeaders(self._edit(), mode)
+        return PassResponseHeaders(self._edit(), mode, "content-length" not in self.call.facts.response.headers)
 
     def _edit(self) -> HeaderEdit:
         edit = self.call.decision.obligations.response_headers
@@ -216,7 +216,7 @@ class Answering:
             return b""
 
     def _judged_whole(self, whole: Whole, event: ResponseChunk) -> list[Step]:
-        data = whole.judge(event.data, event.now)
+        data = whole.judge(event.data, event.now, truncated=event.truncated)
         if self.call.decision.verdict is Verdict.TERMINATE:
             return self._refused()
         self.done = True

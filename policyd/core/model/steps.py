@@ -49,11 +49,13 @@ class ResponseHeaders:
 
 @dataclass(frozen=True, slots=True)
 class ResponseChunk:
-    """Bytes of the answer, cut as the network cut them; `end` with the last of them."""
+    """Bytes of the answer, cut as the network cut them; `end` with the last of them. `truncated`: of an answer that was
+    to be brought whole, and is larger than what may be read."""
 
     data: bytes
     end: bool
     now: float
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,7 @@ class PassResponseHeaders:
 
     edit: HeaderEdit = HeaderEdit()
     mode: BodyMode = BodyMode.NONE
+    unsized: bool = False  # nobody has said how long the body is
 
 
 @dataclass(frozen=True, slots=True)
