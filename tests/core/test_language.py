@@ -634,3 +634,26 @@ def test_a_running_call_renews_its_lease_with_what_it_has_spent() -> None:
 
     assert (before, sent, failure, after) == (None, (0,), "", None)
     assert running == (bed.memory.snapshot()[next(iter(bed.memory.snapshot()))],)
+
+
+def test_a_cut_by_another_rule_takes_no_text_but_what_could_begin_a_match() -> None:
+    spec = """rules:
+- {name: text, when: 'response.text.contains("forbidden")', terminate: {fallback: '[end]'}}
+- {name: long, when: response.events > 3, terminate: {fallback: '[end]'}}"""
+    bed = Bed(policy(spec))
+
+    innocent = bed.call(body=chat(stream=True), chunks=stream_of("one ", "two ", "three ", "four "))
+    beginning = bed.call(body=chat(stream=True), chunks=stream_of("one ", "two ", "this is forb", "idden"))
+
+    assert innocent.text == "one two three [end]"
+    assert beginning.text == "one two this is [end]"
+
+
+def test_what_is_kept_back_for_a_rule_that_names_no_text_is_dropped_whole() -> None:
+    spec = """rules:
+- {name: text, when: 'response.text.size() > 1000', holdBack: 6, terminate: {fallback: '[end]'}}
+- {name: long, when: response.events > 3, terminate: {fallback: '[end]'}}"""
+
+    out = Bed(policy(spec)).call(body=chat(stream=True), chunks=stream_of("one ", "two ", "three ", "four "))
+
+    assert out.text == "one two [end]"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 
-from policyd.core.compile.policyset import Phase
+from policyd.core.compile.policyset import CompiledRule, Phase
 from policyd.core.decide.combine import Decision, acting, combine
 from policyd.core.decide.evaluate import Judged, judge
 from policyd.core.decide.plan import BoundRule, enforceable
@@ -263,3 +263,9 @@ def may_change_answer(call: Call) -> bool:
         return False
     rules = (*call.plan.of_phase(Phase.RESPONSE), *call.plan.counting)
     return any(enforceable(bound.rule, call.options.mode) for bound in rules)
+
+
+def kept_blind(rule: CompiledRule) -> int:
+    """What a rule keeps back beyond what the texts that it watches for can span: nobody knows which of it matters."""
+    reach = max((watcher.reach or 0 for watcher in rule.when.watchers), default=0) if rule.when else 0
+    return rule.hold_back if rule.hold_back >= max(reach, 1) else 0

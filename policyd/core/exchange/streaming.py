@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from policyd.core.decide.plan import enforceable
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.intake import Intake
-from policyd.core.exchange.judging import Bench, Touch, may_change_answer
+from policyd.core.exchange.judging import Bench, Touch, kept_blind, may_change_answer
 from policyd.core.exchange.metering import usage_of
 from policyd.core.exchange.refusal import texts
 from policyd.core.model.counters import Readings
@@ -63,8 +63,9 @@ class Streaming:
             redactors=() if self.passive else redactors(redactions),
             watchers=sorted(watchers, key=lambda watcher: (watcher.kind, watcher.pattern)),
             keep=keep,
+            keep_blind=0 if self.passive else max((kept_blind(rule) for rule in enforced), default=0),
             hold_args=not self.passive and self.bench.reads_args,
-            repeats=not self.passive and isinstance(self.reader, Repeating) and self.reader.repeats,
+            repeats=not self.passive and getattr(self.reader, "repeats", False),
             edit=self.intake.framing.edit,
         )
 
@@ -338,7 +339,7 @@ class Streaming:
         data = self.outbox.cut(entry, when.watchers if when is not None else ())
         self._forget_marks()
         self.reader.rewind(self.marks[0][1])
-        if isinstance(self.reader, Repeating) and self.reader.repeats:
+        if isinstance(self.reader, Repeating):
             self.reader.told(self.outbox.told())
         ending = self.reader.ending(said.fallback, said.reason)
         self.done = self.cut = True

@@ -30,8 +30,8 @@ class Outbox:
     """The queue of a stream's events.
 
     `redactors` edit text of every kind; `watchers` look at visible text ("text" channels), each choice by itself;
-    `keep`: characters of visible text kept back until the channel closes; `hold_args`: an event that carries a tool
-    call's arguments waits until that tool call is complete; `repeats`: texts are said again, or `told` will be asked,
+    `keep`: characters of visible text kept back until the channel closes, `keep_blind` of them (None: all) for rules
+    that do not say which text they look for; `hold_args`: an event that carries a tool call's arguments waits until that tool call is complete; `repeats`: texts are said again, or `told` will be asked,
     so what leaves is remembered from the start; `edit` re-serialises an event.
     """
 
@@ -41,6 +41,7 @@ class Outbox:
         redactors: Iterable[Redactor] = (),
         watchers: Iterable[Watcher] = (),
         keep: int = 0,
+        keep_blind: int | None = None,
         hold_args: bool = False,
         repeats: bool = False,
         edit: Edit,
@@ -48,6 +49,7 @@ class Outbox:
         self._redactors = tuple(redactors)
         self._watchers = tuple(dict.fromkeys(watchers))
         self._keep = keep
+        self._keep_blind = keep if keep_blind is None else keep_blind
         self._hold_args = hold_args
         self._edit = edit
         self._holds = bool(self._redactors or keep or hold_args or repeats)
@@ -222,7 +224,8 @@ class Outbox:
     def cut(self, event: int, watchers: Collection[Watcher] | None = None) -> bytes:
         """A rule matched at entry `event`: what may still leave; after it nothing does.
 
-        `watchers`: those that the rule reads (None: all; empty: none, so that everything `keep` holds is dropped).
+        `watchers`: those that the rule reads (None: all). Where none of them matched in what `keep` holds, what could
+        be the beginning of a match of any watcher is dropped of it, and the last `keep_blind` characters.
         Without hold-back that is all entries before `event`. With it, what lies before the match, up to the first
         entry that cannot leave whole: that one leaves in part when some of its text may.
         """
@@ -276,12 +279,18 @@ class Outbox:
             limits[id(lane)] = start
             if not lane.keep or closed:
                 continue
-            low = kept[id(lane)] = max(start - lane.keep, 0)
+            low = max(start - lane.keep, 0)
+            kept[id(lane)] = self._innocent(lane, low, start)
             found = lane.watch.first_start(low, end, watchers) if lane.watch is not None and watchers else None
             if found is not None:
                 matched = True
                 limits[id(lane)] = max(found, low)
         return limits if matched else {**limits, **kept}
+
+    def _innocent(self, lane: Lane, low: int, start: int) -> int:
+        """Up to where kept text may leave that no rule has matched: not what could begin what a rule forbids."""
+        blind = max(start - self._keep_blind, low)
+        return blind if lane.watch is None else min(blind, max(lane.watch.undecided(low, start), low))
 
     def _bounds(self, lane: Lane, before: int) -> tuple[int, int]:
         """How long this lane was before the entry at this place of the queue, and after it."""

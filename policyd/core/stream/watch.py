@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 import re2
 
 from policyd.core.model.reach import Watcher, compiled
-from policyd.core.stream.redactor import searchable, subject
+from policyd.core.stream.redactor import Waiting, searchable, subject, waiting
 
 MAX_TEXT = 262_144  # characters of one channel that a pattern of unbounded reach sees: the newest
 
@@ -27,10 +27,17 @@ def reach_of(watcher: Watcher) -> int:
     return MAX_TEXT if watcher.reach is None else watcher.reach
 
 
+NOTHING_WAITS = Waiting(None, 0)
+
+
+def _pattern_of(watcher: Watcher) -> str:
+    return re2.escape(searchable(watcher.pattern)) if watcher.kind == "contains" else watcher.pattern
+
+
 class Watch:
     """The watchers of one channel. `keeps`: text stays until it is forgotten, so that matches can be placed in it."""
 
-    __slots__ = ("_base", "_keeps", "_literals", "_overlap", "_patterns", "_reach", "_text", "length")
+    __slots__ = ("_base", "_keeps", "_literals", "_overlap", "_patterns", "_reach", "_text", "_waiting", "length")
 
     def __init__(self, watchers: Sequence[Watcher], *, keeps: bool = False) -> None:
         if wrong := [watcher.kind for watcher in watchers if watcher.kind not in ("contains", "matches")]:
@@ -41,6 +48,7 @@ class Watch:
         self._patterns = [(compiled(watcher.pattern), watcher) for watcher in watchers if watcher.kind == "matches"]
         self._overlap = max((len(literal) for literal, _ in self._literals), default=0)
         self._reach = max((reach_of(watcher) for watcher in watchers), default=0)
+        self._waiting = waiting([_pattern_of(watcher) for watcher in watchers]) if keeps else NOTHING_WAITS
         self._text = ""  # from `_base` on
         self._base = 0
         self.length = 0
@@ -65,6 +73,11 @@ class Watch:
         starts = [self._place(watcher, text, low - self._base) for watcher in watchers]
         found = [start for start in starts if start is not None]
         return self._base + min(found) if found else None
+
+    def undecided(self, low: int, high: int) -> int:
+        """Where, in the text from `low` to `high`, the first match could begin that more text would complete."""
+        text = subject(self._text[: max(high - self._base, 0)])
+        return self._base + self._waiting.since(text, max(low - self._base, 0))
 
     def forget(self, offset: int) -> None:
         """No match that ends at or before this offset will be asked for."""
