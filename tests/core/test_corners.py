@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 
@@ -9,9 +10,23 @@ import pytest
 
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Outcome, Verdict
-from policyd.core.model.steps import Extend, Read, Reserve, Settle
-from policyd.enforcer import CounterStore
+from policyd.core.model.steps import (
+    Extend,
+    PassTrailers,
+    Read,
+    Release,
+    RequestBody,
+    RequestHeaders,
+    Reserve,
+    ResponseChunk,
+    ResponseHeaders,
+    ResponseTrailers,
+    Settle,
+    Step,
+)
+from policyd.enforcer import CounterStore, Deadlines
 from tests.driving import Bed, FlatPrices, answer_of, chat, delta, policy, sse, stream_of
+from tests.fakes import EPOCH, Fault, FaultyCounters
 
 HOUR = "window: {lifetime: 1h}"
 
@@ -251,6 +266,43 @@ def test_what_nobody_reads_is_not_said_to_be_understood() -> None:
     assert unread.call(body=chat(), chunks=[answer_of("x")]).record.inspection == "none"
     assert unread.call(body=chat(), status=204).record.inspection == "full"
     assert damaged.call(body=b'{"model"', chunks=[answer_of("x")]).record.inspection == "partial"
+
+
+def test_trailers_wait_behind_text_that_waits() -> None:
+    async def run() -> tuple[list[Step], list[Step]]:
+        bed = Bed(policy(f"counters:\n{counter('c', 'OutputTokens', '100 tokens')}"), slice_tokens=2)
+        store = bed.enforcer.counters = FaultyCounters(bed.memory, otherwise={"extend": Fault.LATE})
+        bed.enforcer.deadlines = Deadlines(store_s=60.0)
+        call = bed.enforcer.open()
+        head = ((":method", "POST"), (":path", "/v1/chat/completions"), (":authority", "h"))
+        await call.handle(RequestHeaders(head, False, 0.0, EPOCH))
+        await call.handle(RequestBody(chat(stream=True), 0.0))
+        answer = ((":status", "200"), ("content-type", "text/event-stream"))
+        await call.handle(ResponseHeaders(answer, False, 0.0))
+        first = [*await call.handle(ResponseChunk(b"".join(stream_of("more than two tokens")), False, 0.0))]
+        first += await call.handle(ResponseTrailers(0.0))
+        store.release()
+        return first, [*await call.deliver()]
+
+    first, second = asyncio.run(run())
+
+    assert [step for step in first if isinstance(step, PassTrailers | Release)] == []
+    assert [step for step in second if isinstance(step, PassTrailers | Release)] == [
+        Release(b"".join(stream_of("more than two tokens"))),
+        PassTrailers(),
+    ]
+
+
+@pytest.mark.parametrize("failure", ["Fail", "Ignore"])
+def test_what_cannot_be_redacted_for_want_of_a_dialect_is_not_passed_as_if_it_had_been(failure: str) -> None:
+    spec = f"""failurePolicy: {failure}
+match: {{operations: [unknown]}}
+rules: [{{name: r, constrain: {{redact: {{detectors: [email], in: [response]}}}}}}]"""
+
+    out = Bed(policy(spec)).call(body=b"{}", path="/v1/some/new/call", chunks=[b"a@b.example"])
+
+    assert out.rule("r").outcome is Outcome.ERRORED
+    assert (out.rejected is not None, out.record.degraded) == (failure == "Fail", failure == "Ignore")
 
 
 def usage_event(prompt: int, completion: int) -> dict[str, object]:

@@ -82,8 +82,8 @@ def cannot_judge(bound: BoundRule, world: World) -> str:
         return why
     if facts.unreadable_request and (reads_request_body(rule.reads) or edits_request_body(rule)):
         return f"request not readable: {facts.unreadable_request}"
-    if not facts.request.dialect and edits_request_body(rule):
-        return "the request is in no dialect that policyd can edit"
+    if not facts.request.dialect and (edits_request_body(rule) or redacts_response(rule)):
+        return "the call is in no dialect that policyd can edit"
     if facts.unreadable_response and (reads_response_body(rule.reads) or redacts_response(rule)):
         return f"answer not readable: {facts.unreadable_response}"
     if facts.unmetered and reads_spending(bound):

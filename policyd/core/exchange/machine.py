@@ -74,6 +74,7 @@ class Exchange:
         self._asking: Generator[Need, Readings, None] | None = None
         self.recorded = False
         self._with_body = False
+        self._trailing = False  # the answer's trailers have come
         self._begun = False  # something of a call has come
         self._strip = HeaderEdit()  # the caller's headers that only we may set
         self._now = 0.0
@@ -214,16 +215,20 @@ class Exchange:
 
     def _on_trailers(self, event: ResponseTrailers) -> list[Step]:
         assert self.answering is not None
+        self._trailing = True
         steps = self.answering.chunk(ResponseChunk(b"", True, event.now)) if not self.answering.done else []
-        # Trailers end the body, so what ends here is the body alone: the trailers follow it.
-        return self._after_answer([*self.answering.without_end(steps), PassTrailers()])
+        return self._after_answer(steps)
 
     def _after_answer(self, steps: list[Step]) -> list[Step]:
         assert self.answering is not None
         self.need = self.answering.need
-        if self.answering.done:
-            return [*steps, *self._finish(self.answering.ended)]
-        return steps
+        if self._trailing:
+            # Trailers end the body, so what ends here is the body alone; they follow it, also where its text has to wait.
+            steps = self.answering.without_end(steps)
+        if not self.answering.done:
+            return steps
+        trailers = [PassTrailers()] if self._trailing else []
+        return [*steps, *trailers, *self._finish(self.answering.ended)]
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
