@@ -31,8 +31,9 @@ class Outbox:
 
     `redactors` edit text of every kind; `watchers` look at visible text ("text" channels), each choice by itself;
     `keep`: characters of visible text kept back until the channel closes, `keep_blind` of them (None: all) for rules
-    that do not say which text they look for; `hold_args`: an event that carries a tool call's arguments waits until that tool call is complete; `repeats`: texts are said again, or `told` will be asked,
-    so what leaves is remembered from the start; `edit` re-serialises an event.
+    that do not say which text they look for; `hold_args`: an event that carries a tool call's arguments waits until
+    that tool call is complete; `repeats`: texts are said again, or `told` will be asked, so what leaves is remembered
+    from the start; `edit` re-serialises an event.
     """
 
     def __init__(
