@@ -35,7 +35,7 @@ def calls(folder: str) -> tuple[tuple[Recording, Dialect], ...]:
     for path in sorted((CORPUS / folder).rglob("*.yaml")):
         for one in read_recordings(path):
             dialect, _, _ = registry.choose(one.method, one.path, one.host, dict(one.headers))
-            if dialect is not None and dialect.name.startswith(("openai.", "anthropic.")):
+            if dialect is not None and dialect.name.startswith(("openai.", "anthropic.messages")):
                 found.append((one, dialect))
     return tuple(found)
 

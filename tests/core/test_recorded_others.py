@@ -24,7 +24,7 @@ from policyd.core.stream.json_text import loads
 from tests.streams import Read, cuts, read_stream
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus" / "recorded"
-FAMILIES = ("ollama", "cohere", "gemini", "bedrock", "mcp")
+FAMILIES = ("ollama", "cohere", "gemini", "bedrock", "mcp", "anthropic.complete", "huggingface")
 
 pytestmark = [
     pytest.mark.corpus,
@@ -38,8 +38,9 @@ def calls(family: str) -> tuple[tuple[Recording, Dialect], ...]:
     found = []
     for path in sorted(CORPUS.rglob("*.yaml")):
         for one in read_recordings(path):
-            dialect, _, _ = registry.choose(one.method, one.path, one.host, dict(one.headers))
-            if dialect is not None and dialect.name.startswith(f"{family}."):
+            headers = {":authority": one.host, **dict(one.headers)}
+            dialect, _, _ = registry.choose(one.method, one.path, one.host, headers)
+            if dialect is not None and f"{dialect.name}.".startswith(f"{family}."):
                 found.append((one, dialect))
     return tuple(found)
 
@@ -85,7 +86,8 @@ def documents(one: Recording) -> list[Any]:
         return [json.loads(line) for line in lines if line != "[DONE]"]
     if streams(one):
         return [json.loads(line) for line in body.splitlines() if line.strip()]
-    return [json.loads(body)]
+    whole = json.loads(body)
+    return whole if isinstance(whole, list) else [whole]
 
 
 def _message(name: str, payload: Any) -> Any:
@@ -104,7 +106,7 @@ def found(value: Any, *keys: str) -> list[Any]:
     return out
 
 
-TEXTS = ("text", "content", "response", "outputText", "completion", "generation")
+TEXTS = ("text", "content", "generated_text", "response", "outputText", "completion", "generation")
 REASONS = ("done_reason", "finish_reason", "finishReason", "stopReason", "stop_reason", "completionReason")
 
 
@@ -113,7 +115,7 @@ def expected_text(one: Recording) -> str:
     for document in documents(one):
         if document.get("event_type") == "stream-end" or "citation" in str(document.get("type")):
             continue
-        document = {key: value for key, value in document.items() if key != "citations"}
+        document = {key: value for key, value in document.items() if key not in ("citations", "details")}
         if isinstance(document.get("message"), dict):
             document["message"] = {key: value for key, value in document["message"].items() if key != "citations"}
         pieces += _texts(document)

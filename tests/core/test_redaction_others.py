@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from policyd.core.model.decision import Redaction
-from policyd.core.stream.dialects import Repeating
 from policyd.core.stream.framing import framing_of
 from policyd.core.stream.outbox import Outbox
 from policyd.core.stream.redactor import redactors
@@ -120,7 +119,7 @@ def redacted(case: Case, chunks: list[bytes]) -> bytes:
     reader = dialect.reader(request, ResponseFacts(status=200, headers=whole.response.headers))
     outbox = Outbox(
         redactors=redactors([Redaction(detectors=("private_key",))]),
-        repeats=isinstance(reader, Repeating) and reader.repeats,
+        repeats=getattr(reader, "repeats", False),
         edit=framing.edit,
     )
     out = b""

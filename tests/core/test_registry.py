@@ -82,6 +82,8 @@ CALLS = [
     ("POST", "/model/amazon.titan-embed-text-v2%3A0/invoke", AWS, (INVOKE, "embedding", "bedrock")),
     ("POST", "/model/stability.sd3-large-v1:0/invoke", AWS, (None, "unknown", "bedrock")),
     ("POST", "/model/m/count-tokens", AWS, (None, "other", "bedrock")),
+    ("POST", "/v1/complete", "api.anthropic.com", ("anthropic.complete", "completion", "anthropic")),
+    ("POST", "/generate", "10.0.0.1", ("huggingface.text", "completion", "huggingface")),
     ("POST", "/tools/mcp", "h", ("mcp", "tool_call", "mcp")),
     ("GET", "/mcp", "h", (None, "other", "")),
     ("POST", "/guardrail/g/version/1/apply", AWS, (None, "other", "bedrock")),

@@ -7,12 +7,11 @@ Rule 2: what AWS adds to a family's own words (metrics, a guardrail's trace) is 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream import eventstream
-from policyd.core.stream.dialects import AnswerReader, Body, Changed, Channel, Path, Reading, Repeating, Segment
+from policyd.core.stream.dialects import AnswerReader, Body, Changed, Path, Reading, Segment
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.bedrock_families import reader_of, voice
 from policyd.core.stream.dialects.bedrock_shared import METRICS, TRACE, bill_of, header_bill, is_exception
@@ -38,12 +37,7 @@ class InvokeAnswer:
     @property
     def repeats(self) -> bool:
         """Whether the family says its texts again."""
-        return isinstance(self._inner, Repeating) and self._inner.repeats
-
-    def told(self, texts: Mapping[Channel, str]) -> None:
-        """What has left of each channel."""
-        if isinstance(self._inner, Repeating):
-            self._inner.told(texts)
+        return bool(getattr(self._inner, "repeats", False))
 
     def read_json(self, doc: object) -> Reading:
         """The whole answer, or an error. Raises Malformed."""

@@ -7,8 +7,6 @@ Rule 2: the first version's last event says the whole answer again: it is editab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from policyd.core.errors import Malformed
 from policyd.core.stream.dialects import Channel, Path
 from policyd.core.stream.dialects.answer import Answer, Mark, index_of
@@ -47,9 +45,6 @@ class _Cohere(Answer):
     def repeats(self) -> bool:
         """The last event of the first version says the text again."""
         return not is_second(self.request.path)
-
-    def told(self, texts: Mapping[Channel, str]) -> None:
-        """Our own ending says nothing again."""
 
     def _failed(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002
         return document.get("event_type") == "stream-error"

@@ -12,9 +12,11 @@ from functools import lru_cache
 
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
+from policyd.core.stream.dialects.anthropic_complete import AnthropicComplete
 from policyd.core.stream.dialects.bedrock import BedrockConverse, BedrockInvoke
 from policyd.core.stream.dialects.cohere import CohereChat, CohereEmbed, CohereGenerate
 from policyd.core.stream.dialects.gemini import GeminiEmbed, GeminiGenerate
+from policyd.core.stream.dialects.huggingface import HuggingFaceText
 from policyd.core.stream.dialects.mcp import Mcp
 from policyd.core.stream.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
@@ -29,6 +31,7 @@ DIALECTS: tuple[Dialect, ...] = (
     OpenAICompletions(),
     OpenAIEmbeddings(),
     AnthropicMessages(),
+    AnthropicComplete(),
     OllamaChat(),
     OllamaGenerate(),
     OllamaEmbed(),
@@ -39,6 +42,7 @@ DIALECTS: tuple[Dialect, ...] = (
     GeminiEmbed(),
     BedrockConverse(),
     BedrockInvoke(),
+    HuggingFaceText(),
     Mcp(),
 )
 

@@ -1,0 +1,140 @@
+"""Hugging Face's text generation: /generate and /generate_stream of its server, and the root of its hosted endpoints.
+
+Rule 1: the server counts what it generates, and the prompt only where it was asked to; what it does not name stays an
+        estimate.
+Rule 2: the details tell the text again, token by token: editable, read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from policyd.core.errors import Malformed
+from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
+from policyd.core.stream import sse
+from policyd.core.stream.dialects import AnswerReader, Body, Edit, Reading, RequestChange, Segment
+from policyd.core.stream.dialects.answer import Answer, Mark
+from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
+from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, text
+from policyd.core.stream.json_strict import dumps, refuse_twins
+
+READ = frozenset({"inputs", "parameters", "stream"})
+FIELDS = Fields(
+    limit=("parameters", "max_new_tokens"), temperature=("parameters", "temperature"), model=None, system=False
+)
+KNOWN = frozenset({"generated_text", "details", "token", "index", "top_tokens"})
+HOSTS = (".huggingface.cloud", ".huggingface.co")
+
+
+class HuggingFaceText:
+    """The dialect `huggingface.text`."""
+
+    name = "huggingface.text"
+
+    def operation(self, method: str, path: str, headers: Mapping[str, str]) -> str | None:
+        """`completion` for a POST to the server's doors, or to the root of a hosted endpoint."""
+        host = headers.get(":authority", headers.get("host", "")).partition(":")[0].lower()
+        hosted = path == "/" and host.endswith(HOSTS)
+        return "completion" if method == "POST" and (hosted or path in ("/generate", "/generate_stream")) else None
+
+    def provider(self, host: str, path: str, headers: Mapping[str, str]) -> str:  # noqa: ARG002
+        """Who is meant when the host does not tell."""
+        return "huggingface"
+
+    def read_request(self, doc: object, facts: RequestFacts) -> None:
+        """Fills the body facts. Raises Malformed."""
+        document = mapping(doc, "the body")
+        refuse_twins(document, READ)
+        parameters = mapping(document.get("parameters") or {}, "parameters")
+        streams = flag(document.get("stream"), "stream")
+        facts.stream = True if facts.path.endswith("/generate_stream") else streams
+        facts.max_tokens = count(parameters.get("max_new_tokens"), "max_new_tokens")
+        facts.temperature = number(parameters.get("temperature"), "temperature")
+        prompt = text(document.get("inputs"), "inputs") or ""
+        fill(facts, [Message("user", prompt)], [], self.request_segments(document), 0, None)
+
+    def request_segments(self, doc: object) -> Sequence[Segment]:
+        """Every editable text of a request."""
+        texts = Texts()
+        texts.add(("inputs",), mapping(doc, "the body").get("inputs"))
+        return texts.found
+
+    def edits(self, doc: object, change: RequestChange) -> Sequence[Edit]:
+        """The change in this dialect's fields."""
+        return plain_edits(doc, change, FIELDS)[0]
+
+    def reader(self, request: RequestFacts, response: ResponseFacts) -> AnswerReader:
+        """A reader of one answer."""
+        return HuggingFaceAnswer(request, response)
+
+    def error(self, status: int, reason: str, message: str) -> Body:  # noqa: ARG002 - the status says it all
+        """An error in this server's shape."""
+        return Body("application/json", dumps({"error": message, "error_type": reason}).encode())
+
+    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002 - it has no id
+        """An answer that says `text`."""
+        if request.stream:
+            return Body("text/event-stream", sse.render(dumps(_last(text, text))))
+        return Body("application/json", dumps([{"generated_text": text}]).encode())
+
+
+class HuggingFaceAnswer(Answer):
+    """Reads one answer. `repeats`: the last event says the whole text."""
+
+    repeats = True
+
+    def read_json(self, doc: object) -> Reading:
+        """The whole answer: an object, or a list of them. Raises Malformed."""
+        return super().read_json({"answers": doc} if isinstance(doc, list) else doc)
+
+    def _whole(self, document: dict[str, object]) -> None:
+        answers = document.get("answers")
+        if not isinstance(answers, list):
+            self._generated(0, (), document)
+        for index, item in enumerate(answers if isinstance(answers, list) else ()):
+            self._generated(index, (index,), mapping(item, "an answer"))
+
+    def _generated(self, choice: int, path: tuple[str | int, ...], said: dict[str, object]) -> None:
+        if not isinstance(said.get("generated_text"), str):
+            raise Malformed("the answer says nothing")
+        self._say((*path, "generated_text"), str(said["generated_text"]), ("text", choice, 0))
+        self._details(choice, path, said.get("details"))
+        self._unknown(said, KNOWN, "an answer")
+
+    def _event(self, name: str, document: dict[str, object]) -> bool:
+        token = document.get("token")
+        if name not in ("", "message") or not isinstance(token, dict):
+            self._partial("an unknown event type")
+        elif token.get("special") is not True:
+            self._say(("token", "text"), text(token.get("text"), "text") or "")
+        self._again(("top_tokens",), document.get("top_tokens"))
+        self._unknown(document, KNOWN, "an event")
+        if document.get("generated_text") is None:
+            return False
+        self._once_more(("generated_text",), document["generated_text"])
+        self._details(0, (), document.get("details"))
+        self._stand = self._stand._replace(stopped=True)
+        self._end()
+        return True
+
+    def _details(self, choice: int, path: tuple[str | int, ...], details: object) -> None:
+        if details is None:
+            return
+        said = mapping(details, "details")
+        if (reason := text(said.get("finish_reason"), "finish_reason")) is not None:
+            self._reason(choice, reason)
+        for field in ("prefill", "tokens", "best_of_sequences"):
+            for place, one in enumerate(listing(said.get(field), field)):
+                self._again((*path, "details", field, place, "text"), at(one, ("text",)), ("other", choice, 2))
+        made = count(said.get("generated_tokens"), "generated_tokens")
+        if made is not None:
+            self.response.output_tokens = made
+
+    def _ending(self, mark: Mark, said: str) -> bytes:  # noqa: ARG002 - it does not matter where it stands
+        return sse.render(dumps(_last(said, said)))
+
+
+def _last(said: str, whole: str) -> dict[str, object]:
+    token = {"id": 0, "text": said, "logprob": 0.0, "special": False}
+    details = {"finish_reason": "eos_token", "generated_tokens": 0, "seed": None}
+    return {"index": 0, "token": token, "generated_text": whole, "details": details}
