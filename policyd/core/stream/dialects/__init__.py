@@ -99,7 +99,10 @@ class Body:
 
 
 class AnswerReader(Protocol):
-    """Reads one answer into its ResponseFacts, and can end it properly at any event boundary."""
+    """Reads one answer into its ResponseFacts, and can end it properly at any event boundary.
+
+    One whose stream says texts again (`Segment.again`) also has `repeats`, true; one whose ending does is `Repeating`.
+    """
 
     def read_json(self, doc: object) -> Reading:
         """The whole answer of a call that does not stream (or an error answer). Raises Malformed."""

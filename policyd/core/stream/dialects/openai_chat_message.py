@@ -10,13 +10,31 @@ from typing import ClassVar
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
-from policyd.core.stream.dialects import Changed, Channel, Path
+from policyd.core.stream.dialects import Changed, Channel, Path, Segment
+from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.openai_reader import ChoicesReader, choice_index
 from policyd.core.stream.dialects.shared import has_text, listing, mapping, text
 
-TOOLS, REFUSAL = int(Changed.TOOLS), int(Changed.REFUSAL)
+TOOLS, REFUSAL, ERROR = int(Changed.TOOLS), int(Changed.REFUSAL), int(Changed.ERROR)
 
 REASONING = frozenset({"reasoning_content", "reasoning"})
+# Of a choice: fields that are read, and those that tell nothing or that no rule reads.
+CHOICE = frozenset({"index", "delta", "message", "finish_reason", "text", "usage", "error", "raw_output"})
+SILENT_CHOICE = frozenset(
+    {
+        "logprobs",
+        "stop_reason",
+        "native_finish_reason",
+        "finish_details",
+        "matched_stop",
+        "content_filter_results",
+        "content_filter_offsets",
+        "content_filter_result",
+        "token_ids",
+        "seed",
+        "generation_logprobs",
+    }
+)
 # Fields that say the same again, point at sources or carry what is not text.
 SILENT = frozenset(
     {
@@ -62,13 +80,20 @@ class _Call:
 class MessageReader(ChoicesReader):
     """Reads choices into the facts of one answer."""
 
-    objects: ClassVar[frozenset[object]] = ChoicesReader.objects | {"chat.completion.chunk", "chat.completion"}
+    objects: ClassVar[frozenset[object]] = ChoicesReader.objects | {
+        "chat.completion.chunk",
+        "chat.completion",
+        "chat.completion.done",  # this and the next two are Perplexity's
+        "chat.reasoning",
+        "chat.reasoning.done",
+    }
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         super().__init__(request, response)
         self._calls: dict[tuple[int, int], _Call] = {}
         self._open: tuple[_Call, ...] = ()  # calls of choices that are not finished
         self._paths: dict[tuple[int, int], tuple[Channel, Path]] = {}
+        self._asides = 0
 
     # ---- choices ---------------------------------------------------------------------------------------------------
 
@@ -155,6 +180,8 @@ class MessageReader(ChoicesReader):
             self._reasoning(index, path, value)
         elif key == "reasoning_details":
             self._reasoning_details(index, path, listing(value, key))
+        elif key == "reasoning_steps":  # Perplexity: what it thinks, looks up and finds
+            self._aside(index, path, value)
         elif key == "audio":
             spoken = text(mapping(value, key).get("transcript"), "transcript")
             self._visible(index, 1, (*path, "transcript"), spoken or "")
@@ -178,15 +205,47 @@ class MessageReader(ChoicesReader):
 
     def _odd_choice(self, index: int, place: int, field: str, choice: dict[str, object]) -> None:
         """Fields beside index, delta and finish_reason."""
+        where: Path = ("choices", place)
         again = choice.get("text")
         if isinstance(again, str) and again:  # Together says its text twice
-            if index not in self._channels:
-                self._start_choice(index)
-            self._segment(("text", index, 2), ("choices", place, "text"), again)
-        if field == "delta" and has_text(choice.get("message")):
-            self._partial("a message beside a delta")
+            self._open_choice(index)
+            self._segment(("text", index, 2), (*where, "text"), again)
+        if field == "delta" and isinstance(message := choice.get("message"), dict):
+            self._so_far(index, (*where, "message"), message)
+        if (raw := choice.get("raw_output")) is not None:  # Fireworks says it once more, as it was made
+            self._aside(index, (*where, "raw_output"), raw)
         if isinstance(usage := choice.get("usage"), dict):  # Moonshot
             self._usage(usage, alone=False)
+        if choice.get("error"):  # OpenRouter: this choice broke off
+            self.response.is_error = True
+            self._changed |= ERROR
+        if any(has_text(choice[key]) for key in choice.keys() - CHOICE - SILENT_CHOICE):
+            self._partial("an unknown field with text in a choice")
+
+    def _so_far(self, index: int, path: Path, message: dict[str, object]) -> None:
+        """Perplexity's way: beside the delta, the whole message as far as it has come."""
+        content = message.get("content")
+        self._open_choice(index)
+        if content and content == self.response.text(index):
+            if self.want_segments:
+                self._segments.append(Segment(("text", index, 0), (*path, "content"), str(content), again=True))
+        elif content:
+            self._partial("a message beside a delta that says something else")
+            self._aside(index, (*path, "content"), content)
+        self._aside(index, path, {key: value for key, value in message.items() if key not in ("content", *SILENT)})
+
+    def _open_choice(self, index: int) -> None:
+        if index not in self._channels:
+            self._start_choice(index)
+
+    def _aside(self, index: int, path: Path, value: object) -> None:
+        """Every string below a value that no rule reads; each begins and ends here."""
+        for where, said in strings(path, value):
+            self._asides += 1
+            if self.want_segments:
+                channel: Channel = ("other", index, self._asides)
+                self._segments.append(Segment(channel, where, said))
+                self._closes.append(channel)
 
     def _finish(self, index: int, reason: object) -> None:
         super()._finish(index, reason)

@@ -1,7 +1,8 @@
-"""Usage of OpenAI Chat Completions as the bill means it.
+"""Usage of OpenAI's dialects as the bill means it.
 
 Rule 1: output includes reasoning. OpenAI counts it inside completion_tokens; xAI and Gemini's compatible door count it
-        beside, and only total_tokens tells: what it has more than prompt and completion was reasoning.
+        beside, and only total_tokens tells: what it has more than prompt and completion was reasoning. Perplexity's is
+        beside where it is more than all of completion_tokens.
 Rule 2: input includes what was read from a cache.
 """
 
@@ -25,10 +26,14 @@ def bill_of(usage: object) -> Bill | None:
     if beside > 0 and reasoning in (0, beside):
         reasoning = beside
         completion += beside
+    elif reasoning > completion:  # so it cannot be inside
+        completion += reasoning
     cached = _first(
-        _count(inputs, "cached_tokens"), _count(said, "prompt_cache_hit_tokens"), _count(said, "cached_tokens")
+        _count(inputs, "cached_tokens"),
+        *(_count(said, name) for name in ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")),
     )
-    return Bill(prompt, completion, cached, _count(inputs, "cache_write_tokens") or 0, reasoning)
+    written = _first(*(_count(inputs, name) for name in ("cache_write_tokens", "cache_creation_input_tokens")))
+    return Bill(prompt, completion, cached, written, reasoning)
 
 
 def _details(usage: dict[str, object], field: str) -> dict[str, object]:
