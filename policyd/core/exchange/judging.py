@@ -30,6 +30,8 @@ class Touch(IntFlag):
     ALL = (1 << 20) - 1
 
 
+INSPECTION = int(Changed.INSPECTION)
+
 _TOUCHES: dict[str, int] = {
     "response.text": Changed.TEXT,
     "response.delta": Changed.TEXT | Touch.EVENT,
@@ -48,10 +50,10 @@ _TOUCHES: dict[str, int] = {
 
 def touches(bound: BoundRule) -> int:
     """The changes that this rule has to be judged again for."""
-    mask = int(Changed.INSPECTION)  # what could not be read makes readers err
+    mask = INSPECTION  # what could not be read makes readers err
     rule = bound.rule
     if rule.implied:
-        return mask | Touch.SPEND
+        return mask | int(Touch.SPEND)
     for read in rule.reads:
         if read.startswith("counters."):
             mask |= Touch.SPEND
@@ -142,6 +144,7 @@ class Bench:
         for live in self._later:
             # INVARIANT: the provider's numbers are no growth: its input may leap where its output stays as it was.
             self._force |= live.mask & ~_GROWING | (int(Changed.USAGE) if live.mask & Touch.SPEND else 0)
+        self._wakes = self._mask | self._force | INSPECTION
         self._prices = any("response.cost_usd" in live.bound.rule.reads for live in self.live)
         self._counts = any(
             live.bound.rule.implied or any(read.startswith("counters.") for read in live.bound.rule.reads)
@@ -162,10 +165,14 @@ class Bench:
             for read in live.bound.rule.reads
         )
 
+    def awake(self, touched: int) -> bool:
+        """Whether any rule may be due after these changes: what most events are asked, and answer with no."""
+        return bool(touched & self._wakes) or (bool(self._later) and self._past())
+
     def due(self, touched: int, *, forced: bool = False) -> list[BoundRule]:
         """The rules that have to be judged after these changes. `forced`: whether or not they were judged ahead."""
         rules = [live.bound for live in self._now if live.mask & touched] if touched & self._mask else []
-        if touched & Changed.INSPECTION and self.call.facts.unreadable_response:
+        if touched & INSPECTION and self.call.facts.unreadable_response:
             rules = [*self._redacting(), *rules]
         if self._later and (forced or touched & self._force or self._past()):
             rules += [live.bound for live in self._later]

@@ -9,7 +9,6 @@ Rule 4: time passes between messages, never within one: every event of a message
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 from policyd.core.decide.plan import enforceable
 from policyd.core.exchange.call import Call
@@ -21,7 +20,7 @@ from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
 from policyd.core.model.facts import ResponseFacts
 from policyd.core.model.steps import Extend, Release, Step, WakeAt
-from policyd.core.stream.dialects import AnswerReader, Changed, Repeating
+from policyd.core.stream.dialects import AnswerReader, Changed, Reading, Repeating
 from policyd.core.stream.framing import Framing
 from policyd.core.stream.outbox import Outbox
 from policyd.core.stream.redactor import redactors
@@ -37,7 +36,7 @@ class Streaming:
     """One streamed answer."""
 
     def __init__(self, call: Call, reader: AnswerReader, framing: Framing, now: float) -> None:
-        self.call, self.reader = call, reader
+        self.call, self.reader, self.response = call, reader, call.facts.response
         self.bench = Bench(call)
         self.passive = not may_change_answer(call)
         self.intake = Intake(framing)
@@ -151,14 +150,15 @@ class Streaming:
             steps += self._judge_event(entry, touched | SPEND, forced=True)
             if self.waiting is None:
                 self.judged = self.outbox.added
-        while self.intake.queue and not self.done and self.waiting is None:
-            entry, touched = self._read(self.intake.queue.popleft())
-            if touched:
+        queue, outbox, paced, most = self.intake.queue, self.outbox, self._paced, self.call.options.max_held
+        while queue and not self.done and self.waiting is None:
+            entry, touched = self._read(queue.popleft())
+            if touched and self._stirs(touched):
                 steps += self._judge_event(entry, touched)
+                paced = self._paced
             if self.waiting is None:
-                self.judged = self.outbox.added
-            full = self.outbox.pending_bytes > self.call.options.max_held
-            if (full or self._paced) and not self.done and self.waiting is None:
+                self.judged = entry + 1
+            if (paced or outbox.pending_bytes > most) and not self.done and self.waiting is None:
                 steps += self._release(now)
         if self.done or self.waiting is not None:
             return steps  # INVARIANT: nothing leaves behind an event that waits: it may complete what has not left
@@ -175,19 +175,19 @@ class Streaming:
         """The entry of this event, and what it touched; 0 for a block that is no event."""
         if event.data is None and event.complete:
             return self.outbox.add(event.raw, (), ()), 0
-        response = self.call.facts.response
-        before, hits = response.output_tokens, len(self.outbox.hits)
+        response, found = self.response, self.outbox.hits
+        before, hits = response.output_tokens, len(found)
         if not event.complete or event.malformed:
             self._unreadable("the answer ends within an event" if not event.complete else self.intake.framing.damage)
             response.events += event.complete
             self.behind = int(not event.complete)
-            return self._add(event.raw, (), ()), INSPECTION
+            return self._add(event.raw, Reading()), INSPECTION
         reading = self.reader.read_event(event.name, event.data or "")
         response.events += 1
         if reading.malformed:
             self._unreadable(response.partial_reason)
         withheld = reading.extra and self.call.asked_usage
-        entry = self._add(b"" if withheld else event.raw, reading.segments, reading.closes)
+        entry = self._add(b"" if withheld else event.raw, reading)
         touched = int(reading.changed) | EVENT
         if touched & TEXT:
             touched |= self._text_came(response)
@@ -198,7 +198,7 @@ class Streaming:
             touched |= SPEND
         elif response.output_tokens != before:
             touched |= SPEND
-        if len(self.outbox.hits) != hits:
+        if len(found) != hits:
             touched |= HITS
         return entry, touched
 
@@ -210,13 +210,17 @@ class Streaming:
         self._unreadable("the answer is longer than the text that a rule may read whole")
         return INSPECTION
 
-    def _add(self, raw: bytes, segments: Sequence[object], closes: Sequence[object]) -> int:
-        entry = self.outbox.add(raw, segments, closes)  # type: ignore[arg-type]
+    def _add(self, raw: bytes, reading: Reading) -> int:
+        entry = self.outbox.add(raw, reading.segments, reading.closes)
         if not self.passive:
             self.marks.append((entry, self.reader.mark()))
         return entry
 
     # ---- judging ---------------------------------------------------------------------------------------------------
+
+    def _stirs(self, touched: int) -> bool:
+        """Whether this event has to be judged at all: few have."""
+        return self.response.output_tokens > self.call.meter.stop_at or self.bench.awake(touched)
 
     def _judge_event(self, entry: int, touched: int, *, forced: bool = False) -> list[Step]:
         response, meter = self.call.facts.response, self.call.meter

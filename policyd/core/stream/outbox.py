@@ -125,14 +125,17 @@ class Outbox:
 
     def _look(self, segments: Sequence[Segment]) -> None:
         """Law 4 in the small: a watcher sees the text as it stands after the whole event, not between its segments."""
+        if len(segments) == 1:
+            only = segments[0]
+            if only.text and only.channel[0] == "text":
+                self.hits.update(self._watch(only.channel).push(only.text))
+            return
         texts: dict[Channel, str] = {}
         for segment in segments:
             if segment.channel[0] == "text" and segment.text and not segment.again:
                 texts[segment.channel] = texts.get(segment.channel, "") + segment.text
         for channel, text in texts.items():
-            hits = self._watch(channel).push(text)
-            if hits:
-                self.hits.update(hits)
+            self.hits.update(self._watch(channel).push(text))
 
     def _watch(self, channel: Channel) -> Watch:
         watch = self._watches.get(channel)

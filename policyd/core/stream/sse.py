@@ -94,10 +94,11 @@ class SseParser:
             blank = start - 1 if data[start] == 10 else find(b"\n\n", start)
             if blank == -1 and data[start] != 10:
                 break
-            if not self._add(data[start : blank + 2], events):
+            stop = blank + 2
+            if not self._add(data[start:stop], events):
                 self._fail(data[start:])
                 return
-            start = blank + 2
+            start = stop
         if start < end:
             self._buffer += data[start:]
             self._scan = len(self._buffer)
@@ -161,7 +162,7 @@ class SseParser:
         if self._first:
             self._first = False
             body = block.removeprefix(_BOM)
-        if body.startswith(b"data: ") and body.find(b"\n") == len(body) - 2 and 13 not in body:
+        if body.startswith(b"data: ") and body.find(b"\n") == len(body) - 2 and not (self._crs and 13 in body):
             try:
                 return SseEvent(block, "", body[6:-2].decode(), complete)
             except UnicodeDecodeError:

@@ -37,7 +37,18 @@ def _pattern_of(watcher: Watcher) -> str:
 class Watch:
     """The watchers of one channel. `keeps`: text stays until it is forgotten, so that matches can be placed in it."""
 
-    __slots__ = ("_base", "_keeps", "_literals", "_overlap", "_patterns", "_reach", "_text", "_waiting", "length")
+    __slots__ = (
+        "_base",
+        "_keeps",
+        "_literals",
+        "_overlap",
+        "_patterns",
+        "_reach",
+        "_spare",
+        "_text",
+        "_waiting",
+        "length",
+    )
 
     def __init__(self, watchers: Sequence[Watcher], *, keeps: bool = False) -> None:
         if wrong := [watcher.kind for watcher in watchers if watcher.kind not in ("contains", "matches")]:
@@ -49,21 +60,24 @@ class Watch:
         self._overlap = max((len(literal) for literal, _ in self._literals), default=0)
         self._reach = max((reach_of(watcher) for watcher in watchers), default=0)
         self._waiting = waiting([_pattern_of(watcher) for watcher in watchers]) if keeps else NOTHING_WAITS
+        self._spare = 2 * self._reach + 1  # characters: as much may stay
         self._text = ""  # from `_base` on
         self._base = 0
         self.length = 0
 
     def push(self, text: str) -> list[Watcher]:
         """The next piece of the text; the watchers that have now matched for the first time."""
+        size = len(text)
+        self.length += size
         self._text += searchable(text)
-        self.length += len(text)
-        recent = self._text[-len(text) - self._overlap :]
+        recent = self._text[-size - self._overlap :]
         hits = [watcher for literal, watcher in self._literals if literal in recent]
-        hits += [watcher for pattern, watcher in self._patterns if self._matches(pattern, watcher, len(text))]
+        if self._patterns:
+            hits += [watcher for pattern, watcher in self._patterns if self._matches(pattern, watcher, size)]
         if hits:
             self._literals = [item for item in self._literals if item[1] not in hits]
             self._patterns = [item for item in self._patterns if item[1] not in hits]
-        if not self._keeps:
+        if not self._keeps and len(self._text) > self._spare:
             self._trim(self.length)
         return hits
 

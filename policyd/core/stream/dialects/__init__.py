@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 
@@ -50,8 +50,7 @@ Channel = tuple[str, int, int]
 "reasoning", or "other" for what no rule reads. Text of one channel is one string, however many events carry it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A run of editable text inside one event (or JSON answer): `text` is the value at `path` of its document.
 
     `again`: it is the whole of its channel so far, told once more; what leaves of that channel stands here too.
