@@ -19,7 +19,7 @@ from policyd.core.exchange.admission import admit
 from policyd.core.exchange.answering import Answering
 from policyd.core.exchange.call import Call, Ground
 from policyd.core.exchange.departure import depart, header_edit
-from policyd.core.exchange.judging import may_change_answer, redacts_answer
+from policyd.core.exchange.judging import may_change_answer
 from policyd.core.exchange.opening import OWN_PREFIX, header_map, open_call, unreadable_body
 from policyd.core.exchange.recording import record, renewal, settlement
 from policyd.core.exchange.refusal import refuse, refuse_as
@@ -179,19 +179,13 @@ class Exchange:
             return self._reject(refuse_as(call, CANNOT_JUDGE, f"{CANNOT_JUDGE.message}: {failure.reason}"))
         call.left = True
         self.state = State.SENT
-        edit = header_edit(call, narrow=self._narrows())
+        # What may be changed must come without an encoding. INVARIANT: what only counts or records has no say in this.
+        edit = header_edit(call, narrow=may_change_answer(call))
         moved = call.decision.reroute is not None
         if self._with_body:
             return [*call.releases_now(), PassRequestBody(data, edit, moved)]
         merged = HeaderEdit(edit.set, tuple(sorted({*edit.remove, *self._strip.remove} - dict(edit.set).keys())))
         return [*call.releases_now(), PassRequestHeaders(merged, reroute=moved)]
-
-    def _narrows(self) -> bool:
-        """An answer that must be read and may be changed must come without an encoding."""
-        plan = self.call.plan
-        if plan is None or not plan.needs_response_body:
-            return redacts_answer(self.call)
-        return may_change_answer(self.call)
 
     def _reject(self, reject: Reject, *, ended: str = "rejected") -> list[Step]:
         return [reject, *self._finish(ended)]
