@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
+import uvloop
 
 from policyd.adapters.counters_memory import MemoryCounters
 from policyd.adapters.counters_redis import Patience, RedisCounters
@@ -100,6 +101,9 @@ STORES: dict[str, Store] = {
 }
 
 
+ON_UVLOOP = {"redis", "redis cluster"}  # as they are served; the others run on Python's own loop
+
+
 @dataclass
 class Counting:
     """One store, its clock, and short ways to ask it. Every operation has a key of its own unless it names one."""
@@ -143,7 +147,8 @@ class Counting:
 @pytest.fixture(params=STORES)
 def counting(request: pytest.FixtureRequest) -> Iterator[Counting]:
     clock = FakeClock()
-    with asyncio.Runner() as runner, STORES[request.param](request, clock, runner) as store:
+    loop = uvloop.new_event_loop if request.param in ON_UVLOOP else None
+    with asyncio.Runner(loop_factory=loop) as runner, STORES[request.param](request, clock, runner) as store:
         yield Counting(store, clock, runner)
 
 
