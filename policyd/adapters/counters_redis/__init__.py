@@ -53,7 +53,7 @@ class RedisCounters:
     """A CounterStore in Redis 6.2 or newer, alone or a cluster.
 
     `url`: redis://, rediss:// or unix://. `state`: the folder that keeps what Redis could not take.
-    `clock`: seconds since 1970 in Redis's place, for tests; None: Redis's own.
+    `clock`: seconds since 1970 in Redis's place, for tests; None: Redis's own. `own_clock`: ours, for calendars.
     An operation is recognised while its call runs (its last 64) and for `remember_s` afterwards.
     """
 
@@ -62,13 +62,14 @@ class RedisCounters:
         url: str,
         *,
         clock: Callable[[], float] | None = None,
+        own_clock: Callable[[], float] = time.time,
         patience: Patience | None = None,
         remember_s: float = REMEMBER_S,
         state: Path | None = None,
     ) -> None:
         self._patience = patience or Patience()
         self._shards = Shards(url, self._patience)
-        self._clock, self._remember_s = clock, remember_s
+        self._clock, self._own_clock, self._remember_s = clock, own_clock, remember_s
         self._ahead = 0.0  # how far Redis's clock is ahead of ours, seconds, as far as that matters
         self._calendars = Calendars()
         self._backlog = Backlog(self._settle_again, folder=state, remember_s=remember_s, clock=self._now)
@@ -159,7 +160,7 @@ class RedisCounters:
         return Asking(self._calendars, self._now(), given, self._remember_s)
 
     def _now(self) -> float:
-        return self._clock() if self._clock is not None else time.time() + self._ahead
+        return self._clock() if self._clock is not None else self._own_clock() + self._ahead
 
     async def _ask(self, question: Callable[[], Question]) -> Readings:
         return (await self._try(question))[0]
@@ -173,7 +174,7 @@ class RedisCounters:
                     try:
                         return answer(await self._run(question())), lost
                     except ClockDiffers as differs:
-                        self._ahead = differs.now - time.time()
+                        self._ahead = differs.now - self._own_clock()
                     except Lost:  # asked again under its key it is done once
                         lost = True
                         await asyncio.sleep(0)
