@@ -40,7 +40,7 @@ from policyd.core.compile.compiler import Compiler
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.model.decision import Mode
 from policyd.core.model.options import Options
-from policyd.enforcer import Enforcer, RecordSink
+from policyd.enforcer import CounterStore, Enforcer, RecordSink
 
 log = logging.getLogger("policyd")
 
@@ -60,6 +60,8 @@ class Settings:
     prices: Path | None = None
     admin: Address | None = None
     drain_s: float = DRAIN_S
+    redis: str | None = None  # where counters live; None: in this process
+    state: Path | None = None  # what Redis could not take is kept there
 
 
 @dataclass(slots=True)
@@ -87,11 +89,13 @@ class DataPlane:
                 log.warning("%s", issue)
             enforcer = Enforcer(
                 policies=lambda: self._directory.current,
-                counters=MemoryCounters(time.time),
+                counters=self._counters(stack),
                 prices=prices,
                 sink=self._sink(stack),
                 options=self.settings.options,
             )
+            if self.settings.redis is not None:
+                stack.push_async_callback(_ended, asyncio.create_task(enforcer.keep_leases()))
             self.telemetry.open_calls(lambda: enforcer.open_calls)
             capture = self._capture(stack)
             await stack.enter_async_context(self._admin())
@@ -102,6 +106,16 @@ class DataPlane:
             await self._serve(server, enforcer, health)
 
     # ---- parts ------------------------------------------------------------------------------------------------------
+
+    def _counters(self, stack: AsyncExitStack) -> CounterStore:
+        if self.settings.redis is None:
+            return MemoryCounters(time.time)
+        from policyd.adapters.counters_redis import RedisCounters
+
+        counters = RedisCounters(self.settings.redis, state=self.settings.state)
+        counters.open()
+        stack.push_async_callback(counters.close)
+        return counters
 
     def _sink(self, stack: AsyncExitStack) -> RecordSink:
         if self.settings.records is None:
@@ -163,9 +177,7 @@ class DataPlane:
         try:
             await self.stopping.wait()
         finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            await _ended(watching)
             await self._drain(server, enforcer, health)
 
     async def _drain(self, server: grpc.aio.Server, enforcer: Enforcer, health: Health) -> None:
@@ -225,6 +237,12 @@ class DataPlane:
         if self._directory.refused is not None:
             words.append(f"changed policies refused: {_why(self._directory.refused)}")
         return text(HTTPStatus.OK, "\n".join(words))
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _alive() -> Answer:

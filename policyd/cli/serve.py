@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from policyd.core.model.options import Options
 
 _LIST = "policies"
 _GRPC_LARGEST = 1 << 30  # bytes
+_LEASE_S = 15.0  # how long a hold in Redis outlives a process that died
 
 
 def _address(text: str) -> Address:
@@ -34,6 +36,16 @@ def _tcp(text: str) -> Address:
     if address.path:
         raise typer.BadParameter("write HOST:PORT")
     return address
+
+
+def _redis(text: str) -> str:
+    from policyd.adapters.counters_redis import server_of  # half of a tenth of a second that only this option pays
+
+    try:
+        server_of(text)
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(f"{error}; write redis://HOST:PORT, rediss://… or unix://PATH") from None
+    return text
 
 
 def _identity(text: str) -> str:
@@ -74,7 +86,9 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(metavar="S", min=0, max=86400, help="How long running calls may finish on SIGTERM.")
     ] = 30.0,
-    redis: Annotated[str | None, typer.Option(metavar="URL", help="Counters that live across processes.")] = None,
+    redis: Annotated[
+        str | None, typer.Option(metavar="URL", parser=_redis, help="Counters that live across processes.")
+    ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes; more than one need --redis.")] = 1,
     state: Annotated[Path | None, typer.Option(metavar="DIR", help="Where unsettled usage is kept.")] = None,
     config: Annotated[  # noqa: ARG001 - read before all others
@@ -90,13 +104,15 @@ def serve(
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if identity == "headers":
         logging.getLogger("policyd").warning("who is calling is what headers say: let nobody reach Envoy who may lie")
-    if state is not None:
+    if state is not None and redis is None:
         logging.getLogger("policyd").warning("--state: nothing is kept there as long as counters live in this process")
     from policyd import server
 
     options = Options(
         mode=mode, identity=identity, namespace=namespace, max_request=max_request, observe_all=capture is not None
     )
+    if redis is not None:
+        options = replace(options, lease_s=_LEASE_S)
     server.serve(
         server.Settings(
             policies=tuple(policies),
@@ -107,15 +123,17 @@ def serve(
             prices=prices,
             admin=admin,
             drain_s=drain_seconds,
+            redis=redis,
+            state=state,
         )
     )
 
 
 def _refuse_later_parts(redis: str | None, workers: int) -> None:
-    if redis is not None:
-        raise NotAvailable("--redis: not yet supported; without it counters live in this process")
+    if workers > 1 and redis is None:
+        raise NotAvailable("--workers: more than one needs --redis: the counters of one process are its own")
     if workers > 1:
-        raise NotAvailable("--workers: more than one needs counters in Redis, which is not yet supported")
+        raise NotAvailable("--workers: more than one is not yet supported; start several processes with one --redis")
 
 
 # ---- the options file -----------------------------------------------------------------------------------------------

@@ -120,8 +120,9 @@ def test_a_file_of_options_that_says_nothing_is_refused(
         ("--policies p --max-request 5", root.USAGE, "1024"),
         ("--policies p --workers 0", root.USAGE, "--workers"),
         ("--policies p --config none.yaml", root.USAGE, "none.yaml: no such file"),
-        ("--policies p --redis redis://127.0.0.1", root.UNAVAILABLE, "not yet supported"),
-        ("--policies p --workers 2", root.UNAVAILABLE, "not yet supported"),
+        ("--policies p --redis localhost:6379", root.USAGE, "--redis"),
+        ("--policies p --workers 2", root.UNAVAILABLE, "needs --redis"),
+        ("--policies p --workers 2 --redis unix:///r.sock", root.UNAVAILABLE, "not yet supported"),
     ],
 )
 def test_what_is_wrong_is_said(

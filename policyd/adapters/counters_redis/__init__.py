@@ -27,7 +27,7 @@ from policyd.adapters.counters_redis.asking import (
     tag_for,
 )
 from policyd.adapters.counters_redis.keys import DEFAULT, tag_of
-from policyd.adapters.counters_redis.lane import Patience
+from policyd.adapters.counters_redis.lane import Patience, server_of
 from policyd.adapters.counters_redis.owed import Backlog, Outcome, Owed
 from policyd.adapters.counters_redis.scripts import SCRIPTS
 from policyd.adapters.counters_redis.shards import Shards
@@ -35,7 +35,7 @@ from policyd.adapters.counters_redis.wire import Lost, Refused, Unavailable
 from policyd.core.model.counters import CounterId, Readings
 from policyd.core.model.steps import Extend, Read, Reserve, Settle
 
-__all__ = ["Patience", "RedisCounters"]
+__all__ = ["Patience", "RedisCounters", "server_of"]
 
 REMEMBER_S = 900.0  # how long the operations of a finished call are still recognised
 _MOST_CALLS = 100_000  # running calls of this process that are remembered; of a forgotten one Redis still knows
