@@ -298,7 +298,12 @@ class _Decision:
     # -- one pass
 
     def _early(self) -> list[tuple[Policy, Rule]]:
-        return [(p, r) for p, r in self._matching() if not r.answer and not _reads_exceeded(r)]
+        """What can be judged over the request, and what about the answer is known never to be."""
+        rules = [(p, r) for p, r in self._matching() if not _reads_exceeded(r)]
+        return [(p, r) for p, r in rules if not r.answer or self._hopeless(p, r)]
+
+    def _hopeless(self, policy: Policy, rule: Rule) -> bool:
+        return self._applies(policy) == ERROR or (rule.table is not None and self.model is None)
 
     def _reserved(self) -> list[tuple[Policy, Rule]]:
         return [(p, r) for p, r in self._matching() if not r.answer and _reads_exceeded(r)]
@@ -413,9 +418,7 @@ class _Decision:
         return mode == "Full"
 
     def _outcome(self, policy: Policy, rule: Rule) -> str:
-        if self._applies(policy) == ERROR or policy.qualified in self.blind:
-            return ERROR
-        if rule.table is not None and self.model is None:
+        if self._hopeless(policy, rule) or policy.qualified in self.blind:
             return ERROR
         if self.model is None and isinstance(rule.action, Reroute):
             return ERROR  # a body that could not be read cannot be changed either
