@@ -13,7 +13,7 @@ from policyd.core.stream.dialects import Body, Path
 from policyd.core.stream.dialects.answer import HIDDEN, Answer, Mark, Stand, index_of
 from policyd.core.stream.dialects.bedrock_shared import METRICS, TRACE, bill_of, header_bill, is_exception
 from policyd.core.stream.dialects.half_json import remainder
-from policyd.core.stream.dialects.shared import Bill, listing, mapping, text
+from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text
 from policyd.core.stream.json_strict import dumps
 
 KNOWN = frozenset(
@@ -95,7 +95,7 @@ class ConverseAnswer(Answer):
             case "messageStart":
                 self._stand = self._stand._replace(begun=True)
             case "contentBlockStart":
-                self._start(document, mapping(document.get("start") or {}, "start"), (*path, "start"))
+                self._start(document, section(document.get("start"), "start"), (*path, "start"))
             case "contentBlockDelta":
                 self._delta(document, mapping(document.get("delta"), "delta"), (*path, "delta"))
             case "contentBlockStop":

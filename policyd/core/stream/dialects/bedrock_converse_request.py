@@ -12,7 +12,7 @@ from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits, tool_edits
-from policyd.core.stream.dialects.shared import count, listing, mapping, number, text
+from policyd.core.stream.dialects.shared import count, listing, mapping, number, section, text
 from policyd.core.stream.json_strict import refuse_twins
 
 READ = frozenset({"messages", "system", "inferenceConfig", "toolConfig"})
@@ -26,7 +26,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     """Fills the body facts. Raises Malformed."""
     document = mapping(doc, "the body")
     refuse_twins(document, READ)
-    config = mapping(document.get("inferenceConfig") or {}, "inferenceConfig")
+    config = section(document.get("inferenceConfig"), "inferenceConfig")
     limits = [limit for field in LIMITS if (limit := count(config.get(field), field)) is not None]
     facts.max_tokens = max(limits, default=None)
     facts.temperature = number(config.get("temperature"), "temperature")

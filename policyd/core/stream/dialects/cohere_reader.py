@@ -11,7 +11,7 @@ from policyd.core.errors import Malformed
 from policyd.core.stream.dialects import Channel, Path
 from policyd.core.stream.dialects.answer import Answer, Mark, index_of
 from policyd.core.stream.dialects.cohere_ending import ending, generation_ending, is_second
-from policyd.core.stream.dialects.shared import Bill, listing, mapping, text, tokens
+from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text, tokens
 
 FIRST_KNOWN = frozenset(
     {
@@ -137,7 +137,7 @@ class CohereChatAnswer(_Cohere):
             self._close_call(block)
 
     def _first_end(self, document: dict[str, object]) -> None:
-        said = mapping(document.get("response") or {}, "response")
+        said = section(document.get("response"), "response")
         self._once_more(("response", "text"), said.get("text"))
         self._again(("response", "tool_calls"), said.get("tool_calls"))
         self._around(("response",), said)
@@ -172,7 +172,7 @@ class CohereChatAnswer(_Cohere):
             self._part(mapping(item, "a part of content"), ("message", "content", place), ("text", 0, place))
         self._aside(("message", "tool_plan"), text(message.get("tool_plan"), "tool_plan") or "")
         for place, item in enumerate(listing(message.get("tool_calls"), "tool_calls")):
-            said = mapping(mapping(item, "a tool call").get("function") or {}, "function")
+            said = section(mapping(item, "a tool call").get("function"), "function")
             name = text(said.get("name"), "the name of a tool") or ""
             path = ("message", "tool_calls", place, "function", "arguments")
             self._call(name, path, text(said.get("arguments"), "arguments"))
@@ -202,18 +202,18 @@ class CohereChatAnswer(_Cohere):
                 name = document.get("id")
                 self._stand = self._stand._replace(begun=True, id=name if isinstance(name, str) else "")
             case "content-start" | "content-delta":
-                self._content(str(kind), document, mapping(message.get("content") or {}, "content"))
+                self._content(str(kind), document, section(message.get("content"), "content"))
             case "content-end" | "tool-call-end":
                 self._stop_block(index_of(document, default=0), str(kind).removesuffix("-end"))
             case "tool-plan-delta":
                 path = ("delta", "message", "tool_plan")
                 self._aside(path, text(message.get("tool_plan"), "tool_plan") or "")
             case "tool-call-start" | "tool-call-delta":
-                self._tool(str(kind), document, mapping(message.get("tool_calls") or {}, "tool_calls"))
+                self._tool(str(kind), document, section(message.get("tool_calls"), "tool_calls"))
             case "citation-start" | "citation-end" | "debug":
                 self._again((), {key: value for key, value in document.items() if key != "type"})
             case "message-end":
-                self._message_end(mapping(document.get("delta") or {}, "delta"))
+                self._message_end(section(document.get("delta"), "delta"))
             case _:
                 self._partial("an unknown event type")
         self._unknown(document, SECOND_KNOWN, "an event")
@@ -227,7 +227,7 @@ class CohereChatAnswer(_Cohere):
 
     def _tool(self, kind: str, document: dict[str, object], call: dict[str, object]) -> None:
         index, path = index_of(document, default=0), ("delta", "message", "tool_calls", "function", "arguments")
-        said = mapping(call.get("function") or {}, "function")
+        said = section(call.get("function"), "function")
         if kind == "tool-call-start":
             self._start_block(index, "tool-call")
             self._open_call(index, text(said.get("name"), "the name of a tool") or "", path)
@@ -286,7 +286,7 @@ class CohereGenerateAnswer(_Cohere):
             self._stand = self._stand._replace(begun=True)
             self._say(("text",), text(document.get("text"), "text") or "", ("text", choice, 0))
             return False
-        said = mapping(document.get("response") or {}, "response")
+        said = section(document.get("response"), "response")
         for choice, item in enumerate(listing(said.get("generations"), "generations")):
             one = mapping(item, "a generation")
             self._once_more(("response", "generations", choice, "text"), one.get("text"), ("text", choice, 0))

@@ -13,7 +13,7 @@ from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream import sse
 from policyd.core.stream.dialects import Body, Path, Reading
 from policyd.core.stream.dialects.answer import Answer, Mark, Stand, index_of
-from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, text
+from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
 from policyd.core.stream.json_strict import dumps
 
 KNOWN = frozenset(
@@ -77,7 +77,7 @@ class GeminiAnswer(Answer):
         stand = self._stand
         if all(known != index for known, _ in stand.open):
             self._stand = stand._replace(open=(*stand.open, (index, "candidate")))
-        content = mapping(candidate.get("content") or {}, "content")
+        content = section(candidate.get("content"), "content")
         for number, item in enumerate(listing(content.get("parts"), "parts")):
             self._part(index, (*path, "content", "parts", number), mapping(item, "a part"))
         for field in AROUND:
@@ -161,7 +161,7 @@ def embed_bill(document: dict[str, object], response: ResponseFacts) -> Bill | N
         return Bill(bill.input, 0)
     vectors = [document.get("embedding"), *listing(document.get("embeddings"), "embeddings")]
     counted = [
-        count(mapping(one.get("statistics") or {}, "statistics").get("tokenCount"), "tokenCount")
+        count(section(one.get("statistics"), "statistics").get("tokenCount"), "tokenCount")
         for one in vectors
         if isinstance(one, dict)
     ]

@@ -13,7 +13,7 @@ from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits
-from policyd.core.stream.dialects.shared import count, listing, mapping, number, removed, text
+from policyd.core.stream.dialects.shared import count, listing, mapping, number, removed, section, text
 from policyd.core.stream.json_strict import refuse_twins
 
 READ = frozenset({"contents", "systemInstruction", "generationConfig", "tools", "toolConfig", "content", "requests"})
@@ -38,7 +38,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     """Fills the body facts. Raises Malformed."""
     document = mapping(doc, "the body")
     refuse_twins(document, READ)
-    config = mapping(named(document, "generationConfig")[1] or {}, "generationConfig")
+    config = section(named(document, "generationConfig")[1], "generationConfig")
     facts.max_tokens = count(named(config, "maxOutputTokens")[1], "maxOutputTokens")
     facts.temperature = number(config.get("temperature"), "temperature")
     facts.choices = max(1, min(count(named(config, "candidateCount")[1], "candidateCount") or 1, 1024))
@@ -227,6 +227,6 @@ def embedding_segments(document: dict[str, object]) -> list[Segment]:
     if document.get("content") is not None:
         texts.add_all(_plain(("content",), mapping(document["content"], "content")))
     for index, item in enumerate(listing(document.get("requests"), "requests")):
-        content = mapping(mapping(item, "a request").get("content") or {}, "content")
+        content = section(mapping(item, "a request").get("content"), "content")
         texts.add_all(_plain(("requests", index, "content"), content))
     return texts.found

@@ -15,7 +15,7 @@ from policyd.core.stream import sse
 from policyd.core.stream.dialects import AnswerReader, Body, Edit, Reading, RequestChange, Segment
 from policyd.core.stream.dialects.answer import Answer, Mark
 from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
-from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, text
+from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, section, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
 
 READ = frozenset({"inputs", "parameters", "stream"})
@@ -45,7 +45,7 @@ class HuggingFaceText:
         """Fills the body facts. Raises Malformed."""
         document = mapping(doc, "the body")
         refuse_twins(document, READ)
-        parameters = mapping(document.get("parameters") or {}, "parameters")
+        parameters = section(document.get("parameters"), "parameters")
         streams = flag(document.get("stream"), "stream")
         facts.stream = True if facts.path.endswith("/generate_stream") else streams
         facts.max_tokens = count(parameters.get("max_new_tokens"), "max_new_tokens")

@@ -14,7 +14,7 @@ from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, function_names, plain_edits, tool_edits
 from policyd.core.stream.dialects.embeddings import EmbeddingAnswer
 from policyd.core.stream.dialects.ollama_reader import OllamaAnswer, completion, embed_bill, error
-from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, text
+from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, section, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
 
 READ = frozenset({"model", "stream", "messages", "prompt", "system", "suffix", "input", "tools", "options"})
@@ -44,7 +44,7 @@ class _Ollama:
         document = mapping(doc, "the body")
         refuse_twins(document, READ)
         facts.model = text(document.get("model"), "model")
-        options = mapping(document.get("options") or {}, "options")
+        options = section(document.get("options"), "options")
         limit = options.get("num_predict")
         unlimited = type(limit) is int and limit < 0
         facts.max_tokens = None if unlimited else count(limit, "num_predict")

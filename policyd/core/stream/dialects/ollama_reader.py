@@ -11,7 +11,7 @@ from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import Body
 from policyd.core.stream.dialects.answer import Answer, Mark, Stand
-from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, text
+from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
 from policyd.core.stream.json_strict import dumps
 from policyd.core.stream.ndjson import render
 
@@ -46,7 +46,7 @@ class OllamaAnswer(Answer):
         stamp = document.get("created_at")
         self._stand = self._stand._replace(begun=True, stamp=stamp if isinstance(stamp, str) else "")
         if self._chat:
-            self._message(mapping(document.get("message") or {}, "message"))
+            self._message(section(document.get("message"), "message"))
         else:
             self._think(("thinking",), text(document.get("thinking"), "thinking") or "")
             self._say(("response",), text(document.get("response"), "response") or "")

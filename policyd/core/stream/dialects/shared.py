@@ -130,6 +130,11 @@ def mapping(value: object, what: str) -> dict[str, object]:
     raise Malformed(f"{what} is not an object")
 
 
+def section(value: object, what: str) -> dict[str, object]:
+    """`value` as an object, null as an empty one. Raises Malformed."""
+    return {} if value is None else mapping(value, what)
+
+
 def listing(value: object, what: str) -> list[object]:
     """`value` as a list, null as an empty one. Raises Malformed."""
     if isinstance(value, list):
