@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -91,6 +91,7 @@ NAMESPACES = ("a", "a-b", "")
 NAMES = tuple((namespace, name) for name in ("p", "q", "p.x") for namespace in NAMESPACES)
 EVERY = tuple(f"{name}/{rule}" for name in ("p", "q", "p.x") for rule in ("r0", "r1", "r2", "c.exceeded", "d.exceeded"))
 T = TypeVar("T")
+Draw = Callable[[st.SearchStrategy[int]], int]
 RULES = ("r0", "r1", "c.exceeded", "r2", "d.exceeded")
 ABOUT = (*(frozenset[str](),) * 4, frozenset({"m1", "m9"}), frozenset({"m2", "m3"}))
 # Rare things are rare, or every call would be refused for its least interesting reason.
@@ -103,12 +104,12 @@ def _below(count: int) -> st.SearchStrategy[int]:
     return st.integers(0, count - 1)  # made once: to make a strategy costs more than to draw from it
 
 
-def pick(draw: DrawFn, values: Sequence[T]) -> T:
+def pick(draw: Draw, values: Sequence[T]) -> T:
     """One of these; the first is the simplest."""
     return values[draw(_below(len(values)))]
 
 
-def a_rule(draw: DrawFn, name: str, counters: Sequence[Counter], named: Sequence[str] = ("p",)) -> Rule:
+def a_rule(draw: Draw, name: str, counters: Sequence[Counter], named: Sequence[str] = ("p",)) -> Rule:
     """A rule over a policy's counters; an `allow` names rules of the policies called `named`."""
     action = _an_action(draw, named)
     glance = None
@@ -128,7 +129,7 @@ def a_rule(draw: DrawFn, name: str, counters: Sequence[Counter], named: Sequence
     )
 
 
-def _an_action(draw: DrawFn, named: Sequence[str]) -> oracle.Action:
+def _an_action(draw: Draw, named: Sequence[str]) -> oracle.Action:
     match pick(draw, ACTS):
         case "constrain":
             return pick(draw, CONSTRAINS)
@@ -140,14 +141,14 @@ def _an_action(draw: DrawFn, named: Sequence[str]) -> oracle.Action:
             return Allow(frozenset(f"{pick(draw, named)}/{pick(draw, RULES)}" for _ in range(3)))
 
 
-def _a_counter(draw: DrawFn, name: str) -> Counter:
+def _a_counter(draw: Draw, name: str) -> Counter:
     charge = pick(draw, ("Cost", "Requests", "Cost", "OutputTokens"))
     limit = pick(draw, (5, 17, 20, 34, None, 2, 0) if charge == "Cost" else (2, 3, None, 1, 0))
     units = None if limit is None else limit * UNITS[charge]
     return Counter(name, charge, units, pick(draw, (True, True, False)), pick(draw, (False, False, True)))
 
 
-def _a_policy(draw: DrawFn, name: tuple[str, str], modes: Sequence[str], named: Sequence[str]) -> Policy:
+def _a_policy(draw: Draw, name: tuple[str, str], modes: Sequence[str], named: Sequence[str]) -> Policy:
     counters = tuple(_a_counter(draw, one) for one in ("c", "d")[: pick(draw, (1, 0, 2))])
     return Policy(
         name[1],
