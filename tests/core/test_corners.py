@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from dataclasses import dataclass
 
@@ -140,9 +141,8 @@ def test_a_rule_may_read_of_a_counter_only_what_no_reading_tells(when: str, outc
     assert out.rejected is None
 
 
-@pytest.mark.parametrize("names", ["ab", "ba"])
-def test_a_cut_names_the_budget_that_is_spent_and_not_one_beside_it(names: str) -> None:
-    large, small = names
+@pytest.mark.parametrize(("large", "small"), [("a", "b"), ("b", "a")])
+def test_a_cut_names_the_budget_that_is_spent_and_not_one_beside_it(large: str, small: str) -> None:
     limits = {large: "100000 tokens", small: "4 tokens"}
     spec = "counters:\n" + "\n".join(counter(name, "OutputTokens", limits[name]) for name in "ab")
 
@@ -238,7 +238,8 @@ class Crowded:
 
 
 def test_what_others_have_spent_is_judged_when_it_is_told() -> None:
-    spec = f"counters:\n{counter('c', 'OutputTokens', '100 tokens')}\nrules:\n- {{name: r, when: counters.c.value >= 50, terminate: {{}}}}"
+    rules = "rules: [{name: r, when: counters.c.value >= 50, terminate: {}}]"
+    spec = f"counters:\n{counter('c', 'OutputTokens', '100 tokens')}\n{rules}"
     bed = Bed(policy(spec), slice_tokens=4)
     bed.enforcer.counters = Crowded(bed.memory)
 
@@ -305,6 +306,22 @@ rules: [{{name: r, constrain: {{redact: {{detectors: [email], in: [response]}}}}
     assert (out.rejected is not None, out.record.degraded) == (failure == "Fail", failure == "Ignore")
 
 
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        gzip.compress(b"".join(stream_of(*["a" * 2000] * 400))),  # expands by more than is followed
+        gzip.compress(b"".join(stream_of("a"))) + gzip.compress(b"".join(stream_of("b"))),
+    ],
+)
+def test_what_of_an_encoded_answer_was_not_decoded_was_not_understood(encoded: bytes) -> None:
+    spec = "rules: [{name: r, when: 'response.text.contains(\"zzz\")', terminate: {}}]"
+    headers = (("content-type", "text/event-stream"), ("content-encoding", "gzip"))
+
+    out = Bed(policy(spec, mode="Monitor")).call(body=chat(stream=True), chunks=[encoded], response_headers=headers)
+
+    assert (out.body, out.record.inspection) == (encoded, "partial")
+
+
 def usage_event(prompt: int, completion: int) -> dict[str, object]:
     """The last chunk of a stream whose usage was asked for."""
     usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
@@ -323,7 +340,8 @@ def test_the_event_of_a_record_is_that_of_the_cut_that_was_made() -> None:
 
 @pytest.mark.parametrize("when", ["response.cost_usd > 5.0", "counters.c.value > 5000", "response.input_tokens > 5000"])
 def test_the_providers_own_numbers_are_judged_when_they_come(when: str) -> None:
-    spec = f"counters:\n- {{name: c, key: session.id, charge: TotalTokens, {HOUR}}}\nrules:\n- {{name: r, when: '{when}', terminate: {{}}}}"
+    rules = f"rules: [{{name: r, when: '{when}', terminate: {{}}}}]"
+    spec = f"counters:\n- {{name: c, key: session.id, charge: TotalTokens, {HOUR}}}\n{rules}"
     chunks = [*stream_of("a", "b")[:-1], sse(delta("", "stop"), usage_event(10_000, 3))]
 
     out = Bed(policy(spec), prices=Dear()).call(body=chat(stream=True), chunks=chunks)

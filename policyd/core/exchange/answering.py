@@ -208,12 +208,15 @@ class Answering:
 
     def _decoded(self, data: bytes) -> bytes:
         assert self._decoder is not None
+        response = self.call.facts.response
         try:
-            return self._decoder.decompress(data, 64 * max(len(data), 1024))
+            decoded = self._decoder.decompress(data, 64 * max(len(data), 1024))
         except zlib.error:
-            response = self.call.facts.response
             response.inspection, response.partial_reason = "partial", "the answer's encoding is broken"
             return b""
+        if self._decoder.unconsumed_tail or self._decoder.unused_data:
+            response.inspection, response.partial_reason = "partial", "more is encoded in the answer than is decoded"
+        return decoded
 
     def _judged_whole(self, whole: Whole, event: ResponseChunk) -> list[Step]:
         data = whole.judge(event.data, event.now, truncated=event.truncated)

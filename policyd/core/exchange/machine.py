@@ -217,7 +217,7 @@ class Exchange:
         assert self.answering is not None
         self.need = self.answering.need
         if self._trailing:
-            # Trailers end the body, so what ends here is the body alone; they follow it, also where its text has to wait.
+            # Trailers end the body, so what ends here is the body alone; they follow it, also where its text waits.
             steps = self.answering.without_end(steps)
         if not self.answering.done:
             return steps

@@ -185,8 +185,8 @@ class Meter:
         return [gauge for gauge in self.gauges if self._stop(gauge, usage) < usage.output_tokens]
 
     def run_dry(self, usage: Usage) -> None:
-        """What is spent and gets no more is `exceeded`. An extension is all or nothing, so that what is spent beside the
-        one that had no room may have room itself."""
+        """What is spent and gets no more is `exceeded`. An extension is all or nothing: what is spent beside the one
+        that had no room may have room itself."""
         short = None if self.dry_index is None else self.counted[self.dry_index]
         for gauge in self.spent_out(usage):
             spent = amount_of(gauge.counter.charge, usage, self.price)
