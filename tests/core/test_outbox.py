@@ -20,7 +20,7 @@ ARGS: Channel = ("args", 0, 1)
 KEY = "-----BEGIN PRIVATE KEY-----\\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\\n-----END PRIVATE KEY-----"
 
 
-def edit(raw: bytes, changes: list[tuple[Path, str]]) -> bytes:
+def edit(raw: bytes, changes: list[tuple[Path, object]]) -> bytes:
     document = json.loads(raw)
     for (key,), text in changes:
         document[key] = text

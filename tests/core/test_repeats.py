@@ -140,3 +140,40 @@ def test_nothing_is_touched_where_nothing_is_found() -> None:
     spec = "rules:\n- {name: r, constrain: {redact: {patterns: ['NOT[0-9]{8}'], in: [response]}}}"
     for chunks in cuts(data, 4):
         assert run(spec, chunks).body == data
+
+
+TOKENS = [{"token": one, "logprob": -0.1, "bytes": [*one.encode()], "top_logprobs": []} for one in SECRET]
+
+
+def test_log_probabilities_do_not_tell_what_was_redacted() -> None:
+    documents = Script().say("a ", *SECRET, " b").end()
+    for one in documents:
+        if one["type"] in ("response.output_text.delta", "response.output_text.done"):
+            one["logprobs"] = TOKENS
+        if one["type"] == "response.content_part.done":
+            one["part"]["logprobs"] = TOKENS
+    for chunks in ways(documents):
+        said = [json.loads(line[6:]) for line in run(REDACT, chunks).body.decode().split("\n") if line[:6] == "data: "]
+        deltas = [one for one in said if one["type"] == "response.output_text.delta"]
+        assert [bool(one["logprobs"]) for one in deltas] == [True, *(False for _ in SECRET), True]
+        rest = [one for one in said if one["type"] in ("response.output_text.done", "response.content_part.done")]
+        assert [one.get("part", one)["logprobs"] for one in rest] == [[], []]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_log_probabilities_of_choices_neither(path: str) -> None:
+    chat = path.startswith("/v1/chat")
+    head = {"id": "c", "created": 1, "model": "m", "object": "chat.completion.chunk" if chat else "text_completion"}
+    chunks = []
+    for piece in ["a ", *SECRET, " b"]:
+        told = {"delta": {"content": piece}} if chat else {"text": piece}
+        choice = {"index": 0, "finish_reason": None, "logprobs": {"content": [{"token": piece}]}, **told}
+        chunks.append(sse({**head, "choices": [choice]}, done=False))
+    body = json.dumps({"model": "m", "prompt": "hi", "messages": [], "stream": True}).encode()
+    out = run(REDACT, chunks, body, path)
+    said = [json.loads(line[6:])["choices"][0] for line in out.body.decode().split("\n") if line[:7] == "data: {"]
+    assert [bool(one["logprobs"]) for one in said] == [True, *(False for _ in SECRET), True]
+    whole = json.dumps({**head, "choices": [{"index": 0, "finish_reason": "stop", "logprobs": {"tokens": [SECRET]},
+                        **({"message": {"content": SECRET}} if chat else {"text": SECRET})}]}).encode()  # fmt: skip
+    answer = Bed(policy(REDACT)).call(body=body.replace(b"true", b"false"), path=path, chunks=[whole])
+    assert SECRET.encode() not in answer.body and json.loads(answer.body)["choices"][0]["logprobs"] is None

@@ -113,7 +113,7 @@ class Event:
         return box.add(self.raw, segments, [CHANNELS[number] for number in self.closes])
 
 
-def edit(raw: bytes, changes: list[tuple[Path, str]]) -> bytes:
+def edit(raw: bytes, changes: list[tuple[Path, object]]) -> bytes:
     document = json.loads(raw)
     for (at, _), text in changes:
         document[at][1] = text

@@ -10,7 +10,7 @@ from policyd.core.exchange.judging import Bench, Touch
 from policyd.core.model.decision import Verdict
 from policyd.core.model.reach import Watcher
 from policyd.core.stream import json_text
-from policyd.core.stream.dialects import AnswerReader, Channel, Edit, Segment
+from policyd.core.stream.dialects import BLANKS, AnswerReader, Channel, Edit, Segment
 from policyd.core.stream.holdback import redact_text
 from policyd.core.stream.redactor import redactors
 from policyd.core.stream.watch import Watch, matches_nothing
@@ -69,9 +69,12 @@ class Whole:
         search = redactors([one for one in self.call.decision.obligations.redactions if one.in_response])
         if not search:
             return None
-        edits = []
+        edits, veils = [], []
         for segment in segments:
+            if segment.channel[0] == "veil":
+                veils.append(Edit(segment.path, BLANKS[segment.text]))
+                continue
             text = redact_text(segment.text, search, arguments=segment.channel[0] == "args")
             if text != segment.text:
                 edits.append(Edit(segment.path, text))
-        return json_text.splice(data, edits) if edits else None
+        return json_text.splice(data, edits + veils) if edits else None

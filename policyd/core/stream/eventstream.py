@@ -83,13 +83,13 @@ class EventStream:
         self._buffer.clear()
         return SseEvent(left, "", "", complete=False) if left else None
 
-    def edit(self, raw: bytes, edits: Sequence[tuple[Path, str]]) -> bytes:
+    def edit(self, raw: bytes, edits: Sequence[tuple[Path, object]]) -> bytes:
         """One message with these texts at these paths of its payload, its lengths and checksums made anew."""
         start = _PRELUDE.size + _PRELUDE.unpack_from(raw)[1]
         return _message(raw[_PRELUDE.size : start], _spliced(raw[start:-4], edits))
 
 
-def _spliced(payload: bytes, edits: Sequence[tuple[Path, str]]) -> bytes:
+def _spliced(payload: bytes, edits: Sequence[tuple[Path, object]]) -> bytes:
     inner = [Edit(path[1:], text) for path, text in edits if path[0] == "bytes" and len(path) > 1]
     outer = [Edit(path, text) for path, text in edits if path[0] != "bytes" or len(path) == 1]
     if inner:

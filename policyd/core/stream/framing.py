@@ -31,7 +31,7 @@ class Framing(Protocol):
         """The body is over: what is left. Raises Malformed when nothing more can be read."""
         ...
 
-    def edit(self, raw: bytes, edits: Sequence[tuple[Path, str]]) -> bytes:
+    def edit(self, raw: bytes, edits: Sequence[tuple[Path, object]]) -> bytes:
         """One event with these texts at these paths of its document; every other byte as it came."""
         ...
 
@@ -42,7 +42,7 @@ class Sse(SseParser):
     __slots__ = ()
     damage = "an event is not utf-8"
 
-    def edit(self, raw: bytes, edits: Sequence[tuple[Path, str]]) -> bytes:
+    def edit(self, raw: bytes, edits: Sequence[tuple[Path, object]]) -> bytes:
         return edit_event(raw, edits)
 
 

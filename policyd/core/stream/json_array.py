@@ -132,7 +132,7 @@ class JsonArray:
             return SseEvent(left, "", None) if left else None
         return SseEvent(left, "", "", complete=False) if left or self._state is not _START else None
 
-    def edit(self, raw: bytes, edits: Sequence[tuple[Path, str]]) -> bytes:
+    def edit(self, raw: bytes, edits: Sequence[tuple[Path, object]]) -> bytes:
         """One element with these texts at these paths; what stands before it stays."""
         start = raw.index(b"{")
         return raw[:start] + json_text.splice(raw[start:], [Edit(path, text) for path, text in edits])

@@ -75,6 +75,7 @@ class Entry:
     raw: bytes
     pieces: Sequence[Piece]
     echoes: Sequence[Echo] = ()
+    veiled: Sequence[tuple[Path, object]] = ()  # what leaves blank where any of the texts leaves changed
 
     def may_leave(self) -> bool:
         for piece in self.pieces:

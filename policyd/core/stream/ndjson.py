@@ -64,7 +64,7 @@ class Ndjson:
         self._buffer.clear()
         return _event(left) if left else None
 
-    def edit(self, raw: bytes, edits: Sequence[tuple[Path, str]]) -> bytes:
+    def edit(self, raw: bytes, edits: Sequence[tuple[Path, object]]) -> bytes:
         """One line with these texts at these paths of its document."""
         edited = json_text.splice(raw, [Edit(path, text) for path, text in edits])
         return edited if _BREAKS.search(raw) else _BREAKS.sub(_escaped, edited)

@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from policyd.core.model.reach import Watcher
-from policyd.core.stream.dialects import Channel, Path, Segment
+from policyd.core.stream.dialects import BLANKS, Channel, Path, Segment
 from policyd.core.stream.holdback import Swap, swapped
 from policyd.core.stream.lanes import Echo, Entry, Lane, Piece
 from policyd.core.stream.redactor import Redactor
 from policyd.core.stream.watch import Watch, matches_nothing
 
-Edit = Callable[[bytes, list[tuple[Path, str]]], bytes]
-"""Re-serialises one raw event with new texts at these paths of its document; every other byte stays."""
+Edit = Callable[[bytes, list[tuple[Path, object]]], bytes]
+"""Re-serialises one raw event with new values at these paths of its document; every other byte stays."""
 
 _Raw = tuple[bytes, Sequence[Segment], Sequence[Channel]]
 
@@ -144,7 +144,7 @@ class Outbox:
         return watch
 
     def _entry(self, raw: bytes, segments: Sequence[Segment], closes: Sequence[Channel], number: int) -> Entry:
-        pieces = [self._piece(segment) for segment in segments if not segment.again]
+        pieces = [self._piece(one) for one in segments if not one.again and one.channel[0] != "veil"]
         echoes = [
             Echo(self._lanes.get(one.channel) or self._open(one.channel), one.path, one.text)
             for one in segments
@@ -154,7 +154,9 @@ class Outbox:
             lane = self._lanes.get(channel)
             if lane is not None:
                 self._close_lane(lane, number)
-        return Entry(raw, pieces, echoes)
+        return Entry(
+            raw, pieces, echoes, [(one.path, BLANKS[one.text]) for one in segments if one.channel[0] == "veil"]
+        )
 
     def _piece(self, segment: Segment) -> Piece:
         channel = segment.channel
@@ -206,7 +208,7 @@ class Outbox:
         self.pending_bytes -= len(raw)
 
     def _written(self, entry: Entry) -> bytes:
-        changes: list[tuple[Path, str]] = []
+        changes: list[tuple[Path, object]] = []
         for piece in entry.pieces:
             text = piece.text
             if piece.lane.hold.swaps:
@@ -217,10 +219,12 @@ class Outbox:
             piece.lane.forget(piece.end)
         return self._edited(entry, changes)
 
-    def _edited(self, entry: Entry, changes: list[tuple[Path, str]]) -> bytes:
+    def _edited(self, entry: Entry, changes: list[tuple[Path, object]]) -> bytes:
         for echo in entry.echoes:
             if (told := echo.lane.told()) != echo.text:
                 changes.append((echo.path, told))
+        if changes:
+            changes += entry.veiled
         return self._edit(entry.raw, changes) if changes else entry.raw
 
     # ---- a cut ------------------------------------------------------------------------------------------------------
@@ -263,7 +267,7 @@ class Outbox:
         return b"".join(out)
 
     def _cut_entry(self, entry: Entry, ends: Sequence[int], swaps: dict[int, list[Swap]]) -> bytes:
-        changes: list[tuple[Path, str]] = []
+        changes: list[tuple[Path, object]] = []
         for piece, end in zip(entry.pieces, ends, strict=True):
             kept = piece.text[: max(end - piece.start, 0)]
             text = swapped(kept, piece.start, swaps[id(piece.lane)])

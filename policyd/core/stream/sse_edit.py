@@ -12,7 +12,7 @@ _LINES = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r|\Z)")
 _DATA = re.compile(rb"((?:\xef\xbb\xbf)?data: ?)([^\r\n]*)(\r\n|\n|\r|\Z)")
 
 
-def edit_event(raw: bytes, edits: Sequence[tuple[Path, str]]) -> bytes:
+def edit_event(raw: bytes, edits: Sequence[tuple[Path, object]]) -> bytes:
     """The raw bytes of one event whose data is a JSON document, with these texts at these paths.
 
     Raises Malformed when a path is not there.

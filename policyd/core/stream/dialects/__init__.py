@@ -47,7 +47,13 @@ class RequestChange:
 
 Channel = tuple[str, int, int]
 """Where a run of editable text belongs: (kind, choice, part); kind is "text", "args" (of tool call `part`), "refusal",
-"reasoning", or "other" for what no rule reads. Text of one channel is one string, however many events carry it."""
+"reasoning", or "other" for what no rule reads. Text of one channel is one string, however many events carry it.
+
+"veil" is no text: it tells of the texts beside it in a form that cannot be edited (log probabilities of their tokens).
+So it leaves blank where one of them is changed; its segment's text is the blank, as JSON."""
+
+BLANKS: dict[str, object] = {"null": None, "[]": []}
+"""What may take the place of a veil, by its segment's text."""
 
 
 class Segment(NamedTuple):

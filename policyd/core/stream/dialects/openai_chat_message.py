@@ -11,7 +11,6 @@ from typing import ClassVar
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
 from policyd.core.stream.dialects import Changed, Channel, Path, Segment
-from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.openai_reader import ChoicesReader, choice_index
 from policyd.core.stream.dialects.shared import has_text, listing, mapping, text
 
@@ -93,7 +92,6 @@ class MessageReader(ChoicesReader):
         self._calls: dict[tuple[int, int], _Call] = {}
         self._open: tuple[_Call, ...] = ()  # calls of choices that are not finished
         self._paths: dict[tuple[int, int], tuple[Channel, Path]] = {}
-        self._asides = 0
 
     # ---- choices ---------------------------------------------------------------------------------------------------
 
@@ -124,8 +122,11 @@ class MessageReader(ChoicesReader):
                         self._text(index, place, field, value)
                 elif value is not None:
                     self._content_parts(index, ("choices", place, field, key), value)
-            elif value is None or key in SILENT:
+            elif value is None:
                 continue
+            elif key in SILENT:
+                if type(value) is not str:
+                    self._aside(index, ("choices", place, field, key), value)
             else:
                 self._field(index, ("choices", place, field, key), key, value)
 
@@ -187,6 +188,7 @@ class MessageReader(ChoicesReader):
             self._visible(index, 1, (*path, "transcript"), spoken or "")
         elif has_text(value):
             self._partial("an unknown field with text in it")
+            self._aside(index, path, value)
 
     def _refusal(self, index: int, path: Path, value: str) -> None:
         if value:
@@ -206,6 +208,7 @@ class MessageReader(ChoicesReader):
     def _odd_choice(self, index: int, place: int, field: str, choice: dict[str, object]) -> None:
         """Fields beside index, delta and finish_reason."""
         where: Path = ("choices", place)
+        self._veil(index, place, choice)
         again = choice.get("text")
         if isinstance(again, str) and again:  # Together says its text twice
             self._open_choice(index)
@@ -219,8 +222,7 @@ class MessageReader(ChoicesReader):
         if choice.get("error"):  # OpenRouter: this choice broke off
             self.response.is_error = True
             self._changed |= ERROR
-        if any(has_text(choice[key]) for key in choice.keys() - CHOICE - SILENT_CHOICE):
-            self._partial("an unknown field with text in a choice")
+        self._unknown(index, where, choice, CHOICE | SILENT_CHOICE)
 
     def _so_far(self, index: int, path: Path, message: dict[str, object]) -> None:
         """Perplexity's way: beside the delta, the whole message as far as it has come."""
@@ -237,15 +239,6 @@ class MessageReader(ChoicesReader):
     def _open_choice(self, index: int) -> None:
         if index not in self._channels:
             self._start_choice(index)
-
-    def _aside(self, index: int, path: Path, value: object) -> None:
-        """Every string below a value that no rule reads; each begins and ends here."""
-        for where, said in strings(path, value):
-            self._asides += 1
-            if self.want_segments:
-                channel: Channel = ("other", index, self._asides)
-                self._segments.append(Segment(channel, where, said))
-                self._closes.append(channel)
 
     def _finish(self, index: int, reason: object) -> None:
         super()._finish(index, reason)

@@ -13,7 +13,7 @@ from policyd.core.model.facts import RequestFacts
 from policyd.core.stream.dialects import Body
 from policyd.core.stream.dialects.openai_reader import ChoicesReader, choice_index
 from policyd.core.stream.dialects.openai_shared import DONE, Stand, usage
-from policyd.core.stream.dialects.shared import Bill, has_text, text
+from policyd.core.stream.dialects.shared import Bill, text
 from policyd.core.stream.json_strict import dumps
 from policyd.core.stream.sse import render
 
@@ -56,12 +56,12 @@ class CompletionReader(ChoicesReader):
                 self._finish(index, reason)
 
     def _odd_choice(self, index: int, place: int, choice: dict[str, object]) -> None:
+        self._veil(index, place, choice)
         for field in ("reasoning", "reasoning_content"):
             if said := text(choice.get(field), field):
                 self._tally.add_reasoning(said)
                 self._segment(("reasoning", index, 0), ("choices", place, field), said)
-        if any(has_text(choice[field]) for field in choice.keys() - KNOWN - SILENT):
-            self._partial("an unknown field with text in it")
+        self._unknown(index, ("choices", place), choice, KNOWN | SILENT)
 
     def mark(self) -> Mark:
         """Where the stream stands."""

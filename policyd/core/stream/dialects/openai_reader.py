@@ -11,9 +11,10 @@ from typing import ClassVar
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segment
+from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.openai_shared import Stand
 from policyd.core.stream.dialects.openai_usage import bill_of
-from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, mark_partial, text
+from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, has_text, mark_partial, text
 from policyd.core.stream.json_strict import loads_event
 
 TEXT, FINISH, USAGE, MODEL = int(Changed.TEXT), int(Changed.FINISH), int(Changed.USAGE), int(Changed.MODEL)
@@ -40,6 +41,7 @@ class ChoicesReader:
         self._segments: list[Segment] = []
         self._closes: list[Channel] = []
         self._changed = 0
+        self._asides = 0
 
     def _choices(self, choices: list[object], *, whole: bool) -> None:
         """The choices of an event, or of a whole answer. Raises Malformed."""
@@ -210,6 +212,28 @@ class ChoicesReader:
             self._channels[channel[1]][channel] = None
         if self.want_segments:
             self._segments.append(Segment(channel, path, value))
+
+    def _aside(self, index: int, path: Path, value: object) -> None:
+        """Every string below a value that no rule reads; each begins and ends here."""
+        for where, said in strings(path, value):
+            self._asides += 1
+            if self.want_segments:
+                channel: Channel = ("other", index, self._asides)
+                self._segments.append(Segment(channel, where, said))
+                self._closes.append(channel)
+
+    def _unknown(self, index: int, path: Path, choice: dict[str, object], known: frozenset[str]) -> None:
+        """Fields that nobody knows make the answer partial when text stands in them."""
+        for key in choice.keys() - known:
+            if has_text(choice[key]):
+                self._partial("an unknown field with text in a choice")
+                self._aside(index, (*path, key), choice[key])
+
+    def _veil(self, index: int, place: int, choice: dict[str, object]) -> None:
+        """What tells the text's tokens: none of it may tell what was taken out of the text."""
+        for field in ("logprobs", "token_ids"):
+            if choice.get(field) and self.want_segments:
+                self._segments.append(Segment(("veil", index, 0), ("choices", place, field), "null"))
 
     def _finish(self, index: int, reason: object) -> None:
         said = text(reason, "finish_reason") or ""

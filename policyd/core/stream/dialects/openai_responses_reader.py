@@ -1,11 +1,8 @@
 """Answers of OpenAI Responses, whole or event by event.
 
-Rule 1: a text is told several times (delta, done, its part's end, its item's end, the closing response). What repeats
-        what is known is neither counted nor judged twice, but edited like it; what does not repeat it is new text, is
-        judged as such, and makes the answer partial.
-Rule 2: calls of functions and custom tools are `tool_calls`; what hosted tools do is not.
-Rule 3: the finish reason is what the response says of itself: its status, or why it is incomplete.
-Rule 4: `inspection` stays full only while every event, item and part is of a known type.
+Rule 1: calls of functions and custom tools are `tool_calls`; what hosted tools do is not.
+Rule 2: the finish reason is what the response says of itself: its status, or why it is incomplete.
+Rule 3: `inspection` stays full only while every event, item and part is of a known type.
 """
 
 from __future__ import annotations
@@ -14,69 +11,37 @@ from collections.abc import Mapping
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import Channel, Path, Reading, Segment
-from policyd.core.stream.dialects.answer import ERROR, REFUSAL, TOOLS, USAGE, Answer, index_of
-from policyd.core.stream.dialects.openai_responses_ending import ItemStand, Mark, PartStand, ending
+from policyd.core.stream.dialects import Channel, Path, Reading
+from policyd.core.stream.dialects.answer import ERROR, USAGE, index_of
+from policyd.core.stream.dialects.openai_responses_ending import Mark, ending
 from policyd.core.stream.dialects.openai_responses_events import DELTAS, is_silent
 from policyd.core.stream.dialects.openai_responses_items import (
     CALLS,
     KNOWN,
     Said,
     known_part,
-    plain_strings,
     said_in,
     said_in_part,
     unknown_parts,
 )
+from policyd.core.stream.dialects.openai_responses_texts import LONE, Item, Part, Telling
 from policyd.core.stream.dialects.openai_usage import responses_bill
 from policyd.core.stream.dialects.shared import Bill, listing, mapping, text
 
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 BEGINS = frozenset({"response.created", "response.queued", "response.in_progress"})
-LONE = 1 << 20  # from here on channels are numbered that are no tool call's
 _NAMES = ("id", "call_id", "name", "namespace", "server_label")
 
 
-class _Part:
-    """One growing text: what was told of it, and where."""
-
-    __slots__ = ("channel", "kind", "left", "place", "told")
-
-    def __init__(self, kind: str, place: int, channel: Channel) -> None:
-        self.kind, self.place, self.channel = kind, place, channel
-        self.told: list[str] = []
-        self.left = 2
-
-    def text(self) -> str:
-        if len(self.told) > 1:
-            self.told[:] = ["".join(self.told)]
-        return self.told[0] if self.told else ""
-
-
-class _Item:
-    """One item of the output."""
-
-    __slots__ = ("index", "names", "open", "parts", "type")
-
-    def __init__(self, index: int, kind: str, names: tuple[tuple[str, str], ...]) -> None:
-        self.index, self.type, self.names = index, kind, names
-        self.parts: dict[tuple[str, int], _Part] = {}
-        self.open = True
-
-
-class ResponsesReader(Answer):
+class ResponsesReader(Telling):
     """Reads one answer into its facts. `repeats`: its ending tells again what was told, so it must know what left."""
 
     repeats = True
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         super().__init__(request, response)
-        self._items: dict[int, _Item] = {}
-        self._shape: tuple[ItemStand, ...] = ()
         self._head: Mapping[str, object] | None = None
         self._sequence = -1
-        self._fresh = 0
-        self._journal: list[tuple[Channel, str]] = []
         self._texts: Mapping[Channel, str] | None = None
         self._back: Mark | None = None
 
@@ -214,7 +179,7 @@ class ResponsesReader(Answer):
 
     # ---- items -------------------------------------------------------------------------------------------------------
 
-    def _item(self, index: int, said: dict[str, object], path: Path) -> _Item:
+    def _item(self, index: int, said: dict[str, object], path: Path) -> Item:
         item = self._items.get(index)
         if item is not None:
             return item
@@ -222,7 +187,7 @@ class ResponsesReader(Answer):
         if kind not in KNOWN:
             self._partial("an unknown item")
         names = tuple((name, value) for name in _NAMES if isinstance(value := said.get(name), str))
-        item = self._items[index] = _Item(index, kind, names)
+        item = self._items[index] = Item(index, kind, names)
         if kind in CALLS:
             part = self._part(item, "args", 0)
             self._open_call(index, text(said.get("name"), "the name of a tool") or "", (*path, CALLS[kind]))
@@ -230,13 +195,16 @@ class ResponsesReader(Answer):
         self._reshape()
         return item
 
-    def _read_item(self, item: _Item, said: dict[str, object], path: Path) -> None:
+    def _read_item(self, item: Item, said: dict[str, object], path: Path) -> None:
+        content = said.get("content")
+        for place, part in enumerate(content if isinstance(content, list) else []):
+            self._veil(part, (*path, "content", place))
         if unknown_parts(said):
             self._partial("an unknown part of a message")
         for one in said_in(said):
             self._read_said(item, one, path)
 
-    def _read_said(self, item: _Item, said: Said, path: Path) -> _Part | None:
+    def _read_said(self, item: Item, said: Said, path: Path) -> Part | None:
         if said.kind == "other":
             self._lone(("other", 0, LONE + self._number()), (*path, *said.path), said.text)
             return None
@@ -244,65 +212,27 @@ class ResponsesReader(Answer):
         self._repeat(item, part, (*path, *said.path), said.text)
         return part
 
-    def _read_part(self, document: dict[str, object]) -> _Part | None:
+    def _read_part(self, document: dict[str, object]) -> Part | None:
         item = self._item_of(document)
         field = "summary_index" if "summary_index" in document else "content_index"
         part = mapping(document.get("part"), "part")
+        self._veil(part, ("part",))
         if not known_part(part):
             self._partial("an unknown part of a message")
         said = said_in_part(part, index_of(document, field, 0))
         return self._read_said(item, said, ("part",)) if said is not None else None
 
-    def _item_of(self, document: dict[str, object]) -> _Item:
+    def _item_of(self, document: dict[str, object]) -> Item:
         index = index_of(document, "output_index", 0)
         if index not in self._items:
             raise Malformed("an event outside of its item")
         return self._items[index]
 
-    def _part(self, item: _Item, kind: str, place: int) -> _Part:
-        part = item.parts.get((kind, place))
-        if part is None:
-            lane = "reasoning" if kind == "summary" else kind
-            part = item.parts[kind, place] = _Part(kind, place, (lane, 0, LONE + self._number()))
-            self._reshape()
-        return part
-
-    def _number(self) -> int:
-        self._fresh += 1
-        return self._fresh - 1
-
-    def _close_item(self, item: _Item) -> None:
-        for part in item.parts.values():
-            self._close_part(part, 0)
-        if item.open:
-            item.open = False
-            self._calls.pop(item.index, None)
-            self._reshape()
-
-    def _close_part(self, part: _Part, left: int) -> None:
-        if part.left > left:
-            part.left = left
-            self._close(part.channel)
-            self._reshape()
-
-    def _reshape(self) -> None:
-        self._shape = tuple(
-            ItemStand(
-                item.index,
-                item.type,
-                item.names,
-                tuple(PartStand(part.kind, part.place, part.channel, part.left) for part in item.parts.values()),
-                item.open,
-            )
-            for item in self._items.values()
-        )
-
-    # ---- texts -------------------------------------------------------------------------------------------------------
-
     def _delta(self, base: str, document: dict[str, object]) -> None:
         """The hot path."""
         kind, place, _ = DELTAS[base]
         value = document.get("delta")
+        self._veil(document, ())
         item = self._item_of(document)
         if type(value) is not str:
             self._aside_all(("delta",), mapping(value, "delta"))
@@ -311,6 +241,7 @@ class ResponsesReader(Answer):
 
     def _done(self, base: str, document: dict[str, object]) -> None:
         kind, place, field = DELTAS[base]
+        self._veil(document, ())
         item = self._item_of(document)
         if not isinstance(value := document.get(field), str):
             self._aside_all((field,), value)
@@ -318,63 +249,3 @@ class ResponsesReader(Answer):
         part = self._part(item, kind, index_of(document, place, 0) if place else 0)
         self._repeat(item, part, (field,), value)
         self._close_part(part, 1)
-
-    def _new(self, item: _Item, part: _Part, path: Path, value: str) -> None:
-        """Text that was not told before."""
-        if not value:
-            return
-        if part.left < 2:
-            self._partial("text after its end")
-        part.told.append(value)
-        self._journal.append((part.channel, value))
-        match part.kind:
-            case "text":
-                self._say(path, value, part.channel)
-            case "refusal":
-                self._refuse(path, value, part.channel)
-            case "args" if item.index in self._calls:
-                self._argue(item.index, path, value)
-            case "summary" | "reasoning":
-                self._think(path, value, part.channel)
-            case _:
-                self._aside(path, value, part.channel)
-
-    def _repeat(self, item: _Item, part: _Part, path: Path, value: str) -> None:
-        """A whole text: what is known of it already, or all of it at once."""
-        known = part.text()
-        if not known:
-            self._new(item, part, path, value)
-        elif value == known:
-            if self.want_segments:
-                self._segments.append(Segment(part.channel, path, value, again=True))
-        elif value:
-            self._otherwise(item, part, path, value)
-
-    def _otherwise(self, item: _Item, part: _Part, path: Path, value: str) -> None:
-        """A repetition that says something else: it is judged too, by itself."""
-        self._partial("a text is told in two ways")
-        channel: Channel = (part.channel[0], 0, LONE + self._number())
-        if part.kind == "text":
-            self._say(path, value, channel)
-            self._close(channel)
-            return
-        if part.kind == "args" and item.type in CALLS:
-            self.response.tool_calls[part.channel[2]].arguments = value
-            self._changed |= TOOLS
-        elif part.kind == "refusal":
-            self.response.refusal = value
-            self._changed |= REFUSAL
-        self._lone(channel, path, value)
-
-    def _aside_all(self, path: Path, value: object, *, known: bool = False) -> None:
-        """Every string below a value that nobody reads. `known`: it is the caller's own."""
-        for where, said in plain_strings(path, value):
-            if not known:
-                self._tally.add(said)
-            self._lone(("other", 0, LONE + self._number()), where, said)
-
-    def _lone(self, channel: Channel, path: Path, value: str) -> None:
-        """A text that begins and ends here."""
-        if self.want_segments and value:
-            self._segments.append(Segment(channel, path, value))
-            self._closes.append(channel)
