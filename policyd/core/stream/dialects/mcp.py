@@ -171,7 +171,7 @@ class McpAnswer(Answer):
                 case "resource":
                     inner = mapping(part.get("resource"), "resource")
                     self._say((*where, "resource", "text"), text(inner.get("text"), "text") or "")
-                case kind if kind in SILENT_PARTS:
+                case str(kind) if kind in SILENT_PARTS:
                     told = {key: value for key, value in part.items() if key not in ("data", "type", "mimeType")}
                     self._again(where, told)
                 case _:
