@@ -263,15 +263,24 @@ def test_a_message_that_cannot_be_read_breaks_the_stream() -> None:
 
 
 def test_unread_trailers_pass() -> None:
-    talk = said(but(ResponseHeaders=[PassResponseHeaders()]), req(), body(), REQ_TRAILERS, resp(), TRAILERS)
+    whole = but(ResponseHeaders=[PassResponseHeaders(mode=BodyMode.WHOLE)], ResponseChunk=[PassResponseBody()])
+    talk = said(whole, req(), body(), REQ_TRAILERS, resp(), chunk(), TRAILERS)
     assert talk.kinds == [
         "request_headers",
         "request_body",
         "request_trailers",
         "response_headers",
+        "response_body",
         "response_trailers",
     ]
     assert "ResponseTrailers" not in talk.calls[0].said
+
+
+def test_an_answer_that_nobody_reads_ends_the_stream() -> None:
+    """Nothing of it will be asked any more, and then the call does not hang on us."""
+    talk = said(but(ResponseHeaders=[PassResponseHeaders()]), req(end=True), resp(), wait=2)
+    assert (talk.kinds, talk.code) == (["request_headers", "response_headers"], OK)
+    assert [event.cancelled for event in talk.calls[0].events if isinstance(event, Ended)] == [False]
 
 
 def test_what_comes_after_the_end_is_not_looked_at() -> None:

@@ -28,6 +28,11 @@ class Order:
         """Whether more of a streamed answer may come now."""
         return self.mode is BodyMode.STREAM and not self.body_over and not self.trailers_over
 
+    @property
+    def passed_by(self) -> bool:
+        """Whether the answer has begun and nobody reads on."""
+        return self.answered and self.mode is BodyMode.NONE
+
     def take(self, kind: Kind, *, end: bool) -> bool:
         """Whether this message may come now. `end`: it says that nothing of its body follows."""
         match kind:

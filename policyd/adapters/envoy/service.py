@@ -5,6 +5,8 @@ Rule 2: a stream that owes bytes is never ended cleanly. Envoy makes us: it take
 Rule 3: while an answer of our own is still possible, a broken call gets one: a filter that fails open would take an
         aborted stream, too, for leave to go on.
 Rule 4: however a stream ends, its call is told so exactly once.
+Rule 5: a stream that will be asked nothing more is ended. Envoy makes us: 1.36 breaks an answer that nobody reads when
+        the process at the other end of an idle stream dies.
 """
 
 from __future__ import annotations
@@ -169,6 +171,8 @@ class Conversation:
             if raw is None or self._out.over:
                 continue
             await self._guarded(self._receive(raw))
+            if self._order.passed_by and not self._out.over:
+                return  # rule 5
 
     async def _guarded(self, work: Awaitable[None]) -> None:
         try:
