@@ -338,6 +338,21 @@ def test_the_event_of_a_record_is_that_of_the_cut_that_was_made() -> None:
     assert (out.record.event, out.text) == (3, "abc!")
 
 
+@pytest.mark.parametrize(
+    ("when", "chunks"),
+    [
+        ("response.elapsed_ms > 1000", stream_of("a", "b")),  # silent before its last event
+        ('response.inspection == "partial"', stream_of("a", "b")[:-1]),  # ends without its end
+    ],
+)
+def test_a_cut_between_events_is_before_the_next(when: str, chunks: list[bytes]) -> None:
+    spec = f"rules:\n- {{name: r, when: '{when}', terminate: {{fallback: '!'}}}}"
+
+    out = Bed(policy(spec)).call(body=chat(stream=True), chunks=chunks, silent_s=2.0 if "elapsed" in when else 0.0)
+
+    assert (out.record.event, out.text) == (2, "ab!")
+
+
 @pytest.mark.parametrize("when", ["response.cost_usd > 5.0", "counters.c.value > 5000", "response.input_tokens > 5000"])
 def test_the_providers_own_numbers_are_judged_when_they_come(when: str) -> None:
     rules = f"rules: [{{name: r, when: '{when}', terminate: {{}}}}]"

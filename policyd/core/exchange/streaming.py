@@ -105,7 +105,7 @@ class Streaming:
         self._at(now)
         steps: list[Step] = []
         if self.waiting is None:
-            decision = self.bench.judge(self.bench.due(int(Touch.TIME)), max(0, self.call.facts.response.events - 1))
+            decision = self.bench.judge(self.bench.due(int(Touch.TIME)), self.call.facts.response.events)
             if decision.verdict is Verdict.TERMINATE:
                 return self._cut(self.outbox.added)
         if self.bench.timed:
@@ -116,9 +116,8 @@ class Streaming:
         """Something around the call failed: whatever still has to be judged cannot be."""
         self._at(now)
         self.call.facts.unreadable_response = reason
-        decision = self.bench.judge(
-            self.bench.due(int(Touch.ALL), forced=True), max(0, self.call.facts.response.events - 1)
-        )
+        event = self.call.facts.response.events - (self.waiting is not None)
+        decision = self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), event)
         if decision.verdict is Verdict.TERMINATE and not self.passive:
             return self._cut(self.judged)
         return []
@@ -318,6 +317,7 @@ class Streaming:
         response = self.call.facts.response
         was = response.inspection
         self.reader.finish()
+        self.behind = 1
         touched = INSPECTION if response.inspection != was else 0
         if response.events == 0:
             touched = int(Touch.ALL)
