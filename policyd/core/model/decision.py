@@ -28,9 +28,9 @@ class Mode(StrEnum):
 _MODE_RANK = {Mode.MONITOR: 0, Mode.SOFT: 1, Mode.FULL: 2}
 
 
-def lowest(*modes: Mode) -> Mode:
-    """The most cautious of these modes."""
-    return min(modes, key=lambda mode: mode.rank)
+def lowest(one: Mode, other: Mode) -> Mode:
+    """The more cautious of two modes."""
+    return one if _MODE_RANK[one] <= _MODE_RANK[other] else other
 
 
 class FailurePolicy(StrEnum):
