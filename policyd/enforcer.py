@@ -173,7 +173,8 @@ class Call:
         steps: list[Step] = []
         try:
             steps += self._exchange.receive(event)
-            await self._fetch(steps)
+            if self._exchange.need is not None:
+                await self._fetch(steps)
         except Exception:
             log.exception("call %s: a defect of policyd; the call is judged as one that cannot be judged", self.id)
             steps += self._defect(event)

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -165,35 +165,44 @@ class Conversation:
 
     async def _converse(self) -> None:
         while True:
-            raw = await self._next()
+            raw = await (self._next() if self._waits_for_more else self._stream.read())
             if raw is grpc.aio.EOF:
                 return
             if raw is None or self._out.over:
                 continue
-            await self._guarded(self._receive(raw))
+            try:
+                await self._receive(raw)
+            except (_Broken, _Gone):
+                raise
+            except Exception:
+                await self._defect()
             if self._order.passed_by and not self._out.over:
                 return  # rule 5
 
-    async def _guarded(self, work: Awaitable[None]) -> None:
-        try:
-            await work
-        except (_Broken, _Gone):
-            raise
-        except Exception:
-            log.exception("a defect of policyd; the call is judged as one that cannot be judged")
-            await self._failed("internal", grpc.StatusCode.INTERNAL)
+    async def _defect(self) -> None:
+        log.exception("a defect of policyd; the call is judged as one that cannot be judged")
+        await self._failed("internal", grpc.StatusCode.INTERNAL)
+
+    @property
+    def _waits_for_more(self) -> bool:
+        """Whether anything but a message is waited for: an answer of the store, or a time."""
+        if self._reading is not None or self._out.due is not None:
+            return True
+        return self._call is not None and self._call.outstanding is not None and not self._out.over
 
     async def _next(self) -> Any:
         """The next message, EOF, or None when it was only time for something."""
         outstanding = self._call.outstanding if self._call is not None and not self._out.over else None
-        due = self._out.due
-        if self._reading is None and outstanding is None and due is None:
-            return await self._stream.read()
         if self._reading is None and not self._out.full:
             self._reading = asyncio.ensure_future(self._stream.read())
-        await self._wait(outstanding, due)
+        await self._wait(outstanding, self._out.due)
         if not self._out.over:
-            await self._guarded(self._timely(outstanding))
+            try:
+                await self._timely(outstanding)
+            except (_Broken, _Gone):
+                raise
+            except Exception:
+                await self._defect()
         if self._reading is None or not self._reading.done():
             return None
         reading, self._reading = self._reading, None
