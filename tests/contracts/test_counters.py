@@ -666,8 +666,7 @@ def test_a_session_is_forgotten_a_day_after_its_last_call(counting: Counting) ->
 def test_a_reservation_brings_the_session_too(counting: Counting) -> None:
     id = SessionId("acme", "s")
     counting.settle("a", session=SessionCharge(id, 7, 3))
-    of = counter(tenant="acme")  # one operation has one tenant: that is what lets a cluster do it in one go
-    answer = counting.runner.run(counting.store.reserve(Reserve("r", "b", (hold(1, of=of),), session=id)))
+    answer = counting.runner.run(counting.store.reserve(Reserve("r", "b", (hold(1),), session=id)))
     assert answer.session == SessionReading(calls=1, cost_nano=7, tokens=3)
     assert counting.reserve("c", hold(1)).session is None
 

@@ -194,16 +194,6 @@ def test_a_record_that_vanishes_in_the_middle_breaks_nothing(redis_server: Redis
     run(redis_server, story)
 
 
-def test_counters_of_two_tenants_in_one_operation_are_a_mistake(redis_server: RedisServer) -> None:
-    async def story(store: RedisCounters) -> None:
-        holds = (Hold(counter(), 1, 1, 9), Hold(counter(tenant="acme"), 1, 1, 9))
-        assert "tenant" in (await store.reserve(Reserve("r", "a", holds))).failure
-        charges = tuple((hold.counter, 1) for hold in holds)
-        assert "tenant" in (await store.settle(Settle("s", "a", charges))).failure
-
-    run(redis_server, story)
-
-
 def test_giving_back_without_a_charge_finds_the_tenant(redis_server: RedisServer) -> None:
     acme = counter(tenant="acme")
 
@@ -213,3 +203,85 @@ def test_giving_back_without_a_charge_finds_the_tenant(redis_server: RedisServer
         assert (await store.read(Read((acme,)))).counters[0] == Reading()
 
     run(redis_server, story)
+
+
+# ---- counters across tenants ----------------------------------------------------------------------------------------
+
+EVERYONE = CounterId("ns/p", "all", (), "Requests", HOUR, scope="Global")
+
+
+def for_acme(own: int, everyone: int) -> tuple[Hold, ...]:
+    return (Hold(counter(tenant="acme"), 1, own, 100), Hold(EVERYONE, 1, everyone, 50))
+
+
+@pytest.fixture(params=["one server", "a cluster"])
+def somewhere(request: pytest.FixtureRequest) -> str:
+    if request.param == "one server":
+        server: RedisServer = request.getfixturevalue("redis_server")
+        nodes = [server]
+    else:
+        nodes = request.getfixturevalue("redis_cluster")
+    for node in nodes:
+        with node.client() as client:
+            client.flushall()
+    return nodes[0].tcp_url
+
+
+def across(url: str, story: Callable[[RedisCounters], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        store = RedisCounters(url, patience=PATIENT)
+        try:
+            await story(store)
+        finally:
+            await store.close()
+
+    asyncio.run(whole())
+
+
+def test_a_global_counter_counts_across_tenants(somewhere: str) -> None:
+    async def story(store: RedisCounters) -> None:
+        answer = await store.reserve(Reserve("r", "a", for_acme(30, 30)))
+        assert [reading.granted for reading in answer.counters] == [30, 30]
+        other = (Hold(counter(tenant="other"), 1, 30, 100), Hold(EVERYONE, 1, 30, 50))
+        answer = await store.reserve(Reserve("r", "b", other))
+        assert [reading.granted for reading in answer.counters] == [30, 20]
+        await store.settle(Settle("s", "a", ((counter(tenant="acme"), 9), (EVERYONE, 8))))
+        found = await store.read(Read((counter(tenant="acme"), EVERYONE, counter(tenant="other"))))
+        assert found.counters == (Reading(value=9), Reading(value=8, held=20), Reading(held=30))
+        await store.settle(Settle("s", "b", ()))
+        assert (await store.read(Read((EVERYONE,)))).counters == (Reading(value=8),)
+
+    across(somewhere, story)
+
+
+@pytest.mark.parametrize("full", [0, 1], ids=["the tenant's", "everyone's"])
+def test_what_one_part_refuses_no_part_holds(somewhere: str, full: int) -> None:
+    ids = (counter(tenant="acme"), EVERYONE)
+
+    async def story(store: RedisCounters) -> None:
+        await store.settle(Settle("s", "before", ((ids[full], 100 if full == 0 else 50),)))
+        standing = (await store.read(Read(ids))).counters
+        for _ in range(2):  # the same again gives the same
+            answer = await store.reserve(Reserve("r", "a", for_acme(30, 30)))
+            assert (answer.refused, [reading.granted for reading in answer.counters]) == (full, [0, 0])
+            assert (await store.read(Read(ids))).counters == standing
+
+    across(somewhere, story)
+
+
+@pytest.mark.parametrize("full", [0, 1], ids=["the tenant's", "everyone's"])
+def test_an_extension_that_one_part_refuses_leaves_what_was_held(somewhere: str, full: int) -> None:
+    ids = (counter(tenant="acme"), EVERYONE)
+
+    async def story(store: RedisCounters) -> None:
+        await store.reserve(Reserve("r", "a", for_acme(30, 30)))
+        await store.settle(Settle("s", "other", ((ids[full], 70 if full == 0 else 20),)))
+        answer = await store.extend(Extend("e", "a", for_acme(10, 10), (25, 26)))
+        assert (answer.refused, [reading.granted for reading in answer.counters]) == (full, [30, 30])
+        assert [reading.held for reading in (await store.read(Read(ids))).counters] == [30, 30]
+        renewed = tuple(Hold(each, 0, 0, 100) for each in ids)
+        assert (await store.extend(Extend("e2", "a", renewed, (27, 28)))).refused is None
+        await store.settle(Settle("s", "a", ((ids[0], 1), (ids[1], 2))))
+        assert [reading.held for reading in (await store.read(Read(ids))).counters] == [0, 0]
+
+    across(somewhere, story)

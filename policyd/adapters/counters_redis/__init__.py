@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from policyd.adapters.counters_redis.asking import (
@@ -24,15 +25,21 @@ from policyd.adapters.counters_redis.asking import (
     bad_hold,
     bad_settlement,
     owed_by,
-    tag_for,
 )
-from policyd.adapters.counters_redis.keys import DEFAULT, tag_of
 from policyd.adapters.counters_redis.lane import Patience, server_of
 from policyd.adapters.counters_redis.owed import Backlog, Outcome, Owed
+from policyd.adapters.counters_redis.parts import (
+    Places,
+    joined,
+    part_of_hold,
+    part_of_read,
+    part_of_settlement,
+    places_of,
+)
 from policyd.adapters.counters_redis.scripts import SCRIPTS
 from policyd.adapters.counters_redis.shards import Shards
 from policyd.adapters.counters_redis.wire import Lost, Refused, Unavailable
-from policyd.core.model.counters import CounterId, Readings
+from policyd.core.model.counters import CounterId, Readings, SessionId
 from policyd.core.model.steps import Extend, Read, Reserve, Settle
 
 __all__ = ["Patience", "RedisCounters", "server_of"]
@@ -45,7 +52,7 @@ _MOST_CALLS = 100_000  # running calls of this process that are remembered; of a
 class _Running:
     """What this process knows of a call of its own."""
 
-    tag: str
+    tags: dict[str, None] = field(default_factory=dict)  # in the order in which they came to hold something
     granted: dict[CounterId, int] = field(default_factory=dict)
 
 
@@ -77,38 +84,38 @@ class RedisCounters:
 
     async def read(self, need: Read) -> Readings:
         """What these counters stand at; the holds of every call are `held`."""
-        try:
-            tag = tag_for(need.counters, need.session) or tag_of(DEFAULT)
-        except ValueError as error:
-            return Readings(failure=str(error))
-        return await self._ask(lambda: self._asking().read(need, tag))
+        answers = []
+        for tag, places in places_of(need.counters, need.session).items():
+            part = part_of_read(need, tag, places)
+            answers.append((places, await self._ask(partial(self._read_question, part, tag))))
+        return joined(len(need.counters), answers)
 
     async def reserve(self, need: Reserve) -> Readings:
         """Hold all or nothing."""
-        return await self._hold(need)
+        return await self._hold(need, need.session)
 
     async def extend(self, need: Extend) -> Readings:
         """Hold more, all or nothing. Whatever the answer, the lease is renewed and `observed` remembered."""
-        return await self._hold(need)
+        return await self._hold(need, None)
 
     async def settle(self, step: Settle) -> Readings:
         """Drop the call's holds and count what it used. What Redis cannot take now it gets as soon as it can."""
         if failure := bad_settlement(step):
             return Readings(failure=failure)
         known = self._calls.pop(step.call, None)
-        try:
-            session = step.session.session if step.session else None
-            tag = tag_for([counter for counter, _ in step.charges], session)
-        except ValueError as error:
-            return Readings(failure=str(error))
-        owed = owed_by(step, tag or (known.tag if known else tag_of(DEFAULT)), self._now())
+        session = step.session.session if step.session else None
+        answers = []
+        for tag, places in places_of([each for each, _ in step.charges], session, known.tags if known else ()).items():
+            part = part_of_settlement(step, tag, places)
+            answers.append((places, await self._settle_or_keep(owed_by(part, tag, self._now()))))
+        return joined(len(step.charges), answers)
+
+    async def _settle_or_keep(self, owed: Owed) -> Readings:
         found, lost = await self._settle(owed)
         if not found.failure:
             return found
-        kept = self._backlog.keep(replace(owed, sent=lost))
-        return replace(
-            found, failure=f"{found.failure}; {'kept, to be settled' if kept else 'given up: too many are kept'}"
-        )
+        kept = "kept, to be settled" if self._backlog.keep(replace(owed, sent=lost)) else "given up: too many are kept"
+        return replace(found, failure=f"{found.failure}; {kept}")
 
     async def _settle(self, owed: Owed) -> tuple[Readings, bool]:
         return await self._try(lambda: self._asking().settle(owed))
@@ -130,28 +137,76 @@ class RedisCounters:
 
     # ---- holding ----------------------------------------------------------------------------------------------------
 
-    async def _hold(self, need: Reserve | Extend) -> Readings:
+    async def _hold(self, need: Reserve | Extend, session: SessionId | None) -> Readings:
         if failure := bad_hold(need):
             return Readings(failure=failure)
-        known = self._calls.get(need.call)
+        known = self._calls.get(need.call) if not need.holds else None
+        places = places_of([hold.counter for hold in need.holds], session, known.tags if known else ())
+        running = self._running(need.call, places)
+        if len(places) == 1:
+            ((tag, all_of_them),) = places.items()
+            return joined(len(need.holds), [(all_of_them, await self._hold_in(tag, need, running))])
+        return await self._hold_apart(need, places, running)
+
+    async def _hold_apart(self, need: Reserve | Extend, places: Places, running: _Running) -> Readings:
+        """Part by part; what the others were granted is given back when one is refused."""
+        answers: list[tuple[Sequence[int], Readings]] = []
+        taken: list[tuple[str, Reserve | Extend, Sequence[int]]] = []
+        stopped = False
+        for tag, here in places.items():
+            part = part_of_hold(need, tag, here, only_renew=stopped)
+            before: Sequence[int] = [running.granted.get(hold.counter, 0) for hold in part.holds]
+            if stopped and isinstance(need, Reserve):
+                answers.append((here, await self.read(Read(tuple(hold.counter for hold in part.holds)))))
+                continue
+            one = await self._hold_in(tag, part, running)
+            answers.append((here, one))
+            if one.failure or one.refused is not None:
+                stopped = True
+            elif not stopped:
+                taken.append((tag, part, before))
+        if stopped:
+            for tag, part, before in taken:
+                await self._give_back(tag, part, before, running)
+        found = joined(len(need.holds), answers)
+        return self._refused_whole(found, need, running) if stopped else found
+
+    def _refused_whole(self, found: Readings, need: Reserve | Extend, running: _Running) -> Readings:
+        """Parts that were granted and given back say what the call has now."""
+        counters = tuple(
+            replace(reading, granted=running.granted.get(hold.counter, 0))
+            for hold, reading in zip(need.holds, found.counters, strict=False)
+        )
+        return replace(found, counters=counters)
+
+    async def _give_back(self, tag: str, part: Reserve | Extend, before: Sequence[int], running: _Running) -> None:
+        now = [running.granted.get(hold.counter, 0) for hold in part.holds]
+        amounts = [max(0, after - had) for after, had in zip(now, before, strict=True)]
+        found = await self._ask(lambda: self._asking().undo(part, tag, amounts))
+        if not found.failure:  # else it is held until the call is settled, or its lease ends
+            for hold, had in zip(part.holds, before, strict=True):
+                running.granted[hold.counter] = had
+
+    async def _hold_in(self, tag: str, need: Reserve | Extend, running: _Running) -> Readings:
         counters = [hold.counter for hold in need.holds]
-        try:
-            tag = tag_for(counters, need.session if isinstance(need, Reserve) else None)
-        except ValueError as error:
-            return Readings(failure=str(error))
-        running = known or self._begin(need.call, tag or tag_of(DEFAULT))
         had = [running.granted.get(counter, 0) for counter in counters]
-        found = await self._ask(lambda: self._asking().hold(need, tag or running.tag, had))
+        found = await self._ask(lambda: self._asking().hold(need, tag, had))
         for counter, reading in zip(counters, found.counters, strict=False):
             running.granted[counter] = reading.granted
         return found
 
-    def _begin(self, call: str, tag: str) -> _Running:
+    def _running(self, call: str, places: Places) -> _Running:
         # INVARIANT: before it is asked, since a hold may come to be without our seeing its answer
-        running = self._calls[call] = _Running(tag)
-        if len(self._calls) > _MOST_CALLS:
-            self._calls.popitem(last=False)
+        running = self._calls.get(call)
+        if running is None:
+            running = self._calls[call] = _Running()
+            if len(self._calls) > _MOST_CALLS:
+                self._calls.popitem(last=False)
+        running.tags.update(dict.fromkeys(places))
         return running
+
+    def _read_question(self, need: Read, tag: str) -> Question:
+        return self._asking().read(need, tag)
 
     # ---- asking -----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from policyd.adapters.counters_redis.keys import call_key, counter_key, leases_key, session_key, tag_of
+from policyd.adapters.counters_redis.keys import call_key, counter_key, leases_key, session_key
 from policyd.adapters.counters_redis.owed import Due, Owed
 from policyd.core.model.counters import (
     MAX_AMOUNT,
@@ -112,6 +112,12 @@ class Asking:
         keys = (leases_key(owed.tag), call_key(owed.tag, owed.call), *sessions, *(due.key for due in owed.charges))
         return Question("settle", keys, (f"[{','.join((f'{self.time!r},{self.remember_s!r},{session}', *charges))}]",))
 
+    def undo(self, need: Reserve | Extend, tag: str, amounts: Sequence[int]) -> Question:
+        """`amounts`: what this operation was granted of each counter."""
+        keys = (leases_key(tag), call_key(tag, need.call), *(counter_key(hold.counter) for hold in need.holds))
+        words = f"[{','.join((f'{self.time!r}', *map(str, amounts)))}]"
+        return Question("undo", keys, (words, need.op.encode("utf-8", "surrogatepass")))
+
     def read(self, need: Read, tag: str) -> Question:
         counters = [counter_key(counter) for counter in need.counters]
         keys = (leases_key(tag), *_session_keys(need.session), *counters)
@@ -162,16 +168,6 @@ def bad_settlement(step: Settle) -> str:
     session = step.session
     amounts = [amount for _, amount in step.charges] + ([session.cost_nano, session.tokens] if session else [])
     return "" if all(amount >= 0 for amount in amounts) else "amount out of range"
-
-
-def tag_for(counters: Sequence[CounterId], session: SessionId | None) -> str | None:
-    """The one tag of all of them; None when there is nothing that has one. Raises ValueError when there are two."""
-    tags = {tag_of(counter.tenant) for counter in counters}
-    if session is not None:
-        tags.add(tag_of(session.tenant))
-    if len(tags) > 1:
-        raise ValueError("counters of more than one tenant in one operation")
-    return tags.pop() if tags else None
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------

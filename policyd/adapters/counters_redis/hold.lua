@@ -105,20 +105,8 @@ for i = 6, #asked do
   end
 end
 
--- A counter and the call outlive the lease, and the window into which its end would be charged.
-local keep, due, runs = 0, now + lease_s, false
-for at, stake in pairs(stakes) do
-  local counter = not stake[LAPSED] and counter_at(at)
-  if counter then
-    runs = true
-    local span = counter[SPAN]
-    if counter[KIND] == CALENDAR then span = span[#span] - now end
-    local needed = due + max(2 * DAY, span)
-    counter[KEEP] = max(counter[KEEP], needed)
-    keep = max(keep, needed)
-    touched[at] = true
-  end
-end
+local due = now + lease_s
+local keep, runs = kept(known, due, now)
 if runs then
   known[RUNS], known[DUE] = true, due
 elseif known[DUE] == 0 then

@@ -175,6 +175,25 @@ local function save_calls(now, keep)
   end
 end
 
+-- A counter and the call outlive the lease, and the window into which its end would be charged: gives until when the
+-- call must be kept, and whether it still holds anything.
+local function kept(known, due, now)
+  local keep, runs = 0, false
+  for at, stake in pairs(known[STAKES]) do
+    local counter = not stake[LAPSED] and counter_at(at)
+    if counter then
+      runs = true
+      local span = counter[SPAN]
+      if counter[KIND] == CALENDAR then span = span[#span] - now end
+      local needed = due + max(2 * DAY, span)
+      counter[KEEP] = max(counter[KEEP], needed)
+      keep = max(keep, needed)
+      touched[at] = true
+    end
+  end
+  return keep, runs
+end
+
 local function let_go(counter, stake)
   counter[HELD] = max(0, counter[HELD] - stake[HAS])
   counter[RUNNING] = max(0, counter[RUNNING] - 1)

@@ -53,6 +53,10 @@ class Owed:
     at: float
     sent: bool = False
 
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.call, self.tag
+
 
 def to_line(owed: Owed) -> str:
     """One JSON line, without its end."""
@@ -90,7 +94,7 @@ class Backlog:
     ) -> None:
         self._settle, self._remember_s, self._clock = settle, remember_s, clock
         self._folder = folder
-        self._owed: dict[str, Owed] = {}
+        self._owed: dict[tuple[str, str], Owed] = {}  # by call and tag
         self._file: IO[str] | None = None
         self._working: asyncio.Task[None] | None = None
 
@@ -121,7 +125,7 @@ class Backlog:
 
     def keep(self, owed: Owed) -> bool:
         """Settle this as soon as it can be done. False when there are too many already."""
-        if owed.call not in self._owed and len(self._owed) >= MOST:
+        if owed.key not in self._owed and len(self._owed) >= MOST:
             return False
         self._owe(owed)
         if self._working is None or self._working.done():
@@ -129,8 +133,8 @@ class Backlog:
         return True
 
     def _owe(self, owed: Owed) -> None:
-        before = self._owed.get(owed.call)
-        self._owed[owed.call] = owed = replace(owed, sent=owed.sent or (before is not None and before.sent))
+        before = self._owed.get(owed.key)
+        self._owed[owed.key] = owed = replace(owed, sent=owed.sent or (before is not None and before.sent))
         if owed != before:
             self._write(to_line(owed))
 
@@ -151,8 +155,8 @@ class Backlog:
         self._empty()
 
     def _is_done(self, owed: Owed) -> None:
-        del self._owed[owed.call]
-        self._write(json.dumps({_DONE: owed.call}))
+        del self._owed[owed.key]
+        self._write(json.dumps({_DONE: owed.key}))
 
     def _empty(self) -> None:
         log.info("everything owed is settled")
@@ -203,15 +207,15 @@ def _claim(file: IO[str]) -> bool:
 
 def _left_in(file: IO[str]) -> Iterable[Owed]:
     """What a process that is gone had not settled; a line that it wrote in part is left out."""
-    left: dict[str, Owed] = {}
+    left: dict[tuple[str, str], Owed] = {}
     for line in file:
         try:
             found = json.loads(line)
             if _DONE in found:
-                left.pop(found[_DONE], None)
+                left.pop(tuple(found[_DONE]), None)
             else:
                 owed = from_json(found)
-                left[owed.call] = owed
+                left[owed.key] = owed
         except (ValueError, TypeError, KeyError, AttributeError):
             log.error("%s: a line that is no settlement is left out", file.name)
     return left.values()

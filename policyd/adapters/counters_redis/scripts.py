@@ -22,4 +22,4 @@ def _load(name: str) -> Script:
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-SCRIPTS = {name: _load(name) for name in ("hold", "settle", "read")}
+SCRIPTS = {name: _load(name) for name in ("hold", "settle", "read", "undo")}
