@@ -315,9 +315,8 @@ class Streaming:
     def _end(self, now: float) -> list[Step]:
         """The upstream has sent everything."""
         response = self.call.facts.response
-        was = response.inspection
+        was, self.behind = response.inspection, 1
         self.reader.finish()
-        self.behind = 1
         touched = INSPECTION if response.inspection != was else 0
         if response.events == 0:
             touched = int(Touch.ALL)
