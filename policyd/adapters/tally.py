@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from policyd.core.model.counters import MAX_AMOUNT, CounterId, WindowKind
 from policyd.core.model.windows import counts_until
 
-
 _SWEEP_FROM = 64  # stale entries: fewer are not worth a pass
 
 
@@ -28,7 +27,8 @@ class Due:
 
 class Agenda:
     """Hands out what is due, in order of time. Moving an appointment to later costs nothing; one that is moved to
-    earlier leaves a stale entry, and these are swept out before they outnumber the others: a lease may be a day long."""
+    earlier leaves a stale entry, and these are swept out before they outnumber the others: a lease may be a day long.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Due]] = []

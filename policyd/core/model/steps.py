@@ -130,7 +130,10 @@ class Extend:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Charge what the call really used and drop its holds; amounts in store units, once a call. As a step it is not waited for."""
+    """Charge what the call really used and drop its holds; amounts in store units, once a call.
+
+    As a step it is not waited for.
+    """
 
     op: str
     call: str
