@@ -86,9 +86,7 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(metavar="S", min=0, max=86400, help="How long running calls may finish on SIGTERM.")
     ] = 30.0,
-    redis: Annotated[
-        str | None, typer.Option(metavar="URL", parser=_redis, help="Counters that live across processes.")
-    ] = None,
+    redis: Annotated[str | None, typer.Option(metavar="URL", parser=_redis, help="Counters across processes.")] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes; more than one need --redis.")] = 1,
     state: Annotated[Path | None, typer.Option(metavar="DIR", help="Where unsettled usage is kept.")] = None,
     config: Annotated[  # noqa: ARG001 - read before all others
@@ -101,18 +99,13 @@ def serve(
     Example: policyd serve --policies policies/ --listen unix:./policyd.sock --records records/ --admin 127.0.0.1:9901
     """
     _refuse_later_parts(redis, workers)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    if identity == "headers":
-        logging.getLogger("policyd").warning("who is calling is what headers say: let nobody reach Envoy who may lie")
-    if state is not None and redis is None:
-        logging.getLogger("policyd").warning("--state: nothing is kept there as long as counters live in this process")
+    _begin_log(identity, idle_state=state is not None and redis is None)
     from policyd import server
 
     options = Options(
         mode=mode, identity=identity, namespace=namespace, max_request=max_request, observe_all=capture is not None
     )
-    if redis is not None:
-        options = replace(options, lease_s=_LEASE_S)
+    options = replace(options, lease_s=_LEASE_S) if redis else options
     server.serve(
         server.Settings(
             policies=tuple(policies),
@@ -127,6 +120,15 @@ def serve(
             state=state,
         )
     )
+
+
+def _begin_log(identity: str, *, idle_state: bool) -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log = logging.getLogger("policyd")
+    if identity == "headers":
+        log.warning("who is calling is what headers say: let nobody reach Envoy who may lie")
+    if idle_state:
+        log.warning("--state: nothing is kept there as long as counters live in this process")
 
 
 def _refuse_later_parts(redis: str | None, workers: int) -> None:

@@ -53,14 +53,19 @@ def _own(session: SessionId | None, tag: str) -> SessionId | None:
 
 
 def joined(count: int, answers: Sequence[tuple[Sequence[int], Readings]]) -> Readings:
-    """The answer of the whole: of the first part that failed, else of all. INVARIANT: refused in one, held in none."""
+    """The answer of the whole: of the first part that failed, else of all. INVARIANT: refused in one, held in none.
+
+    A part alone is the whole. What was done before answers as it did then, for as many counters as it then had.
+    """
+    if len(answers) == 1:
+        return answers[0][1]
     failures = [found.failure for _, found in answers if found.failure]
     if failures:
         return Readings(failure=failures[0])
     readings = [Reading()] * count
     refused: int | None = None
     for places, found in answers:
-        for at, reading in zip(places, found.counters, strict=True):
+        for at, reading in zip(places, found.counters, strict=False):
             readings[at] = reading
         if found.refused is not None and refused is None:
             refused = places[found.refused]
