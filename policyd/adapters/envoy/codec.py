@@ -216,6 +216,16 @@ def release(data: bytes, *, end: bool) -> list[pb.ProcessingResponse]:
     return [_streamed(data[stop - STREAM_CHUNK : stop], end and stop >= size) for stop in stops]
 
 
+_PIECE = pb.ProcessingResponse()
+_PIECE_BODY = _PIECE.response_body.response.body_mutation.streamed_response
+
+
+def streamed(data: bytes) -> bytes:
+    """A piece of a streamed answer, not its last, serialised: most of what is sent, so the message is made once."""
+    _PIECE_BODY.body = data
+    return _PIECE.SerializeToString()
+
+
 def joined(steps: Iterable[Release]) -> Release:
     """Releases that leave together, as one. INVARIANT: nothing follows an end."""
     pieces = []

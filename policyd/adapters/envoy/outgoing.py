@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from policyd.adapters.envoy import codec
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
 from policyd.adapters.envoy.codec import Kind
+from policyd.adapters.envoy.config import STREAM_CHUNK
 from policyd.adapters.envoy.order import Order
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.steps import (
@@ -64,8 +65,6 @@ class Outgoing:
 
     def take(self, steps: Sequence[Step], now: float) -> list[pb.ProcessingResponse]:
         """The messages that these steps are, as far as it is time for them."""
-        if len(steps) == 1 and type(only := steps[0]) is Release and only.at is None and not self._queue:
-            return self._at_once(only)
         answers: list[pb.ProcessingResponse] = []
         pieces: list[Release] = []
         for step in steps:
@@ -77,12 +76,15 @@ class Outgoing:
         self._flush(pieces, answers)
         return self._with_record(answers)
 
-    def _at_once(self, step: Release) -> list[pb.ProcessingResponse]:
-        """The hot path: nothing but bytes, and nothing that they would wait behind."""
-        if self.over:
-            return []
-        self.over = step.end
-        return self._with_record(codec.release(step.data, end=step.end))
+    def straight(self, steps: Sequence[Step]) -> bytes | None:
+        """The hot path: what these steps are, serialised, when they are bytes for one message and nothing more; None
+        when there is anything else to it, and `take` has to see to it."""
+        if len(steps) != 1 or self._queue or self._record is not None or self.over:
+            return None
+        only = steps[0]
+        if type(only) is not Release or only.end or only.at is not None or not 0 < len(only.data) <= STREAM_CHUNK:
+            return None
+        return codec.streamed(only.data)
 
     def timely(self, now: float) -> list[pb.ProcessingResponse]:
         """The messages whose time has come."""

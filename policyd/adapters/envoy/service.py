@@ -15,19 +15,19 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from policyd.adapters.envoy import codec
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
+from policyd.adapters.envoy.calls import Calls, Latencies, OpenCall, Tap, Taps
 from policyd.adapters.envoy.codec import Kind
 from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE
 from policyd.adapters.envoy.order import Order
 from policyd.adapters.envoy.outgoing import Outgoing
-from policyd.core.model.options import Options
 from policyd.core.model.steps import (
     BodyMode,
     Ended,
@@ -48,42 +48,6 @@ HEADROOM = 1 << 20  # bytes of a message besides its body
 GRPC_LARGEST = (1 << 31) - 1  # an int of C's
 BROKEN = Reject(503, (("content-type", "text/plain"),), b"policyd: this call cannot be judged\n")
 _REFUSABLE = frozenset({Kind.REQUEST_HEADERS, Kind.REQUEST_BODY, Kind.RESPONSE_HEADERS, Kind.RESPONSE_BODY})
-
-
-class OpenCall(Protocol):
-    """One call being driven: enforcer.Call."""
-
-    outstanding: asyncio.Future[Any] | None
-
-    async def handle(self, event: Event) -> Sequence[Step]: ...
-    async def deliver(self) -> Sequence[Step]: ...
-
-
-class Calls(Protocol):
-    """Where calls begin: enforcer.Enforcer."""
-
-    clock: Callable[[], float]
-    options: Options
-
-    def open(self) -> OpenCall: ...
-
-
-class Latencies(Protocol):
-    """Who counts how long messages waited, seconds."""
-
-    def message(self, seconds: float) -> None: ...
-
-
-class Tap(Protocol):
-    """Who sees a call's events besides the exchange."""
-
-    def see(self, event: Event) -> None: ...
-
-
-class Taps(Protocol):
-    """Where taps begin."""
-
-    def begin(self, event: RequestHeaders) -> Tap: ...
 
 
 class _Broken(Exception):  # noqa: N818 - not an error of ours: how a stream is to end
@@ -254,7 +218,12 @@ class Conversation:
         chunk = codec.response_chunk(message, now, whole=False)
         self._out.owed = Kind.NOTHING
         self._order.body_over = chunk.end
-        await self._carry_out(await self._handle(chunk))
+        steps = await self._handle(chunk)
+        raw = self._out.straight(steps)
+        if raw is None:
+            await self._carry_out(steps)
+        else:
+            await self._write(raw)
 
     async def _answer(self, kind: Kind, message: pb.ProcessingRequest, now: float) -> None:
         if kind is Kind.RESPONSE_HEADERS and not self._order.begun and message.response_headers.end_of_stream:
@@ -339,8 +308,11 @@ class Conversation:
             raise _Broken(grpc.StatusCode.ABORTED, self._out.broken)
 
     async def _send(self, answers: Sequence[pb.ProcessingResponse]) -> None:
+        for answer in answers:
+            await self._write(answer.SerializeToString())
+
+    async def _write(self, raw: bytes) -> None:
         try:
-            for answer in answers:
-                await self._stream.write(answer.SerializeToString())
+            await self._stream.write(raw)
         except grpc.aio.BaseError as failure:
             raise _Gone from failure

@@ -185,8 +185,8 @@ class Answering:
             self.done = event.end
             return [Release(event.data, event.end)]
         if self.streaming is not None:
-            steps = self._streamed(self.streaming, event)
-        elif self.whole is not None and self.mode is BodyMode.WHOLE:
+            return self._streamed(self.streaming, event)
+        if self.whole is not None and self.mode is BodyMode.WHOLE:
             steps = self._judged_whole(self.whole, event)
         else:
             steps = self._read_along(event)
@@ -194,7 +194,8 @@ class Answering:
 
     def _streamed(self, streaming: Streaming, event: ResponseChunk) -> list[Step]:
         if self._decoder is None:
-            return self._noted(streaming.chunk(event.data, event.end, event.now))
+            steps = streaming.chunk(event.data, event.end, event.now)
+            return self._noted(steps) if streaming.done else steps
         steps = streaming.chunk(self._decoded(event.data), event.end, event.now)
         # INVARIANT: an encoded answer is only ever read along, so its own bytes pass.
         return self._noted([Release(event.data, event.end), *(s for s in steps if not isinstance(s, Release))])

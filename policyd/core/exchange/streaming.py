@@ -280,13 +280,11 @@ class Streaming:
         return data
 
     def _release(self, now: float) -> list[Step]:
-        data = self._leaving()
+        data = self._leaving() if self.call.facts.unmetered else self.outbox.release()
         self._forget_marks()
         if self.outbox.pending_bytes > self.call.options.max_held:
             return self._overfull(data)
-        if not data:
-            return []
-        return [Release(data, at=self._pace(now))]
+        return [Release(data, False, self._pace(now))] if data else []
 
     def _overfull(self, data: bytes) -> list[Step]:
         self._unreadable("more of the answer waits to be judged than may be kept")
