@@ -278,22 +278,20 @@ class _Decision:
         self._answer()
 
     def _answer(self) -> None:
-        """The answer's rules see the call as its sender sent it, and what it has spent; what a rule that refuses sees
-        of a counter may be true by now. An exemption holds for the whole call."""
-        exempt: set[str] = set()
+        """The answer's rules see the model that answers, and what the call has spent; what a rule that refuses sees of
+        a counter may be true by now. A policy that either pass was about is about the answer too."""
         about: list[Policy] = []
         for model in self.models:
             self.model = model
-            exempt |= self._exempted()
             about += [policy for policy, _ in self._matching() if policy not in about]
             self.blind |= {policy.qualified for policy in about if self._applies(policy) == ERROR}
         counting = [policy for policy, _ in self._matching()]
-        self.model, self.spent = self.models[0], self.call.answer_tokens
+        self.spent = self.call.answer_tokens
         late = [(policy, rule) for policy in about for rule in policy.rules if rule.answer]
         late += [
             (policy, rule) for policy in about for rule in policy.rules if policy in counting and _grows(policy, rule)
         ]
-        self._judged(late, exempt)
+        self._judged(late, self._exempted())
 
     # -- one pass
 
@@ -468,7 +466,7 @@ class _Decision:
             return 1
         if counter.charge == "OutputTokens":
             return tokens if self.call.readable else None
-        price = self.world.prices.get((self.models[-1] if self.spent else self.model) or "")
+        price = self.world.prices.get(self.model or "")
         return None if price is None else price.request + price.token * tokens
 
     def _charge(self) -> None:

@@ -160,12 +160,12 @@ def _body(expected: Decided, one: Asked) -> dict[str, object]:
         body["max_tokens"] = min(merged.cap, body.get("max_tokens", merged.cap))
     if "tools" in body:
         names = [tool["function"]["name"] for tool in body["tools"]]
-        kept = [n for n in names if n not in merged.tools_deny and n in (merged.tools_allow or names)]
+        allowed = names if merged.tools_allow is None else merged.tools_allow
+        kept = [name for name in names if name in allowed and name not in merged.tools_deny]
         body["tools"] = [{"type": "function", "function": {"name": name}} for name in kept]
     for word in merged.redact:
         body["messages"][-1]["content"] = body["messages"][-1]["content"].replace(word, "[x]")
-    if merged.injects:
-        body["messages"].insert(0, {"role": "system", "content": "\n\n".join(dict.fromkeys(merged.injects))})
+    body["messages"][:0] = [{"role": "system", "content": text} for text in dict.fromkeys(merged.injects)]
     body["model"] = expected.served
     return dict(body)
 

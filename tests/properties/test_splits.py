@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
+from policyd.core.stream.dialects.openai_completions import OpenAICompletions
+from policyd.core.stream.dialects.openai_responses import OpenAIResponses
 from policyd.core.stream.json_text import dumps
 from tests.streams import Read, read_stream
 
 OPENAI, ANTHROPIC = OpenAIChat(), AnthropicMessages()
+COMPLETIONS, RESPONSES = OpenAICompletions(), OpenAIResponses()
 text = st.text(max_size=6)
 index = st.integers(0, 2)
 
@@ -73,6 +76,55 @@ anthropic_event = st.one_of(
     st.just({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}}),
     st.sampled_from([{"type": "message_stop"}, {"type": "ping"}, {"type": "error"}, {"type": "surprise"}, 7]),
 )
+completions_event = st.fixed_dictionaries(
+    {
+        "choices": st.lists(
+            st.fixed_dictionaries(
+                {"index": index},
+                optional={"text": text | st.none(), "finish_reason": st.sampled_from([None, "stop"]), "odd": text},
+            ),
+            max_size=2,
+        )
+    },
+    optional={"id": st.just("c"), "usage": st.sampled_from([None, {"prompt_tokens": 3}, {"x": 1}, 5])},
+)
+item = st.sampled_from(
+    [
+        {"id": "m", "type": "message", "content": []},
+        {"id": "m", "type": "message", "content": [{"type": "output_text", "text": "ab"}]},
+        {"id": "f", "type": "function_call", "name": "f", "call_id": "c", "arguments": ""},
+        {"id": "r", "type": "reasoning", "summary": [{"type": "summary_text", "text": "ab"}]},
+        {"id": "w", "type": "web_search_call", "action": {"query": "ab"}},
+        {"id": "o", "type": "odd"},
+    ]
+)
+told_again = st.sampled_from(["", "a", "ab", "abab"])
+bases = ["output_text", "refusal", "function_call_arguments", "reasoning_summary_text", "code_interpreter_call_code"]
+responses_event = st.one_of(
+    st.builds(
+        lambda kind, made: {"type": f"response.{kind}", "response": {"id": "r", "model": "m", "output": made}},
+        st.sampled_from(["created", "completed", "incomplete", "failed"]),
+        st.lists(item, max_size=2),
+    ),
+    st.builds(
+        lambda i, one, verb: {"type": f"response.output_item.{verb}", "output_index": i, "item": one},
+        index, item, st.sampled_from(["added", "done"]),
+    ),
+    st.builds(
+        lambda i, base, said: {"type": f"response.{base}.delta", "output_index": i, "delta": said},
+        index, st.sampled_from(bases), told_again,
+    ),
+    st.builds(
+        lambda i, base, said: {"type": f"response.{base}.done", "output_index": i, "text": said, "arguments": said},
+        index, st.sampled_from(bases), told_again,
+    ),
+    st.builds(
+        lambda i, said: {"type": "response.content_part.done", "output_index": i,
+                         "part": {"type": "output_text", "text": said}},
+        index, told_again,
+    ),
+    st.sampled_from([{"type": "error"}, {"type": "keepalive"}, {"type": "surprise"}, 7]),
+)  # fmt: skip
 ends = st.sampled_from(["\n", "\r\n", "\r"])
 junk = st.sampled_from([b": comment\n\n", b"\n", b"data: {\n\n", b"event: x\n\n", b"data: [DONE]\n\n", b"\xff\n\n"])
 
@@ -96,7 +148,14 @@ def told(read: Read) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    ("dialect", "event"), [(OPENAI, openai_event), (ANTHROPIC, anthropic_event)], ids=["openai", "anthropic"]
+    ("dialect", "event"),
+    [
+        (OPENAI, openai_event),
+        (ANTHROPIC, anthropic_event),
+        (COMPLETIONS, completions_event),
+        (RESPONSES, responses_event),
+    ],
+    ids=["openai", "anthropic", "completions", "responses"],
 )
 def test_any_split_gives_identical_readings(dialect: Dialect, event: st.SearchStrategy[Any]) -> None:
     @given(stream_of(event), st.data())

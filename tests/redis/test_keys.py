@@ -102,6 +102,8 @@ def test_sixteen_counters_and_a_session_take_one_round_trip(redis_server: RedisS
             await store.read(Read(ids, session))
         await store.close()
 
+    with redis_server.client() as client:
+        client.flushall()  # the dead of another test would be looked at too
     asyncio.run(story())
     commands = redis_server.commands()
     assert commands["evalsha"] == 50 * 3 + 1

@@ -150,6 +150,7 @@ class Plan:
             or any(_counter_needs_body(counter) for _, counter in self.counters)
             or self.reads_session
             or any(reads_response_body(bound.rule.reads) for bound in self.rules)
+            or bool(self.redacting)  # in what words the answer comes only the request tells
         )
 
     @cached_property

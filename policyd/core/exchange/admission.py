@@ -26,6 +26,7 @@ Asking = Generator[Need, Readings, Decision]
 
 def admit(call: Call) -> Generator[Need, Readings, None]:
     """Judge the request; afterwards `call.decision` says what becomes of it, and its holds are taken."""
+    call.asked_model = call.facts.request.model or ""
     first = _Pass(call, call.facts.request.model, reroutes=True)
     decision = yield from first.run()
     last = first
@@ -39,7 +40,9 @@ def _adopt(call: Call, decision: Decision, passes: Sequence[_Pass]) -> None:
     last = passes[-1]
     policies = tuple(dict.fromkeys(policy for one in passes for policy in one.plan.policies))
     call.plan = call.ground.plans.of(policies)
-    call.allows = [judged for one in passes for judged in one.judged if _exempts(judged)]
+    # The answer is that of the model the call leaves for: its rules are judged as those of the last pass were.
+    call.facts.request.model = last.model
+    call.allows = [judged for judged in last.judged if _exempts(judged)]
     call.meter, call.price, call.served_model = last.meter, last.price, last.model or ""
     call.holder = last.holder
     call.world = replace(

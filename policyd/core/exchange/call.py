@@ -42,6 +42,7 @@ class Call:
     allows: list[Judged] = field(default_factory=list)  # matched exemptions: they hold for the whole call
     meter: Meter = field(default_factory=Meter)
     price: Price | None = None
+    asked_model: str = ""  # by the sender
     served_model: str = ""
     body: bytes | None = None  # the request's, as it came
     document: object = None  # the request's, parsed

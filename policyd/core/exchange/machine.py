@@ -226,12 +226,12 @@ class Exchange:
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
-    def _on_ended(self, event: Ended) -> list[Step]:
+    def _on_ended(self, _: Ended) -> list[Step]:
         if self._asking is not None:
             self._asking.close()
             self._asking = None
             self.need = None
-        return self._finish("cancelled" if event.cancelled or self.state is not State.SENT else "complete")
+        return self._finish("cancelled")
 
     def _on_late_trailers(self, _: ResponseTrailers) -> list[Step]:
         return [PassTrailers()]

@@ -97,7 +97,7 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             operation=facts.request.operation,
             dialect=facts.request.dialect,
             provider=facts.request.provider,
-            model=facts.request.model or "",
+            model=call.asked_model or facts.request.model or "",
             served_model=call.served_model or facts.request.model or "",
             stream=bool(facts.request.stream),
             inspection=_inspection(call),

@@ -79,7 +79,7 @@ class _Call:
 class MessageReader(ChoicesReader):
     """Reads choices into the facts of one answer."""
 
-    objects: ClassVar[frozenset[object]] = ChoicesReader.objects | {
+    objects: ClassVar[frozenset[str]] = ChoicesReader.objects | {
         "chat.completion.chunk",
         "chat.completion",
         "chat.completion.done",  # this and the next two are Perplexity's

@@ -38,7 +38,7 @@ SILENT = frozenset(
 class CompletionReader(ChoicesReader):
     """Reads one answer, whole or event by event."""
 
-    objects: ClassVar[frozenset[object]] = ChoicesReader.objects | {"text_completion", "text.completion"}
+    objects: ClassVar[frozenset[str]] = ChoicesReader.objects | {"text_completion", "text.completion"}
     _rewound: Mark | None = None
 
     def _choices(self, choices: list[object], *, whole: bool) -> None:  # noqa: ARG002 - both look the same

@@ -29,7 +29,7 @@ class ChoicesReader:
     A dialect brings `_choices`, the names of its objects, and its ending.
     """
 
-    objects: ClassVar[frozenset[object]] = frozenset({"", None})
+    objects: ClassVar[frozenset[str]] = frozenset({""})
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.request, self.response = request, response
@@ -66,7 +66,7 @@ class ChoicesReader:
             choices = document.get("choices")
             if type(choices) is not list or name not in EVENT_NAMES or "error" in document:
                 self._odd_event(name, document, choices)
-            elif document.get("object") not in self.objects:
+            elif not self._is_known(document.get("object")):
                 self._partial("an unknown event type")
             if not self._stand.id or self.response.model is None:
                 self._begin(document)
@@ -140,8 +140,11 @@ class ChoicesReader:
             self._partial("an unknown event type")
 
     def _is_chunk(self, document: dict[str, object]) -> bool:
-        known = document.get("object")
-        return known in self.objects and (bool(known) or isinstance(document.get("usage"), dict))
+        kind = document.get("object")
+        return self._is_known(kind) and (bool(kind) or isinstance(document.get("usage"), dict))
+
+    def _is_known(self, kind: object) -> bool:
+        return kind is None or (type(kind) is str and kind in self.objects)
 
     def _begin(self, document: dict[str, object]) -> None:
         model = text(document.get("model"), "model")

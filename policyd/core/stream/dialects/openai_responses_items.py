@@ -75,6 +75,7 @@ _NO_TEXT = frozenset(
         "tools",
         "environment",
         "execution",
+        "logprobs",
     }
 )
 
@@ -159,4 +160,6 @@ def unknown_parts(item: dict[str, object]) -> bool:
 def known_part(part: dict[str, object]) -> bool:
     """Whether this part's type is known."""
     kind = part.get("type")
+    if not isinstance(kind, str):
+        return False
     return kind in _PARTS or kind in SILENT_PARTS or kind in ("summary_text", "reasoning_text")

@@ -186,11 +186,12 @@ class ResponsesReader(Telling):
         kind = text(said.get("type"), "the type of an item") or ""
         if kind not in KNOWN:
             self._partial("an unknown item")
+        called = text(said.get("name"), "the name of a tool") or "" if kind in CALLS else ""
         names = tuple((name, value) for name in _NAMES if isinstance(value := said.get(name), str))
         item = self._items[index] = Item(index, kind, names)
         if kind in CALLS:
             part = self._part(item, "args", 0)
-            self._open_call(index, text(said.get("name"), "the name of a tool") or "", (*path, CALLS[kind]))
+            self._open_call(index, called, (*path, CALLS[kind]))
             part.channel = self._calls[index][1]
         self._reshape()
         return item

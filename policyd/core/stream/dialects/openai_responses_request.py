@@ -85,7 +85,7 @@ def _message(item: dict[str, object]) -> Message | None:
 
 
 def _textless(part: object) -> bool:
-    return isinstance(part, dict) and part.get("type") in _TEXTLESS
+    return isinstance(part, dict) and isinstance(kind := part.get("type"), str) and kind in _TEXTLESS
 
 
 # ---- editable text ----------------------------------------------------------------------------------------------
