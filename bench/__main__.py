@@ -17,14 +17,16 @@ from pathlib import Path
 import uvloop
 
 from bench.bed import Bed, Contestant, made
-from bench.caller import called, flooded, paced
+from bench.caller import Pace, at_once, called, flooded, paced
 from bench.direct import Engine, best
 from bench.policies import policies
 from bench.report import Round, table
 from policyd.adapters.errors import NotAvailable
 
 YARDSTICK = "echo"
-BURST = 100  # events at once, about half of what Envoy likes to put into one message
+QUIET = Pace(streams=5, gap_ms=20)  # of everybody at once
+BUSY = Pace(streams=40, gap_ms=40 / 3)
+BURST = Pace(streams=4, gap_ms=20, burst=100)  # about half of what Envoy likes to put into one message
 HELD = "100, text held"
 
 
@@ -59,11 +61,12 @@ async def measured(bed: Bed, plan: Plan, number: int) -> Round:
     """One round; each begins with another contestant."""
     found = Round()
     shift = number % len(bed.contestants)
+    everybody = await at_once(bed.contestants, QUIET, 3 * plan.seconds)
+    found.quiet = {one.name: window for one, window in zip(bed.contestants, everybody, strict=True)}
     for one in (*bed.contestants[shift:], *bed.contestants[:shift]):
         name = one.name
-        found.quiet[name] = await paced(one, streams=20, gap_ms=20, seconds=plan.seconds)
-        found.busy[name] = await paced(one, streams=40, gap_ms=40 / 3, seconds=plan.seconds)
-        found.burst[name] = await paced(one, streams=4, gap_ms=20, seconds=plan.seconds, burst=BURST)
+        found.busy[name] = await paced(one, BUSY, plan.seconds)
+        found.burst[name] = await paced(one, BURST, plan.seconds)
         found.flood[name] = await flooded(one, streams=4, events=plan.events)
         found.calls[name] = await called(one, calls=plan.calls)
     return found

@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -110,22 +111,70 @@ def _checked(seen: Seen) -> None:
         raise RuntimeError(f"an unexpected answer: {seen.wrong!r}")
 
 
-async def paced(way: Measured, *, streams: int, gap_ms: float, seconds: float, burst: int = 1) -> Window:
-    """Streams of one event (or so many at once) each `gap_ms`, spread evenly over it."""
-    seen, before = Seen(), way.messages()
-    count = burst * int((seconds + 3 * SETTLE_S) * 1000 / gap_ms)
-    pace = f"x-bench-burst: {burst}\r\nx-bench-gap: {gap_ms}\r\nx-bench-after: "
-    paces = (f"{pace}{gap_ms * number / streams}\r\n" for number in range(streams))
-    callers = [await _call(way.port, seen, count, pace) for pace in paces]
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How events come: from so many streams, one each (or so many at once) every `gap_ms`, spread evenly over it."""
+
+    streams: int
+    gap_ms: float
+    burst: int = 1
+
+
+async def paced(way: Measured, pace: Pace, seconds: float) -> Window:
+    """This way alone."""
+    return (await at_once([way], pace, seconds))[0]
+
+
+async def at_once(ways: Sequence[Measured], pace: Pace, seconds: float) -> list[Window]:
+    """All these ways in one window: whatever else the machine does meets all of them alike."""
+    runs = [_Run(way, way.messages()) for way in ways]
+    for number, run in enumerate(runs):
+        await run.open(pace, seconds, number / len(runs))
     await asyncio.sleep(SETTLE_S)
-    _checked(seen)
-    cpu, events, began = way.cpu_ns(), seen.events, time.monotonic()
-    seen.noting = True
+    for run in runs:
+        run.begin()
     await asyncio.sleep(seconds)
-    seen.noting = False
-    took, cpu, events = time.monotonic() - began, way.cpu_ns() - cpu, seen.events - events
-    await _ended(callers, seen)
-    return Window(took, cpu, events, _together(way, before, seen, streams), tuple(seen.delays))
+    for run in runs:
+        run.end()
+    return [await run.window() for run in runs]
+
+
+class _Run:
+    """The streams of one way through Envoy, and what is noted of them."""
+
+    def __init__(self, way: Measured, messages: int) -> None:
+        self._way, self._messages = way, messages
+        self._seen = Seen()
+        self._callers: list[Caller] = []
+        self._began = (0.0, 0, 0)
+        self._ended = (0.0, 0, 0)
+
+    async def open(self, pace: Pace, seconds: float, phase: float) -> None:
+        """`phase`: where between two events of a stream those of this way lie, 0 to 1."""
+        count = pace.burst * int((seconds + 3 * SETTLE_S) * 1000 / pace.gap_ms)
+        wants = f"x-bench-burst: {pace.burst}\r\nx-bench-gap: {pace.gap_ms}\r\nx-bench-after: "
+        for number in range(pace.streams):
+            after = pace.gap_ms * (number + phase) / pace.streams
+            self._callers.append(await _call(self._way.port, self._seen, count, f"{wants}{after}\r\n"))
+
+    def _now(self) -> tuple[float, int, int]:
+        return time.monotonic(), self._way.cpu_ns(), self._seen.events
+
+    def begin(self) -> None:
+        _checked(self._seen)
+        self._began = self._now()
+        self._seen.noting = True
+
+    def end(self) -> None:
+        self._seen.noting = False
+        self._ended = self._now()
+
+    async def window(self) -> Window:
+        """What was noted, once all streams are over."""
+        await _ended(self._callers, self._seen)
+        seconds, cpu, events = (end - begin for end, begin in zip(self._ended, self._began, strict=True))
+        together = _together(self._way, self._messages, self._seen, len(self._callers))
+        return Window(seconds, int(cpu), int(events), together, tuple(self._seen.delays))
 
 
 async def flooded(way: Measured, *, streams: int, events: int) -> Window:

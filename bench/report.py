@@ -91,4 +91,4 @@ def _value(rows: Sequence[Row], name: str, form: str) -> str:
 
 def _ratio(rows: Sequence[Row], name: str, yardstick: str) -> str:
     ratios = [row[name] / row[yardstick] for row in rows if row.get(name) and row.get(yardstick)]
-    return f"x{median(ratios):.2f}" if ratios and name != yardstick else ""
+    return f"x{median(ratios):.2f}" if ratios and name != yardstick and median(ratios) > 0 else ""
