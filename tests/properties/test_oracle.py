@@ -349,3 +349,14 @@ def test_under_monitor_too_a_rule_speaks_for_its_limit() -> None:
     )
 
     assert (out.record.would.value, out.record.determined_by) == ("constrain", ("p/soften",))
+
+
+def test_the_answers_rules_see_the_model_that_answers() -> None:
+    move = Rule("move", Reroute("m3"), only("m1"))
+
+    def ends(model: str) -> Outcome:
+        judge = Rule("judge", Terminate(451), only(model), answer=True)
+        return first_call(World([Policy("p", rules=(move, judge))], PRICES), Asked(Call("m1")))
+
+    assert (ends("m3").record.verdict.value, ends("m1").record.verdict.value) == ("terminate", "reroute")
+    assert (ends("m3").record.model, ends("m3").record.served_model) == ("m1", "m3")
