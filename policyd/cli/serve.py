@@ -100,14 +100,15 @@ def serve(
     """
     _refuse_later_parts(redis, workers)
     _begin_log(identity, idle_state=state is not None and redis is None)
-    from policyd import server
+    from policyd.server.plane import serve as run
+    from policyd.server.settings import Settings
 
     options = Options(
         mode=mode, identity=identity, namespace=namespace, max_request=max_request, observe_all=capture is not None
     )
     options = replace(options, lease_s=_LEASE_S) if redis else options
-    server.serve(
-        server.Settings(
+    run(
+        Settings(
             policies=tuple(policies),
             listen=listen,
             options=options,

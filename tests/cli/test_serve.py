@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from policyd import server
 from policyd.adapters.envoy.config import Address
 from policyd.cli import main as root
 from policyd.cli import serve as command
 from policyd.core.model.decision import Mode
+from policyd.server import plane
+from policyd.server.settings import Settings
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[server.Settings]:
-    seen: list[server.Settings] = []
-    monkeypatch.setattr(server, "serve", seen.append)
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    seen: list[Settings] = []
+    monkeypatch.setattr(plane, "serve", seen.append)
     monkeypatch.setattr(command.logging, "basicConfig", lambda **_: None)
     return seen
 
@@ -30,7 +31,7 @@ def serve(*args: str | Path) -> object:
     return left.value.code
 
 
-def test_the_defaults(started: list[server.Settings]) -> None:
+def test_the_defaults(started: list[Settings]) -> None:
     assert serve("--policies", "p") == 0
     (settings,) = started
     assert settings.policies == (Path("p"),)
@@ -42,7 +43,7 @@ def test_the_defaults(started: list[server.Settings]) -> None:
     assert (settings.records, settings.capture, settings.admin) == (None, None, None)
 
 
-def test_every_option_arrives(started: list[server.Settings]) -> None:
+def test_every_option_arrives(started: list[Settings]) -> None:
     args = (
         "--policies a --policies b --listen [::1]:1234 --mode monitor --identity metadata:envoy.jwt --namespace agents "
         "--records r --capture c --prices f --max-request 4096 --admin 127.0.0.1:9901 --drain-seconds 2.5 --state s "
@@ -67,7 +68,7 @@ def test_every_option_arrives(started: list[server.Settings]) -> None:
     ],
 )
 def test_a_file_gives_defaults_and_the_command_line_wins(
-    started: list[server.Settings], tmp_path: Path, name: str, text: str
+    started: list[Settings], tmp_path: Path, name: str, text: str
 ) -> None:
     file = tmp_path / name
     file.write_text(text)
@@ -80,7 +81,7 @@ def test_a_file_gives_defaults_and_the_command_line_wins(
     assert first.options.mode is Mode.SOFT
 
 
-def test_one_policy_path_needs_no_list(started: list[server.Settings], tmp_path: Path) -> None:
+def test_one_policy_path_needs_no_list(started: list[Settings], tmp_path: Path) -> None:
     (tmp_path / "o.yaml").write_text("policies: a\n")
     assert serve("--config", tmp_path / "o.yaml") == 0
     assert started[0].policies == (Path("a"),)
@@ -98,7 +99,7 @@ def test_one_policy_path_needs_no_list(started: list[server.Settings], tmp_path:
     ],
 )
 def test_a_file_of_options_that_says_nothing_is_refused(
-    started: list[server.Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+    started: list[Settings], tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
 ) -> None:
     (tmp_path / "o.yaml").write_text(text)
     assert serve("--config", tmp_path / "o.yaml") == root.USAGE
@@ -126,7 +127,7 @@ def test_a_file_of_options_that_says_nothing_is_refused(
     ],
 )
 def test_what_is_wrong_is_said(
-    started: list[server.Settings], capsys: pytest.CaptureFixture[str], args: str, code: int, words: str
+    started: list[Settings], capsys: pytest.CaptureFixture[str], args: str, code: int, words: str
 ) -> None:
     assert serve(*args.split()) == code
     assert words in capsys.readouterr().err

@@ -17,7 +17,8 @@ import pytest
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
 from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE, Address
 from policyd.core.model.options import Options
-from policyd.server import DataPlane, Settings
+from policyd.server.plane import DataPlane
+from policyd.server.settings import Settings
 
 STREAMS = 200
 RELOADS = 4  # that running calls live through

@@ -17,7 +17,8 @@ from policyd.adapters.errors import NotAvailable, UnreadableInput
 from policyd.adapters.policies_dir import Reload
 from policyd.core.errors import PolicyError
 from policyd.core.model.options import Options
-from policyd.server import DataPlane, Settings
+from policyd.server.plane import DataPlane
+from policyd.server.settings import Settings
 
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 

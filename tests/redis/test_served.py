@@ -12,7 +12,8 @@ import pytest
 from policyd.adapters.counters_redis import Patience, RedisCounters
 from policyd.adapters.envoy.config import Address
 from policyd.core.model.options import Options
-from policyd.server import DataPlane, Settings
+from policyd.server.plane import DataPlane
+from policyd.server.settings import Settings
 from tests.driving import Bed, FlatPrices, Outcome, chat, policy, stream_of
 from tests.redis import servers
 from tests.redis.servers import MISSING, RedisServer, binary

@@ -39,29 +39,12 @@ from policyd.adapters.telemetry import CONTENT_TYPE, Telemetry
 from policyd.core.compile.compiler import Compiler
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.model.decision import Mode
-from policyd.core.model.options import Options
 from policyd.enforcer import CounterStore, Enforcer, RecordSink
+from policyd.server.settings import Settings
 
 log = logging.getLogger("policyd")
 
-DRAIN_S = 30.0
 _LONGEST_SOCKET_PATH = 107  # bytes, Linux
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that `policyd serve` can be told."""
-
-    policies: tuple[Path, ...]
-    listen: Address
-    options: Options
-    records: Path | None = None
-    capture: Path | None = None
-    prices: Path | None = None
-    admin: Address | None = None
-    drain_s: float = DRAIN_S
-    redis: str | None = None  # where counters live; None: in this process
-    state: Path | None = None  # what Redis could not take is kept there
 
 
 @dataclass(slots=True)

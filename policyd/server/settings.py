@@ -1,0 +1,28 @@
+"""What `policyd serve` was told. Light to import: the supervisor reads it, and does not serve itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from policyd.adapters.envoy.config import Address
+from policyd.core.model.options import Options
+
+DRAIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that `policyd serve` can be told."""
+
+    policies: tuple[Path, ...]
+    listen: Address
+    options: Options
+    records: Path | None = None
+    capture: Path | None = None
+    prices: Path | None = None
+    admin: Address | None = None
+    drain_s: float = DRAIN_S
+    redis: str | None = None  # where counters live; None: in this process
+    state: Path | None = None  # what Redis could not take is kept there
+    workers: int = 1  # processes, each with its own address
