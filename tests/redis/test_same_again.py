@@ -1,8 +1,12 @@
-"""Operations repeated, late and out of order: each is done once. Against the plain model, and against a ledger."""
+"""Operations repeated, late and out of order: each is done once. Against the plain model, and against a ledger.
+
+POLICYD_MODEL_EXAMPLES says how many stories of up to fifty operations are told (default 80).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +22,8 @@ from tests.properties.test_counters_model import CountersAgainstModel
 from tests.redis.servers import RedisServer
 
 PATIENT = Patience(connect_s=5, answer_s=5)
+EXAMPLES = int(os.environ.get("POLICYD_MODEL_EXAMPLES", "80"))
+pytestmark = pytest.mark.timeout(120 if EXAMPLES <= 80 else 3600)
 CALLS, TOGETHER = 5_000, 64  # calls of four operations, each done one to ten times: more than 10^5 operations
 
 
@@ -62,7 +68,7 @@ def test_redis_against_the_model(redis_server: RedisServer, forgetful: bool) -> 
                     runner.run(self.own.close())
 
         short = settings(
-            max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            max_examples=EXAMPLES, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         )
         run_state_machine_as_test(RedisAgainstModel, settings=short)
 

@@ -15,7 +15,7 @@ from policyd.core.decide.combine import Decision, combine, exempted_counters, jo
 from policyd.core.decide.evaluate import Judged, World, applies, cannot_judge, judge
 from policyd.core.decide.plan import BoundRule, Plan, reads_session
 from policyd.core.exchange.call import Call
-from policyd.core.exchange.metering import Meter, gauges_of
+from policyd.core.exchange.metering import FOREVER, Meter, gauges_of
 from policyd.core.model.counters import Readings, SessionId
 from policyd.core.model.decision import Allow, Outcome, Verdict
 from policyd.core.model.prices import Usage
@@ -118,15 +118,20 @@ class _Pass:
         exempt = exempted_counters(self.judged, call.options.mode, implied)
         for gauge in gauges:
             gauge.refuses = gauge.refuses and gauge.ref not in exempt
-        return Meter(gauges, self.price, self._slice(decision))
+        asked = self._most(decision)
+        return Meter(gauges, self.price, self._slice(asked), FOREVER if asked is None else asked)
 
-    def _slice(self, decision: Decision) -> int:
+    def _most(self, decision: Decision) -> int | None:
+        """Output tokens that the answer may have, where that is known."""
+        request = self.world.facts.request
+        most = [value for name, value in decision.obligations.caps if name == "max_tokens"]
+        most += [request.max_tokens] if request.max_tokens else []
+        return min(most) * request.choices if most else None
+
+    def _slice(self, asked: int | None) -> int:
         """Output tokens that the first hold covers. What does not stream cannot be extended, so there it is all that
         was asked for, where that is known."""
         request, options = self.world.facts.request, self.call.options
-        most = [value for name, value in decision.obligations.caps if name == "max_tokens"]
-        most += [request.max_tokens] if request.max_tokens else []
-        asked = min(most) * request.choices if most else None
         if not request.stream:
             return max(1, asked if asked is not None else options.whole_tokens * request.choices)
         return max(1, options.slice_tokens if asked is None else min(options.slice_tokens, asked))

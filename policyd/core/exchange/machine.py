@@ -316,7 +316,7 @@ class Exchange:
     def _finish(self, ended: str) -> list[Step]:
         if self.recorded:
             return []
-        self.state = State.DONE
+        self.state, self.need = State.DONE, None
         if not self._begun:
             return []
         if self.answering is not None:

@@ -3,6 +3,7 @@
 Rule 1: a call never spends past its grant without having asked: `stop_at` is the last output token that is covered.
 Rule 2: a counter that refuses nothing (onExceeded: Continue, exempted, Monitor) still counts and says `exceeded`.
 Rule 3: amounts are in store units (model/counters.py) until `refresh` turns them into CEL's doubles.
+Rule 4: more is asked for when three quarters of a slice are spent, so that its answer is there when it is needed.
 """
 
 from __future__ import annotations
@@ -132,7 +133,10 @@ class Meter:
     gauges: list[Gauge] = field(default_factory=list)
     price: Price | None = None
     slice_tokens: int = 512
+    most_tokens: int = FOREVER  # that the answer may have, as the request says
     stop_at: int = FOREVER  # the last output token that every grant covers
+    ask_at: int = FOREVER  # the output token after which more is asked for
+    since: int = 0  # output tokens when the slice that is being spent began
     dry: bool = False  # the store refused to extend
     dry_index: int | None = None  # among `counted`: the one that had no room
 
@@ -165,11 +169,29 @@ class Meter:
             least = gauge._amount(usage, max(1, usage.output_tokens), self.price)
             gauge.refused = short and at == readings.refused
             gauge.exceeded = gauge.refused or ((short or not gauge.refuses) and gauge.over(0, least))
+        self.since = usage.output_tokens
         self.aim(usage)
+
+    def extend(self, readings: Readings, usage: Usage) -> None:
+        """What the store answered to an extension. A refusal alone is not `exceeded`: that comes when the granted slice
+        is spent."""
+        if readings.failure or readings.refused is not None:
+            self.dry, self.dry_index = True, readings.refused
+        self.take(readings, usage, held=False)
 
     def aim(self, usage: Usage) -> None:
         """How far the output may go before a grant is spent, or a limit that refuses nothing is passed."""
         self.stop_at = min((self._stop(gauge, usage) for gauge in self.gauges), default=FOREVER)
+        self.ask_at = self.stop_at if self.dry else min(self.stop_at, self._ask(usage))
+
+    def _ask(self, usage: Usage) -> int:
+        ends = [self._stop(gauge, usage) for gauge in self.gauges if gauge.holds and gauge.refuses]
+        end = min(ends, default=FOREVER)
+        return end if end >= self.most_tokens else end - max(0, end - self.since) // 4
+
+    def asked(self) -> None:
+        """More has been asked for: what comes now is looked at when the grant is spent."""
+        self.ask_at = self.stop_at
 
     def _stop(self, gauge: Gauge, usage: Usage) -> int:
         if gauge.exceeded or gauge.id is None or gauge.failure:

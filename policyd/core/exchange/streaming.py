@@ -12,6 +12,7 @@ from collections import deque
 
 from policyd.core.decide.plan import enforceable
 from policyd.core.exchange.call import Call
+from policyd.core.exchange.extending import Extending
 from policyd.core.exchange.intake import Intake
 from policyd.core.exchange.judging import Bench, Touch, kept_blind, may_change_answer
 from policyd.core.exchange.metering import usage_of
@@ -41,7 +42,7 @@ class Streaming:
         self.passive = not may_change_answer(call)
         self.intake = Intake(framing)
         self.waiting: tuple[int, int] | None = None  # (entry, touched) of an event that waits for an extension
-        self.need: Extend | None = None
+        self.extending = Extending(call)
         self.done = False  # the caller has got everything that it will get
         self.cut = False
         self.judged = 0  # entries that every rule has let go
@@ -85,17 +86,16 @@ class Streaming:
             return [Release(data, end), *(step for step in steps if not isinstance(step, Release))]
         return steps
 
+    @property
+    def need(self) -> Extend | None:
+        return None if self.done else self.extending.need
+
     def extended(self, readings: Readings, now: float) -> list[Step]:
         """The answer to an extension."""
-        self.need = None
+        self.extending.answered(readings, waits=self.waiting is not None)
         if self.done or self.waiting is None:
             return []
         self._at(now)
-        usage = usage_of(self.call.facts.response)
-        # A refusal alone is not `exceeded`: that comes when the granted slice is spent, which is for the event to tell.
-        self.call.meter.take(readings, usage, held=False)
-        if readings.failure or readings.refused is not None:
-            self.call.meter.dry, self.call.meter.dry_index = True, readings.refused
         return self._run(now)
 
     def tick(self, now: float) -> list[Step]:
@@ -141,7 +141,7 @@ class Streaming:
         """Read and judge what has come, until the answer is cut, or text has to wait."""
         steps: list[Step] = []
         if self.waiting is not None:
-            if self.need is not None:
+            if self.extending.need is not None:
                 return steps
             entry, touched = self.waiting
             self.waiting = None
@@ -219,15 +219,18 @@ class Streaming:
 
     def _stirs(self, touched: int) -> bool:
         """Whether this event has to be judged at all: few have."""
-        return self.response.output_tokens > self.call.meter.stop_at or self.bench.awake(touched)
+        return self.response.output_tokens > self.call.meter.ask_at or self.bench.awake(touched)
 
     def _judge_event(self, entry: int, touched: int, *, forced: bool = False) -> list[Step]:
         response, meter = self.call.facts.response, self.call.meter
-        if response.output_tokens > meter.stop_at and not touched & FINISH:
-            if self._asks_more(entry, touched):
+        if response.output_tokens > meter.ask_at and not touched & FINISH:
+            if response.output_tokens <= meter.stop_at:
+                self.extending.ahead(response)
+            elif self.extending.covers(response):
+                touched, forced = touched | SPEND, True
+            else:
+                self.waiting = (entry, touched)
                 return []
-            touched |= SPEND
-            forced = True
         rules = self.bench.due(touched, forced=forced)
         if not rules:
             return []
@@ -237,26 +240,6 @@ class Streaming:
         if decision.obligations.redactions:
             self._redact_from(entry)
         return []
-
-    def _asks_more(self, entry: int, touched: int) -> bool:
-        """The grant is spent: ask for more, and let the text wait; a refusal makes `exceeded` true at this event."""
-        meter, response = self.call.meter, self.call.facts.response
-        usage = usage_of(response)
-        spent = meter.spent_out(usage)
-        if any(gauge.refuses for gauge in spent) and not meter.dry:
-            if response.usage_source == "provider":
-                return False  # the bill is final: nothing is left to be saved
-            self.waiting = (entry, touched)
-            self.need = Extend(
-                self.call.next_op("extend"),
-                self.call.holder,
-                meter.more(usage),
-                meter.observed(usage),
-                self.call.options.lease_s,
-            )
-            return True
-        meter.run_dry(usage)
-        return False
 
     def _redact_from(self, entry: int) -> None:
         """A redaction that begins with this event."""
