@@ -27,7 +27,8 @@ _NO_BODY = frozenset({204, 304})
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """A registered answer, sent byte for byte; `stream` frames it as chunks, one write each."""
+    """A registered answer, sent byte for byte; `stream` frames it as chunks, one write each. With status 0 the chunks are
+    all of it, heads included, and the connection's end is its end."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -232,6 +233,11 @@ class _Connection(_Peer):
         await self._send_whole(call, headers, reply.body)
 
     async def _send_raw(self, call: Call, reply: RawAnswer, wish: Wish) -> None:
+        if not reply.status:
+            self.writer.write(b"".join(reply.chunks))
+            await self.writer.drain()
+            self.writer.close()
+            return
         headers = tuple(pair for pair in reply.headers if pair[0].lower() not in _FRAMING)
         if not reply.stream or reply.status in _NO_BODY or call.method == "HEAD":
             await self._send_whole(call, headers, b"".join(reply.chunks))
