@@ -27,8 +27,8 @@ _NO_BODY = frozenset({204, 304})
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """A registered answer, sent byte for byte; `stream` frames it as chunks, one write each. With status 0 the chunks are
-    all of it, heads included, and the connection's end is its end."""
+    """A registered answer, sent byte for byte; `stream` frames it as chunks, one write each. With status 0 the chunks
+    are all of it, heads included, and the connection's end is its end."""
 
     status: int
     headers: tuple[tuple[str, str], ...]

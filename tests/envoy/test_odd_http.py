@@ -128,7 +128,7 @@ TRIED = [(case, mode) for case, odd in REQUESTS.items() for mode in MODES if odd
 @pytest.mark.parametrize(("case", "mode"), TRIED)
 def test_an_odd_request(up: Stage, case: str, mode: str) -> None:
     odd = REQUESTS[case]
-    for body, allowed in ((GOOD, True), (BAD, mode == "Monitor")):
+    for body, allowed in ((GOOD, True), (BAD, mode == "Monitor"))[: 1 if odd.reaches is False else 2]:
         reached, session = len(upstream_calls(up)), new_session()
         sent = CHUNKED % (len(body), body) if odd.chunked else body
         head = request_of(session, mode, body, *odd.lines, path=odd.path, sized=odd.sized)[: -len(body)]
