@@ -11,9 +11,10 @@ import hashlib
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from typing import Protocol
 
 from policyd.adapters.counters_memory import MemoryCounters
 from policyd.adapters.recordings import Recording
@@ -43,7 +44,7 @@ from policyd.core.model.steps import (
     Tick,
     WakeAt,
 )
-from policyd.enforcer import Call, Deadlines, Enforcer
+from policyd.enforcer import Call, CounterStore, Deadlines, Enforcer
 
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "host"))
 _PSEUDONYM = re.compile(r"(?:Bearer )?(key-[0-9a-f]{20})")
@@ -107,11 +108,24 @@ class Kept:
         self.record = record
 
 
+class Watcher(Protocol):
+    """Sees what is done with a call and its bytes: for who wants to know more of it than its record."""
+
+    def step(self, step: Step) -> None: ...
+    def output(self, data: bytes) -> None: ...
+
+
 class DryRun:
     """Plays recordings, one after another, against one policy set and one set of counters."""
 
     def __init__(
-        self, policies: PolicySet, prices: PriceTable, options: Options, rechunk: Rechunk | None = None
+        self,
+        policies: PolicySet,
+        prices: PriceTable,
+        options: Options,
+        rechunk: Rechunk | None = None,
+        *,
+        counters: Callable[[Callable[[], float]], CounterStore] = MemoryCounters,
     ) -> None:
         self.clock = Clock()
         self._kept = Kept()
@@ -120,7 +134,7 @@ class DryRun:
         self._random = random.Random(rechunk.seed) if rechunk and rechunk.seed is not None else None
         self._enforcer = Enforcer(
             policies=lambda: policies,
-            counters=MemoryCounters(self.clock.counters),
+            counters=counters(self.clock.counters),
             prices=prices,
             sink=self._kept,
             options=options,
@@ -134,11 +148,11 @@ class DryRun:
         self._calls += 1
         return f"{self._calls:024x}"
 
-    async def play(self, recording: Recording) -> Played:
+    async def play(self, recording: Recording, watcher: Watcher | None = None) -> Played:
         """One call, from its first header to its record."""
         self._kept.record = None
         self.clock.begin(recording)
-        playing = _Playing(self._enforcer.open(), self.clock, recording)
+        playing = _Playing(self._enforcer.open(), self.clock, recording, watcher)
         await playing.run(tuple(self._cut(recording.chunks)))
         await self._enforcer.drain()
         record = self._kept.record
@@ -166,6 +180,7 @@ class _Playing:
     call: Call
     clock: Clock
     recording: Recording
+    watcher: Watcher | None = None
     output: hashlib._Hash = field(default_factory=hashlib.sha256)
     over: bool = False  # whatever comes now, the client gets nothing more
     body_mode: BodyMode = BodyMode.NONE
@@ -199,7 +214,7 @@ class _Playing:
         match self.body_mode:
             case BodyMode.NONE:
                 for _, data in chunks:
-                    self.output.update(data)
+                    self._put(data)
             case BodyMode.WHOLE:
                 await self._pass_time(chunks[-1][0])
                 await self._feed(ResponseChunk(b"".join(data for _, data in chunks), True, self.clock.now))
@@ -236,6 +251,8 @@ class _Playing:
                 self._one(step)
 
     def _one(self, step: Step) -> None:
+        if self.watcher is not None:
+            self.watcher.step(step)
         match step:
             case PassRequestHeaders(want_body=want):
                 self.wants_body = want
@@ -258,6 +275,8 @@ class _Playing:
 
     def _put(self, data: bytes) -> None:
         self.output.update(data)
+        if self.watcher is not None:
+            self.watcher.output(data)
 
     def _recorded(self) -> bytes:
         return b"".join(data for _, data in self.recording.chunks)

@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "Play a short story of the actions and the modes on a real Envoy.",
     "serve": "Run the ext_proc server beside Envoy.",
     "check": "Compile policies and report every issue at once.",
+    "test": "Run the cases beside policies, and say which rules they have seen.",
     "replay": "Dry run policies over recorded traffic, through the engine that serves.",
     "envoy": "Print the Envoy side of it, as YAML.",
     "key-id": "Print the pseudonym of a credential, as rules and records see it.",

@@ -63,9 +63,13 @@ class Part:
 
 
 class Compiler:
-    """Compiles again and again; a file whose text has not changed since the last time is not compiled anew."""
+    """Compiles again and again; a file whose text has not changed since the last time is not compiled anew.
 
-    def __init__(self) -> None:
+    `mode`: every policy is taken as if this were its own mode, which is how a policy is tried before it is enforced.
+    """
+
+    def __init__(self, mode: Mode | None = None) -> None:
+        self._mode = mode
         self._parts: dict[str, Part] = {}
 
     def __call__(self, files: Sequence[tuple[str, str]]) -> Compiled:
@@ -75,12 +79,12 @@ class Compiler:
 
     def _part(self, file: str, text: str) -> Part:
         known = self._parts.get(file)
-        return known if known is not None and known.text == text else _read(file, text)
+        return known if known is not None and known.text == text else _read(file, text, self._mode)
 
 
-def compile_documents(files: Sequence[tuple[str, str]]) -> Compiled:
-    """Compiles (file name, text) pairs together, and reports every issue of all of them."""
-    return Compiler()(files)
+def compile_documents(files: Sequence[tuple[str, str]], *, mode: Mode | None = None) -> Compiled:
+    """Compiles (file name, text) pairs together, and reports every issue of all of them. `mode`: see Compiler."""
+    return Compiler(mode)(files)
 
 
 def _together(parts: Iterable[Part]) -> Compiled:
@@ -95,20 +99,22 @@ def _together(parts: Iterable[Part]) -> Compiled:
     return Compiled(_set_of(written), ordered)
 
 
-def _read(file: str, text: str) -> Part:
+def _read(file: str, text: str, mode: Mode | None) -> Part:
     documents, problems = read_documents(file, text)
     every = [Findings(document) for document in documents if document.value is not None]
     if not every and not problems:
         hint = "delete the file, or write a policy into it"
         problems = [Issue(Span(file, 1, 1), "YAML006", Severity.ERROR, "there is no policy in this file", hint)]
-    written = tuple(one for findings in every if (one := _compile(findings)))
+    written = tuple(one for findings in every if (one := _compile(findings, mode)))
     return Part(text, written, (*problems, *(issue for findings in every for issue in findings.issues)))
 
 
-def _compile(findings: Findings) -> Written | None:
+def _compile(findings: Findings, mode: Mode | None) -> Written | None:
     document = read_policy(findings)
     if document is None:
         return None
+    if mode is not None:
+        document = document.model_copy(update={"spec": document.spec.model_copy(update={"mode": mode.value})})
     return Written(document, findings, _policy(document, findings), _canonical(document))
 
 

@@ -11,6 +11,9 @@ from policyd.core.compile.places import Path
 from policyd.core.compile.words import listed, nearest, quoted, suggestion
 from policyd.core.model.policy import API_VERSION, LIST, MAP, TEXT, PolicyDocument
 
+Schema = dict[str, Any]
+"""A JSON Schema, as pydantic makes it."""
+
 NOT_YET = {
     "escalate": "an approval request",
     "trip": "a rule that stays enforced for a key",
@@ -36,11 +39,11 @@ EXAMPLES: Mapping[str, str] = {
 }
 
 
-def report(error: Any, path: Path, findings: Findings) -> None:
-    """Reports one of pydantic's errors in the author's words."""
+def report(error: Any, path: Path, findings: Findings, schema: Schema | None = None) -> None:
+    """Reports one of pydantic's errors in the author's words. `schema`: of what is read; a policy's without."""
     match error["type"]:
         case "extra_forbidden":
-            _unknown(path, findings)
+            _unknown(path, findings, schema or _schema())
         case "missing":
             _missing(path, findings)
         case "union_tag_invalid":
@@ -68,13 +71,13 @@ def _wrong_shape(error: Any, path: Path, findings: Findings) -> None:
     findings.shape(path, "POL004", message, EXAMPLES.get(str(path[-1]), "look at the reference's example"))
 
 
-def _unknown(path: Path, findings: Findings) -> None:
+def _unknown(path: Path, findings: Findings, schema: Schema) -> None:
     name = str(path[-1])
-    if name in NOT_YET:
+    if name in NOT_YET and schema is _schema():
         message = f"{quoted(name)} is not yet supported"
         findings.shape(path, "POL006", message, f"{NOT_YET[name]} comes later; remove it", key=True)
         return
-    allowed = fields_at(path[:-1])
+    allowed = fields_in(schema, path[:-1])
     near = nearest(name, allowed)
     hint = f"did you mean `{near}`?" if near else f"here stand: {listed(allowed)}"
     findings.shape(path, "POL002", f"unknown field {quoted(name)}", hint, key=True)
@@ -181,28 +184,33 @@ def _range_hint(limits: Mapping[str, Any]) -> str:
 
 
 @cache
-def _schema() -> dict[str, Any]:
+def _schema() -> Schema:
     return PolicyDocument.model_json_schema(by_alias=True)
 
 
 def fields_at(path: Path) -> list[str]:
-    """The fields that the model has at a place, in the order of the reference."""
-    nodes = _expand(_schema())
+    """The fields that the model of a policy has at a place, in the order of the reference."""
+    return fields_in(_schema(), path)
+
+
+def fields_in(schema: Schema, path: Path) -> list[str]:
+    """The fields that a model with this JSON Schema has at a place."""
+    nodes = _expand(schema, schema)
     for step in path:
-        nodes = [inner for node in nodes for inner in _below(node, step)]
+        nodes = [inner for node in nodes for inner in _below(node, step, schema)]
     return [name for node in nodes for name in node.get("properties", {})]
 
 
-def _below(node: dict[str, Any], step: str | int) -> list[dict[str, Any]]:
+def _below(node: Schema, step: str | int, schema: Schema) -> list[Schema]:
     if isinstance(step, int):
-        return _expand(node.get("items", {}))
+        return _expand(node.get("items", {}), schema)
     inner = node.get("properties", {}).get(step, node.get("additionalProperties", {}))
-    return _expand(inner) if isinstance(inner, dict) else []
+    return _expand(inner, schema) if isinstance(inner, dict) else []
 
 
-def _expand(node: dict[str, Any]) -> list[dict[str, Any]]:
+def _expand(node: Schema, schema: Schema) -> list[Schema]:
     """A node and whatever it refers to."""
     if "$ref" in node:
-        return _expand(_schema()["$defs"][node["$ref"].rsplit("/", 1)[-1]])
+        return _expand(schema["$defs"][node["$ref"].rsplit("/", 1)[-1]], schema)
     either = [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())]
-    return [inner for one in either for inner in _expand(one)] or [node]
+    return [inner for one in either for inner in _expand(one, schema)] or [node]
