@@ -178,6 +178,7 @@ class Bed:
         *,
         path: str = "/v1/chat/completions",
         method: str = "POST",
+        host: str = "api.openai.com",
         headers: Iterable[tuple[str, str]] = (),
         status: int = 200,
         response_headers: Iterable[tuple[str, str]] | None = None,
@@ -191,7 +192,7 @@ class Bed:
         call = self.enforcer.open()
         before = len(self.sink.records)
         now = self.clock.monotonic()
-        head = ((":method", method), (":path", path), (":authority", "api.openai.com"), *headers)
+        head = ((":method", method), (":path", path), (":authority", host), *headers)
         await self._do(call, out, RequestHeaders(head, not body, now, EPOCH + now))
         if out.rejected is None and out.sent is None and body and not out.broken:
             await self._do(call, out, RequestBody(body, now))
