@@ -4,16 +4,17 @@ Rule 1: this is the only file that imports genai_prices, and nothing that serves
 Rule 2: the same genai-prices gives the same bytes; `date` is the day on which the content last changed.
 Rule 3: order is meaning: a provider's models stand as genai-prices has them, because the first that matches is taken.
 
-What is kept is what a Price can say: rates for input, output, cached input and cache writes by tier, and for a request.
-Left out: audio, image, video, characters, pages and searches; batch, priority and flex variants; one-hour cache writes
-and reasoning rates of their own (reasoning is billed as output).
+What is kept is what a Price can say: rates for input, output, cached input and cache writes by tier, the classes of
+EXTRA where they are priced apart, the service tiers of SERVICE, and the price of a request.
+Left out: characters, pages, hours and file searches; variants by route or by kind of search.
 
 Format: {"digest", "date", "source", "providers": [{"id", "match", "makes", "fallback", "models": [[id, match,
 prices]]}]}. `match`: which other names the provider goes by; `makes`: which models are its own, whoever sells them.
 A match is "=text", "^prefix", "$suffix", "~part" or "/regex", or ["|", …] or ["&", …], over lower case.
-Prices are [[when, tiers, per_request]], the first whose `when` holds: null, ["from", epoch seconds] or ["daily", begin,
-end] in seconds of the UTC day. `tiers`: [[above, input, output, cached input, cache write]], USD per million tokens;
-null where tokens are not what is billed. `per_request`: USD.
+Prices are [[when, tiers, per_request, variants]], the first whose `when` holds: null, ["from", epoch seconds] or
+["daily", begin, end] in seconds of the UTC day. `tiers`: [[above, input, output, cached input, cache write, extra]],
+USD per million tokens; null where tokens are not what is billed. `per_request`: USD. `extra`: class -> USD per million
+tokens, or per search. `variants`: service tier -> its tiers. The last two are left out where they are empty.
 """
 
 from __future__ import annotations
@@ -32,6 +33,30 @@ from genai_prices import types as source
 from genai_prices.data import providers
 
 TARGET = Path(__file__).resolve().parents[1] / "data" / "prices.json"
+
+EXTRA = {
+    "cache_write_1h": "cache_write_1h_mtok",
+    "input_audio": "input_audio_mtok",
+    "cached_audio": "cache_audio_read_mtok",
+    "output_audio": "output_audio_mtok",
+    "input_image": "input_image_mtok",
+    "cached_image": "cache_image_read_mtok",
+    "output_image": "output_image_mtok",
+    "input_video": "input_video_mtok",
+    "output_video": "output_video_mtok",
+    "reasoning": "output_reasoning_mtok",
+    "citation": "output_citation_mtok",
+    "searches": "web_searches_kcount",
+}
+"""Our classes, and what genai-prices calls their rates."""
+
+SERVICE: dict[str, tuple[dict[str, str], ...]] = {
+    "batch": ({"processing": "batch"},),
+    "flex": ({"service_tier": "flex"},),
+    "priority": ({"service_tier": "priority"},),
+    "fast": ({"service_tier": "fast"}, {"speed": "fast"}),
+}
+"""Service tiers, and what genai-prices selects their rates by."""
 
 Json = str | int | None | list["Json"] | dict[str, "Json"]
 
@@ -99,11 +124,47 @@ def _match(clause: source.MatchLogic) -> Json:
 
 def _prices(model: source.ModelInfo) -> Json:
     """Newest condition first; the last one holds when no other does."""
+    if model.price_variants:
+        return _with_variants(model)
     if isinstance(model.prices, source.ModelPrice):
         return [[None, *_rates(model, model.prices)]]
     first, *rest = model.prices
     newest_first: list[Json] = [[_when(each.constraint), *_rates(model, each.prices)] for each in reversed(rest)]
     return [*newest_first, [None, *_rates(model, first.prices)]]
+
+
+def _with_variants(model: source.ModelInfo) -> Json:
+    """One row for each stretch of time in which neither the price nor a service tier's changes."""
+    dated = [] if isinstance(model.prices, source.ModelPrice) else model.prices
+    constraints = [each.constraint for each in (*dated, *(model.price_variants or ()))]
+    days = set()
+    for constraint in constraints:
+        assert constraint is None or isinstance(constraint, source.StartDateConstraint), "a variant by time of day"
+        if constraint is not None:
+            days.add(constraint.start_date)
+    before = datetime(1970, 1, 1, tzinfo=UTC)
+    starts = [*(datetime(day.year, day.month, day.day, tzinfo=UTC) for day in sorted(days, reverse=True)), before]
+    rows: list[Json] = []
+    for start in starts:
+        rates = _rates(model, model.get_prices(start))
+        variants = _variants(model, start)
+        when: Json = None if start == before else ["from", int(start.timestamp())]
+        rows.append([when, *rates, variants] if variants and rates[0] is not None else [when, *rates])
+    return rows
+
+
+def _variants(model: source.ModelInfo, at: datetime) -> dict[str, Json]:
+    found: dict[str, Json] = {}
+    for name, selectors in SERVICE.items():
+        for selector in selectors:
+            known = any(
+                each.when == selector and (each.constraint is None or each.constraint.active(at))
+                for each in model.price_variants or ()
+            )
+            if known:
+                found[name] = _rates(model, model.get_prices(at, selector))[0]
+                break
+    return found
 
 
 def _when(constraint: source.StartDateConstraint | source.TimeOfDateConstraint | None) -> Json:
@@ -139,7 +200,12 @@ def _tier(kept: Mapping[str, Decimal | source.TieredPrices], above: int) -> Json
     plain = _rate(kept.get("input_mtok"), above)
     cached = _rate(kept.get("cache_read_mtok", kept.get("input_mtok")), above)
     write = _rate(kept.get("cache_write_mtok", kept.get("input_mtok")), above)
-    return [above, *map(_usd, (plain, _rate(kept.get("output_mtok"), above), cached, write))]
+    rates: list[Json] = [above, *map(_usd, (plain, _rate(kept.get("output_mtok"), above), cached, write))]
+    extra: dict[str, Json] = {}
+    for name, key in EXTRA.items():
+        if key in kept:
+            extra[name] = _usd(_rate(kept[key], above) / (1000 if name == "searches" else 1))
+    return [*rates, extra] if extra else rates
 
 
 def _rate(value: Decimal | source.TieredPrices | None, above: int) -> Decimal:

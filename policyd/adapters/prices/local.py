@@ -8,6 +8,9 @@
         cached_input_per_mtok: 1.25 # optional; the price of input when missing
         cache_write_per_mtok: 2.50  # optional; the price of input when missing
         per_request: 0.001          # optional; USD
+        cache_write_1h_per_mtok: 5  # optional, as are input_audio, cached_audio, output_audio and reasoning _per_mtok:
+                                    # each is a part of another class, and costs what that costs when missing
+        per_search: 0.01            # optional; USD for each search of the web
 
 Rule 1: the first entry that matches counts, and it wins over the snapshot.
 Rule 2: amounts are read as decimals, exactly as written; a price of a hundred digits is a mistake.
@@ -22,7 +25,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from policyd.adapters.errors import UnreadableInput, reason_of
-from policyd.adapters.prices.table import NANO, NANO_PER_MTOK, Override
+from policyd.adapters.prices.table import NANO, NANO_PER_MTOK, Override, rate_of
 from policyd.core.compile.places import Document
 from policyd.core.compile.select import glob_matches
 from policyd.core.compile.source import read_documents
@@ -31,7 +34,15 @@ from policyd.core.errors import Issue, PolicyError, Severity, Span
 from policyd.core.model.prices import Price, Tier
 
 REQUIRED = ("input_per_mtok", "output_per_mtok")
-OPTIONAL = ("cached_input_per_mtok", "cache_write_per_mtok", "per_request")
+APART = {
+    "cache_write_1h_per_mtok": "cache_write_1h",
+    "input_audio_per_mtok": "input_audio",
+    "cached_audio_per_mtok": "cached_audio",
+    "output_audio_per_mtok": "output_audio",
+    "reasoning_per_mtok": "reasoning",
+    "per_search": "searches",
+}
+OPTIONAL = ("cached_input_per_mtok", "cache_write_per_mtok", "per_request", *APART)
 AMOUNTS = (*REQUIRED, *OPTIONAL)
 FIELDS = ("model", "provider", *AMOUNTS)
 DEAREST = 1_000_000  # USD: more than that per million tokens, or per request, is a slip of the pen
@@ -141,11 +152,12 @@ def _written(value: object) -> str | None:
 
 def _price(model: str, amounts: dict[str, Fraction], source: str) -> Price:
     plain = amounts["input_per_mtok"]
-    rates = (
-        plain,
-        amounts["output_per_mtok"],
-        amounts.get("cached_input_per_mtok", plain),
-        amounts.get("cache_write_per_mtok", plain),
+    tier = Tier(
+        0,
+        plain * NANO_PER_MTOK,
+        amounts["output_per_mtok"] * NANO_PER_MTOK,
+        amounts.get("cached_input_per_mtok", plain) * NANO_PER_MTOK,
+        amounts.get("cache_write_per_mtok", plain) * NANO_PER_MTOK,
+        {name: rate_of(name, amounts[field]) for field, name in APART.items() if field in amounts},
     )
-    tier = Tier(0, *(rate * NANO_PER_MTOK for rate in rates))
     return Price(model, (tier,), amounts.get("per_request", Fraction(0)) * NANO, source)

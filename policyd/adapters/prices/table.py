@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from fractions import Fraction
 from functools import cached_property
@@ -49,6 +49,10 @@ ALIASES = {
 
 MAIN = ("anthropic", "cohere", "deepseek", "google", "mistral", "openai", "x-ai")
 """Who is asked for a model of an unknown provider: the makers that sell their own."""
+
+RESOLD, BY_ITS_MAKER = 0.9, 0.8
+"""How sure a price is, 0..1: of a provider that sells the model at its maker's price, as the snapshot says; of one that
+the snapshot does not know, by what the maker takes."""
 
 Matches = Callable[[str], bool]
 
@@ -124,7 +128,9 @@ class Prices:
         for override in self._overrides:
             if override.provider in ("", provider, known) and override.matches(model):
                 return (Dated(override.price),)
-        return self._sold_by(known, model) if known else self._sold_by_one(model)
+        if known:
+            return self._sold_by(known, model)
+        return [_less_sure(dated, BY_ITS_MAKER) for dated in self._sold_by_one(model)]
 
     def _provider_id(self, name: str) -> str:
         """The snapshot's id of a provider; empty when it has none."""
@@ -139,7 +145,7 @@ class Prices:
         for name in _spellings(model):
             for seller in sellers:
                 if (found := seller.find(name)) is not None:
-                    return found
+                    return found if seller is sellers[0] else [_less_sure(dated, RESOLD) for dated in found]
         return ()
 
     def _sold_by_one(self, model: str) -> Sequence[Dated]:
@@ -252,10 +258,11 @@ def _written_out(found: re.Match[str]) -> str:
 
 
 def _dated(model: str, entry: Sequence[Any], source: str) -> Dated:
-    when, tiers, per_request = entry
+    when, tiers, per_request, *more = entry
     price = None
     if tiers is not None:
-        price = Price(model, tuple(map(_tier, tiers)), Fraction(per_request) * NANO, source)
+        variants = {name: tuple(map(_tier, rates)) for name, rates in more[0].items()} if more else {}
+        price = Price(model, tuple(map(_tier, tiers)), Fraction(per_request) * NANO, source, variants)
     match when:
         case ["from", since]:
             return Dated(price, since=since)
@@ -266,13 +273,29 @@ def _dated(model: str, entry: Sequence[Any], source: str) -> Dated:
 
 
 def _tier(tier: Sequence[Any]) -> Tier:
-    above, *rates = tier
-    return Tier(above, *(Fraction(rate) * NANO_PER_MTOK for rate in rates))
+    above, input_, output, cached, write, *more = tier
+    plain, made, read, written = (Fraction(rate) * NANO_PER_MTOK for rate in (input_, output, cached, write))
+    extra = {name: rate_of(name, rate) for name, rate in more[0].items()} if more else {}
+    return Tier(above, plain, made, read, written, extra)
+
+
+def rate_of(name: str, usd: str | Fraction) -> Fraction:
+    """The rate of a class that is priced apart, nano-dollars a unit, from USD per million tokens or per search."""
+    return Fraction(usd) * (NANO if name == "searches" else NANO_PER_MTOK)
+
+
+def _less_sure(dated: Dated, confidence: float) -> Dated:
+    if dated.price is None:
+        return dated
+    return replace(dated, price=replace(dated.price, confidence=confidence))
 
 
 def _digest(snapshot: str, overrides: Sequence[Override]) -> str:
     if not overrides:
         return snapshot
-    entries = [(each.provider, each.price.model, each.price.tiers, each.price.per_request) for each in overrides]
+    entries = [
+        (each.provider, each.price.model, each.price.tiers, each.price.per_request, each.price.variants)
+        for each in overrides
+    ]
     kept = [snapshot, *map(repr, entries)]
     return hashlib.sha256("\n".join(kept).encode()).hexdigest()

@@ -15,6 +15,7 @@ from policyd.core.decide.combine import Decision, combine, exempted_counters, jo
 from policyd.core.decide.evaluate import Judged, World, applies, cannot_judge, judge
 from policyd.core.decide.plan import BoundRule, Plan, reads_session
 from policyd.core.exchange.call import Call
+from policyd.core.exchange.costing import begin_cost
 from policyd.core.exchange.metering import FOREVER, Meter, gauges_of
 from policyd.core.model.counters import Readings, SessionId
 from policyd.core.model.decision import Allow, Outcome, Verdict
@@ -44,6 +45,7 @@ def _adopt(call: Call, decision: Decision, passes: Sequence[_Pass]) -> None:
     call.facts.request.model = last.model
     call.allows = [judged for judged in last.judged if _exempts(judged)]
     call.meter, call.price, call.served_model = last.meter, last.price, last.model or ""
+    begin_cost(call)
     call.holder = last.holder
     call.world = replace(
         last.world, facts=call.facts, blind={k: v for one in passes for k, v in one.world.blind.items()}

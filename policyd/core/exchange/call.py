@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from policyd.core.compile.policyset import CompiledPolicy, Phase, PolicySet
 from policyd.core.decide.combine import Decision, join
@@ -78,7 +78,16 @@ class Call:
     def price_of(self, model: str | None) -> Price | None:
         if not model:
             return None
-        return self.ground.prices.price(self.facts.request.provider, model, self.facts.now)
+        request = self.facts.request
+        prices, provider, now = self.ground.prices, request.provider, self.facts.now
+
+        def look_up(name: str) -> Price | None:
+            return prices.price(provider, name, now)
+
+        price = look_up(model)
+        if price is None or request.dialect != "anthropic.messages":  # the one that names other models in its bill
+            return price.asked(request.service_tier) if price and request.service_tier else price
+        return replace(price.asked(request.service_tier), other=look_up)
 
     def next_op(self, what: str) -> str:
         """An idempotency key that no other operation of any call has."""

@@ -15,6 +15,7 @@ from policyd.core.decide.combine import Decision, acting, combine
 from policyd.core.decide.evaluate import Judged, judge
 from policyd.core.decide.plan import BoundRule, enforceable
 from policyd.core.exchange.call import Call
+from policyd.core.exchange.costing import COST_FACTS, tell_cost
 from policyd.core.exchange.metering import usage_of
 from policyd.core.model.decision import Outcome, Verdict
 from policyd.core.stream.dialects import Changed
@@ -145,7 +146,7 @@ class Bench:
             # INVARIANT: the provider's numbers are no growth: its input may leap where its output stays as it was.
             self._force |= live.mask & ~_GROWING | (int(Changed.USAGE) if live.mask & Touch.SPEND else 0)
         self._wakes = self._mask | self._force | INSPECTION
-        self._prices = any("response.cost_usd" in live.bound.rule.reads for live in self.live)
+        self._prices = any(COST_FACTS & live.bound.rule.reads for live in self.live)
         self._counts = any(
             live.bound.rule.implied or any(read.startswith("counters.") for read in live.bound.rule.reads)
             for live in self.live
@@ -212,8 +213,8 @@ class Bench:
         assert call.plan is not None
         if self._prices or self._counts:
             usage = usage_of(call.facts.response)
-            if call.price:
-                call.facts.response.cost_nano = call.price.cost_nano(usage)
+            if self._prices:
+                tell_cost(call, usage)
             if self._counts:
                 call.meter.refresh(call.world, usage)
         return judge(call.plan, rules, call.world)

@@ -49,6 +49,7 @@ from policyd.core.model.steps import (
     Tick,
 )
 from policyd.core.stream import json_text
+from policyd.core.stream.dialects.shared import asked_tier
 
 
 class State(StrEnum):
@@ -150,6 +151,7 @@ class Exchange:
                 raise Malformed("the request's body is too large")
             call.document = json_text.loads(event.data)
             call.dialect.read_request(call.document, call.facts.request)
+            call.facts.request.service_tier = asked_tier(call.document)
         except Malformed as failure:
             call.document = None
             call.facts.unreadable_request = failure.reason

@@ -31,6 +31,10 @@ def usage_of(response: ResponseFacts) -> Usage:
         cache_write_tokens=response.cache_write_tokens,
         reasoning_tokens=response.reasoning_tokens,
         source=response.usage_source,
+        extra=response.extra,
+        service_tier=response.service_tier,
+        fee_nano=response.fee_nano,
+        parts=response.parts,
     )
 
 

@@ -7,6 +7,7 @@ import math
 from policyd.core.compile.policyset import CelFailure
 from policyd.core.decide.combine import Decision
 from policyd.core.exchange.call import Call
+from policyd.core.exchange.costing import UNPRICED, confidence, tell_cost
 from policyd.core.exchange.metering import Gauge, amount_of, usage_of
 from policyd.core.exchange.opening import pseudonym
 from policyd.core.model.counters import MAX_AMOUNT, MICRO, Charge, CounterId, Hold, SessionCharge, SessionId
@@ -57,7 +58,7 @@ def _owed(call: Call, gauge: Gauge, usage: Usage) -> int | None:
     if gauge.counter.charge is not Charge.EXPRESSION or amount is None or call.plan is None:
         return min(MAX_AMOUNT, amount_of(gauge.counter.charge, usage, call.price))
     # What rules saw last of the cost may be older than the answer, or further on: see Bench.
-    call.facts.response.cost_nano = call.price.cost_nano(usage) if call.price else 0
+    tell_cost(call, usage)
     value = call.plan.batch([amount]).evaluate(call.facts, call.world.counters, call.world.hits)[0]
     if isinstance(value, bool | CelFailure) or not isinstance(value, int | float) or not math.isfinite(value):
         call.degraded = True
@@ -109,10 +110,15 @@ def record(call: Call, *, now: float, ended: str) -> Record:
                 "cached_input_tokens": usage.cached_input_tokens,
                 "cache_write_tokens": usage.cache_write_tokens,
                 "reasoning_tokens": usage.reasoning_tokens,
+                **usage.extra,
                 "source": usage.source,
             },
             cost_nano=call.price.cost_nano(usage) if call.price and call.left else 0,
-            cost_source=usage.source if call.price else "unpriced",
+            cost_source=usage.source if call.price else UNPRICED,
+            cost_confidence=confidence(call.price, usage),
+            price_source=response.price_source,
+            price_digest=response.price_digest,
+            service_tier=usage.service_tier or facts.request.service_tier,
             finish_reasons=tuple(response.finish_reasons),
             tenant=pseudonym(facts.caller.tenant),
             session=pseudonym(facts.session.id),

@@ -243,4 +243,8 @@ class DecisionRecord:
     duration_ms: float
     ended: str  # complete, cut, rejected, cancelled, broken
     conflicts: tuple[str, ...] = ()
+    cost_confidence: float = 0.0  # 0..1
+    price_source: str = ""  # where the price comes from; empty when there is none
+    price_digest: str = ""  # of the price table
+    service_tier: str = ""  # batch, flex, priority, ...; empty when nobody named one
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -7,7 +7,10 @@ Rule 2: these are plain, mutable while a call runs, and owned by one exchange; C
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from policyd.core.model.prices import Usage
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class RequestFacts:
     wants_usage: bool = False  # the caller asked for usage at the end of the stream; no rule reads this
     usage_on_request: bool = False  # nobody asked for the stream's usage, and it comes only to who asks
     query: str = ""  # of the path; no rule reads this, and no record holds it: it may be a credential
+    service_tier: str = ""  # batch, flex, priority, fast, where asked for; no rule reads this
     shape: str = ""  # of the body, where one path carries bodies of several kinds; no rule reads this
     rpc_id: str | int | None = None  # what a JSON-RPC answer must name; no rule reads this
 
@@ -110,7 +114,15 @@ class ResponseFacts:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     usage_source: str = "estimate"  # provider, tokenizer, estimate
+    extra: Mapping[str, int] = field(default_factory=dict)  # classes that may be priced apart: see model/prices.py
+    service_tier: str = ""  # that the answer names: default, batch, flex, priority, fast
+    fee_nano: int | None = None  # nano-dollars: what the provider says the request as such cost
+    parts: tuple[tuple[str, Usage], ...] = ()  # the samplings that the call caused, where the provider names each
     cost_nano: int = 0  # nano-dollars; CEL reads cost_usd
+    cost_source: str = "unpriced"  # provider, tokenizer, estimate, unpriced
+    cost_confidence: float = 0.0  # 0..1
+    price_source: str = ""  # where the price comes from; empty when there is none
+    price_digest: str = ""  # of the price table
     elapsed_ms: float = 0.0
     ttft_ms: float | None = None
     finish_reasons: list[str] = field(default_factory=list)  # verbatim, one a choice, in choice order

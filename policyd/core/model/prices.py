@@ -2,14 +2,41 @@
 
 Rule 1: rates are exact (Fraction of nano-dollars a token); nothing is a float on the way to a bill.
 Rule 2: `Usage` is as the facts have it: input includes cached and cache writes, output includes reasoning.
+Rule 3: a class that is priced apart (PARENTS) is a part of its parent class, and costs the difference on top of what
+        the parent's rate has made of it already. So a class without a rate of its own costs what its parent costs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import lcm
+from types import MappingProxyType
 from typing import Protocol
+
+PARENTS: Mapping[str, str] = {
+    "cache_write_1h": "cache_write",
+    "input_audio": "input",
+    "cached_audio": "cached_input",
+    "output_audio": "output",
+    "input_image": "input",
+    "cached_image": "cached_input",
+    "output_image": "output",
+    "input_video": "input",
+    "output_video": "output",
+    "reasoning": "output",
+    "citation": "",
+    "searches": "",
+}
+"""Classes that may be priced apart, and of which class each is a part; "" for those that stand beside all others.
+All are tokens but `searches`, which are billed each."""
+
+NONE: Mapping[str, int] = MappingProxyType({})
+
+
+def _none() -> Mapping[str, int]:
+    return NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +49,12 @@ class Usage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     source: str = "estimate"  # provider | tokenizer | estimate
+    extra: Mapping[str, int] = field(default_factory=_none)  # of PARENTS but `reasoning` -> how many; no zeros
+    service_tier: str = ""  # that the answer names: default, batch, flex, priority, fast; empty: none was named
+    fee_nano: int | None = None  # nano-dollars: what the provider says it charged for the request as such
+    # The samplings that one call caused, where the provider names each: (its model, empty for the call's own; what it
+    # used). Each is billed as its own model's, by the size of its own input. INVARIANT: they add up to the rest.
+    parts: tuple[tuple[str, Usage], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +66,20 @@ class Tier:
     output: Fraction
     cached_input: Fraction
     cache_write: Fraction
+    extra: Mapping[str, Fraction] = field(default_factory=dict)  # classes that have rates of their own, see PARENTS
     # The same rates over one denominator: (denominator, input, output, cached input, cache write), so that a bill is
     # sums of integers, as exact, and a tenth of the work.
     whole: tuple[int, int, int, int, int] = field(init=False, repr=False, compare=False)
+    # What a unit of each class of `extra` costs beyond its parent's rate, over the same denominator.
+    beyond: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         rates = (self.input, self.output, self.cached_input, self.cache_write)
-        common = lcm(*(rate.denominator for rate in rates))
-        whole = (common, *(int(rate * common) for rate in rates))
-        object.__setattr__(self, "whole", whole)
+        common = lcm(*(rate.denominator for rate in (*rates, *self.extra.values())))
+        object.__setattr__(self, "whole", (common, *(int(rate * common) for rate in rates)))
+        parents = {name: getattr(self, parent) if parent else 0 for name, parent in PARENTS.items()}
+        beyond = {name: int((rate - parents[name]) * common) for name, rate in self.extra.items()}
+        object.__setattr__(self, "beyond", beyond)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +87,47 @@ class Price:
     """What one model costs; `tiers` ascend by `above`, the first one at 0."""
 
     model: str
-    tiers: tuple[Tier, ...]
+    tiers: tuple[Tier, ...]  # of the service tier that the request asked for
     per_request: Fraction = Fraction(0)  # nano-dollars a call
     source: str = ""  # where the price comes from: the snapshot, or the override file
+    variants: Mapping[str, tuple[Tier, ...]] = field(
+        default_factory=dict
+    )  # service tier -> its rates, where they differ
+    confidence: float = field(default=1.0, compare=False)  # 0..1: how sure it is that this is the model's price
+    # How the price of another model is found that this call may cause to speak.
+    other: Callable[[str], Price | None] | None = field(default=None, compare=False, repr=False)
 
-    def tier(self, input_tokens: int) -> Tier:
+    def asked(self, service_tier: str) -> Price:
+        """The same for a request that asks for a service tier: what it costs as long as the answer names none."""
+        tiers = self.variants.get(service_tier)
+        if tiers is None:
+            return self
+        return replace(self, tiers=tiers, variants={"default": self.tiers, **self.variants})
+
+    def tier(self, input_tokens: int, service_tier: str = "") -> Tier:
         """The tier that a call of this much input is billed by (the whole call, not the excess)."""
-        chosen = self.tiers[0]
-        for tier in self.tiers[1:]:
+        tiers = self.tiers
+        if service_tier:
+            tiers = self.variants.get(service_tier) or self.variants.get("default", tiers)
+        chosen = tiers[0]
+        for tier in tiers[1:]:
             if input_tokens > tier.above:
                 chosen = tier
         return chosen
 
     def cost_nano(self, usage: Usage) -> int:
         """Nano-dollars of one call, rounded half up once."""
-        tier = self.tier(usage.input_tokens)
+        total, common = self._tokens(usage) if not usage.parts else self._sum(usage)
+        if usage.fee_nano is not None:
+            total += usage.fee_nano * common
+        elif self.per_request:
+            each = self.per_request
+            total, common = total * each.denominator + each.numerator * common, common * each.denominator
+        return (2 * total + common) // (2 * common)
+
+    def _tokens(self, usage: Usage) -> tuple[int, int]:
+        """What the tokens cost, exactly: a fraction of nano-dollars that is not reduced."""
+        tier = self.tier(usage.input_tokens, usage.service_tier)
         plain = max(0, usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens)
         common, input_, output, cached, write = tier.whole
         total = (
@@ -72,10 +136,32 @@ class Price:
             + usage.cached_input_tokens * cached
             + usage.cache_write_tokens * write
         )
-        if self.per_request:
-            each = self.per_request
-            total, common = total * each.denominator + each.numerator * common, common * each.denominator
-        return (2 * total + common) // (2 * common)
+        if tier.beyond:
+            total += usage.reasoning_tokens * tier.beyond.get("reasoning", 0)
+            total += sum(many * tier.beyond.get(name, 0) for name, many in usage.extra.items())
+        return total, common
+
+    def _sum(self, usage: Usage) -> tuple[int, int]:
+        whole = Fraction(0)
+        for model, part in usage.parts:
+            whole += Fraction(*self._of(model)._tokens(part))
+        if beside := {name: many for name, many in usage.extra.items() if not PARENTS.get(name)}:
+            whole += Fraction(*self._tokens(Usage(extra=beside, service_tier=usage.service_tier)))
+        return whole.numerator, whole.denominator
+
+    def _of(self, model: str) -> Price:
+        found = self.other(model) if model and self.other is not None else None
+        return found or self
+
+    def knows(self, usage: Usage) -> bool:
+        """Whether it has a rate for all that was used: no service tier and no class that it says nothing about."""
+        named = usage.service_tier
+        if named and named not in self.variants and named != "default":
+            return False
+        if any(model and self.other is not None and self.other(model) is None for model, _ in usage.parts):
+            return False
+        rates = self.tier(usage.input_tokens, named).extra
+        return all(name in rates for name in usage.extra)
 
 
 class PriceTable(Protocol):

@@ -143,7 +143,7 @@ class Counter(_message.Message):
     def __init__(self, value: _Optional[float] = ..., held: _Optional[float] = ..., limit: _Optional[float] = ..., remaining: _Optional[float] = ..., used: _Optional[float] = ..., exceeded: _Optional[bool] = ..., available: _Optional[bool] = ...) -> None: ...
 
 class Response(_message.Message):
-    __slots__ = ("status", "headers", "model", "text", "delta", "events", "input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "cost_usd", "elapsed_ms", "ttft_ms", "finish_reasons", "tool_calls", "refusal", "inspection")
+    __slots__ = ("status", "headers", "model", "text", "delta", "events", "input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "cost_usd", "elapsed_ms", "ttft_ms", "finish_reasons", "tool_calls", "refusal", "inspection", "cost_source", "cost_confidence", "price_source", "price_digest")
     class HeadersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,10 @@ class Response(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     INSPECTION_FIELD_NUMBER: _ClassVar[int]
+    COST_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    COST_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    PRICE_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PRICE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     status: int
     headers: _containers.ScalarMap[str, str]
     model: str
@@ -185,4 +189,8 @@ class Response(_message.Message):
     tool_calls: _containers.RepeatedCompositeFieldContainer[ToolCall]
     refusal: str
     inspection: str
-    def __init__(self, status: _Optional[int] = ..., headers: _Optional[_Mapping[str, str]] = ..., model: _Optional[str] = ..., text: _Optional[str] = ..., delta: _Optional[str] = ..., events: _Optional[int] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., cached_input_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., cost_usd: _Optional[float] = ..., elapsed_ms: _Optional[float] = ..., ttft_ms: _Optional[float] = ..., finish_reasons: _Optional[_Iterable[str]] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., refusal: _Optional[str] = ..., inspection: _Optional[str] = ...) -> None: ...
+    cost_source: str
+    cost_confidence: float
+    price_source: str
+    price_digest: str
+    def __init__(self, status: _Optional[int] = ..., headers: _Optional[_Mapping[str, str]] = ..., model: _Optional[str] = ..., text: _Optional[str] = ..., delta: _Optional[str] = ..., events: _Optional[int] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., cached_input_tokens: _Optional[int] = ..., reasoning_tokens: _Optional[int] = ..., cost_usd: _Optional[float] = ..., elapsed_ms: _Optional[float] = ..., ttft_ms: _Optional[float] = ..., finish_reasons: _Optional[_Iterable[str]] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., refusal: _Optional[str] = ..., inspection: _Optional[str] = ..., cost_source: _Optional[str] = ..., cost_confidence: _Optional[float] = ..., price_source: _Optional[str] = ..., price_digest: _Optional[str] = ...) -> None: ...

@@ -13,7 +13,7 @@ from policyd.core.stream.dialects import Body, Path
 from policyd.core.stream.dialects.answer import HIDDEN, Answer, Mark, Stand, index_of
 from policyd.core.stream.dialects.bedrock_shared import METRICS, TRACE, bill_of, header_bill, is_exception
 from policyd.core.stream.dialects.half_json import remainder
-from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text
+from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text, tier_of
 from policyd.core.stream.json_strict import dumps
 
 KNOWN = frozenset(
@@ -50,7 +50,7 @@ class ConverseAnswer(Answer):
         for field in ("trace", "additionalModelResponseFields", TRACE):
             self._again((field,), document.get(field))
         self._unknown(document, KNOWN, "an answer")
-        self._usage(document.get("usage"))
+        self._usage(document.get("usage"), document.get("serviceTier"))
 
     def _block(self, block: dict[str, object], path: Path) -> None:
         for key, value in block.items():
@@ -108,7 +108,7 @@ class ConverseAnswer(Answer):
             case "metadata":
                 self._again((*path, "trace"), document.get("trace"))
                 self._unknown(document, METADATA, "an event")
-                self._usage(document.get("usage"))
+                self._usage(document.get("usage"), document.get("serviceTier"))
                 self._end()
                 return True
             case _:
@@ -156,9 +156,12 @@ class ConverseAnswer(Answer):
         self._stand = self._stand._replace(open=tuple(one for one in stand.open if one[0] != index))
         self._close_call(index)
 
-    def _usage(self, usage: object) -> None:
+    def _usage(self, usage: object, tier: object) -> None:
         try:
-            self._bill(bill_of(usage) or header_bill(self.response.headers), final=True)
+            bill = bill_of(usage) or header_bill(self.response.headers)
+            if bill is not None:
+                bill.tier = tier_of(tier)
+            self._bill(bill, final=True)
         except Malformed as failure:
             self._partial(failure.reason)  # the estimate stays
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from policyd.core.stream.dialects import Body
-from policyd.core.stream.dialects.shared import Bill, mapping, tokens
+from policyd.core.stream.dialects.shared import Bill, classes, listing, mapping, tokens
 from policyd.core.stream.json_strict import dumps
 
 METRICS = "amazon-bedrock-invocationMetrics"
@@ -26,7 +26,16 @@ def bill_of(usage: object) -> Bill | None:
         values = [tokens(said.get(field), field) for field in (f"{name}Tokens", f"{name}TokenCount")]
         return next((value for value in values if value is not None), None)
 
-    return _sum(number("input"), number("output"), number("cacheReadInput"), number("cacheWriteInput"))
+    bill = _sum(number("input"), number("output"), number("cacheReadInput"), number("cacheWriteInput"))
+    if bill is not None and (details := said.get("cacheDetails")) is not None:
+        bill.extra = classes(cache_write_1h=_hour(details))
+    return bill
+
+
+def _hour(details: object) -> int:
+    """What was written to be kept for an hour. Raises Malformed."""
+    written = [mapping(one, "a cache detail") for one in listing(details, "cacheDetails")]
+    return sum(tokens(one.get("inputTokens"), "inputTokens") or 0 for one in written if one.get("ttl") == "1h")
 
 
 def header_bill(headers: Mapping[str, str]) -> Bill | None:

@@ -8,12 +8,16 @@ Rule 2: a stream has no event of its own that ends it: it is over when every can
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.model.prices import NONE
 from policyd.core.stream import sse
 from policyd.core.stream.dialects import Body, Path, Reading
 from policyd.core.stream.dialects.answer import Answer, Mark, Stand, index_of
-from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
+from policyd.core.stream.dialects.shared import Bill, classes, count, listing, mapping, section, text, tier_of
 from policyd.core.stream.json_strict import dumps
 
 KNOWN = frozenset(
@@ -152,7 +156,37 @@ def bill_of(usage: object) -> Bill | None:
     if given is None and made is None:
         return None
     cached, thoughts = number("cachedContentTokenCount"), number("thoughtsTokenCount")
-    return Bill(given or 0, made or 0, cached or 0, 0, thoughts or 0)
+    return Bill(given or 0, made or 0, cached or 0, 0, thoughts or 0, _media(said), tier_of(said.get("trafficType")))
+
+
+def _media(said: dict[str, object]) -> Mapping[str, int]:
+    """What is no text, where it may be priced apart; the prompt's details hold what was cached, too."""
+    given = _by_modality(said, "promptTokensDetails", "toolUsePromptTokensDetails")
+    cached = _by_modality(said, "cacheTokensDetails")
+    made = _by_modality(said, "candidatesTokensDetails", "responseTokensDetails")
+    if not given.keys() | made.keys() | cached.keys():
+        return NONE
+    return classes(
+        input_audio=max(0, given["AUDIO"] - cached["AUDIO"]),
+        cached_audio=cached["AUDIO"],
+        output_audio=made["AUDIO"],
+        input_image=max(0, given["IMAGE"] - cached["IMAGE"]),
+        cached_image=cached["IMAGE"],
+        output_image=made["IMAGE"],
+        input_video=max(0, given["VIDEO"] - cached["VIDEO"]),
+        output_video=made["VIDEO"],
+    )
+
+
+def _by_modality(said: dict[str, object], *fields: str) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for field in fields:
+        for item in listing(said.get(field), field):
+            one = mapping(item, "a modality")
+            name = text(one.get("modality"), "modality") or ""
+            if name not in ("", "TEXT"):
+                counts[name] += count(one.get("tokenCount"), "tokenCount") or 0
+    return counts
 
 
 def embed_bill(document: dict[str, object], response: ResponseFacts) -> Bill | None:  # noqa: ARG001

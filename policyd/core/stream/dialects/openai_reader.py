@@ -14,7 +14,7 @@ from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segmen
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.openai_shared import Stand
 from policyd.core.stream.dialects.openai_usage import bill_of
-from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, has_text, mark_partial, text
+from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, has_text, mark_partial, text, tier_of
 from policyd.core.stream.json_strict import loads_event
 
 TEXT, FINISH, USAGE, MODEL = int(Changed.TEXT), int(Changed.FINISH), int(Changed.USAGE), int(Changed.MODEL)
@@ -73,7 +73,7 @@ class ChoicesReader:
             if choices:
                 self._choices(choices, whole=False)
             if (usage := document.get("usage")) is not None or "x_groq" in document:
-                self._usage(usage or _groq_usage(document), alone=not choices)
+                self._usage(usage or _groq_usage(document), alone=not choices, tier=document.get("service_tier"))
                 if usage and choices == []:
                     return Reading(self._segments, self._closes, CHANGES[self._changed], extra=True)
         except Malformed as failure:
@@ -97,7 +97,8 @@ class ChoicesReader:
             return Reading(changed=CHANGES[ERROR | USAGE])
         self._begin(document)
         self._choices(choices, whole=True)
-        self._usage(document.get("usage") or _groq_usage(document), alone=True)
+        usage = document.get("usage") or _groq_usage(document)
+        self._usage(usage, alone=True, tier=document.get("service_tier"))
         self._close_all()
         return Reading(self._segments, self._closes, CHANGES[self._changed], last=True)
 
@@ -151,6 +152,7 @@ class ChoicesReader:
         if model and self.response.model is None:
             self.response.model = model
             self._changed |= MODEL
+        self.response.service_tier = tier_of(document.get("service_tier"))
         name, created = document.get("id"), document.get("created")
         if isinstance(name, str) and name and not self._stand.id:
             when = created if isinstance(created, int) else 0
@@ -158,9 +160,9 @@ class ChoicesReader:
         elif model and not self._stand.model:
             self._stand = self._stand._replace(model=model)
 
-    def _usage(self, usage: object, *, alone: bool) -> None:
+    def _usage(self, usage: object, *, alone: bool, tier: object = None) -> None:
         try:
-            bill = bill_of(usage)
+            bill = bill_of(usage, tier)
         except Malformed as failure:
             self._partial(failure.reason)  # the estimate stays
             return

@@ -169,7 +169,8 @@ class ResponsesReader(Telling):
             self.response.is_error = True
             self._changed |= ERROR
         try:
-            self._bill(responses_bill(response.get("usage")), final=True)
+            bill = responses_bill(response.get("usage"), response.get("service_tier"), response.get("output"))
+            self._bill(bill, final=True)
         except Malformed as failure:
             self._partial(failure.reason)  # the estimate stays
             return

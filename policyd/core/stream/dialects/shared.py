@@ -7,10 +7,11 @@ Rule 2: the provider's own numbers replace the estimate as soon as they come; th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.model.prices import NONE, PARENTS, Usage
 from policyd.core.stream.dialects import Changed, Edit
 from policyd.core.stream.json_strict import MAX_COUNT, dumps
 
@@ -57,6 +58,65 @@ class Bill:
     cached: int = 0
     cache_write: int = 0
     reasoning: int = 0
+    extra: Mapping[str, int] = field(
+        default_factory=lambda: NONE
+    )  # classes that may be priced apart: see model/prices.py
+    tier: str = ""  # service tier
+    fee_nano: int | None = None  # nano-dollars: what the request as such cost
+    parts: tuple[tuple[str, Usage], ...] = ()  # the samplings of the call, where each is named
+
+
+TIERS = {
+    "default": "default", "standard": "default", "on_demand": "default", "batch": "batch", "flex": "flex",
+    "on_demand_flex": "flex", "priority": "priority", "on_demand_priority": "priority", "fast": "fast",
+}  # fmt: skip
+"""What providers call their service tiers, in lower case, and what the price table calls them. Others are not known to
+have a price of their own (`scale`, `reserved`, `provisioned_throughput`: bought beforehand) and keep their name."""
+
+_NO_TIER = frozenset({"", "auto", "standard_only"})  # whoever asks for these learns from the answer what it was
+
+
+def tier_of(value: object) -> str:
+    """The service tier that a field of a request or an answer names; empty for none."""
+    if isinstance(value, dict):  # Bedrock
+        value = value.get("type")
+    if not isinstance(value, str):
+        return ""
+    name = value.lower()[:64]
+    return "" if name in _NO_TIER else TIERS.get(name, name)
+
+
+def asked_tier(document: object) -> str:
+    """The service tier that a request asks for; empty for the provider's own choice."""
+    if not isinstance(document, dict):
+        return ""
+    found = (tier_of(document.get(field)) for field in ("service_tier", "serviceTier", "speed"))
+    return next((tier for tier in found if tier), "")
+
+
+def classes(**counts: int | None) -> Mapping[str, int]:
+    """The classes of a bill that may be priced apart, without the empty ones."""
+    if not any(counts.values()):
+        return NONE
+    return {name: many for name, many in counts.items() if many}
+
+
+def bounded(bill: Bill) -> Mapping[str, int]:
+    """The bill's classes that may be priced apart. INVARIANT: those of one parent are no more than it has."""
+    room = {
+        "input": max(0, bill.input - bill.cached - bill.cache_write),
+        "cached_input": bill.cached,
+        "cache_write": bill.cache_write,
+        "output": bill.output - bill.reasoning,
+    }
+    kept: dict[str, int] = {}
+    for name, many in bill.extra.items():
+        if parent := PARENTS[name]:
+            many = min(many, room[parent])
+            room[parent] -= many
+        if many:
+            kept[name] = many
+    return kept
 
 
 class Tally:
@@ -98,6 +158,12 @@ class Tally:
         response.cache_write_tokens = min(bill.cache_write, bill.input - response.cached_input_tokens)
         response.reasoning_tokens = min(bill.reasoning, bill.output)
         response.usage_source = "provider" if final else "estimate"
+        response.extra = bounded(bill) if bill.extra else NONE
+        response.parts = bill.parts
+        if bill.tier:
+            response.service_tier = bill.tier
+        if bill.fee_nano is not None:
+            response.fee_nano = bill.fee_nano
         self.seen = True
         self._base, self._milli, self._pieces = bill.output, 0, 0
         self._reasoning = 1000 * response.reasoning_tokens
