@@ -13,6 +13,7 @@ from policyd.adapters.policies_dir import read_policies
 from policyd.cli.render import as_github, as_json, as_sarif, as_text, summary
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.errors import Severity
+from policyd.core.review.review import review
 
 
 class Format(StrEnum):
@@ -27,7 +28,7 @@ class Format(StrEnum):
 def run(paths: list[Path], format: Format = Format.TEXT) -> int:
     """Checks the policies at these paths and prints the issues; 0 without errors, else 1. Raises UnreadableInput."""
     files = read_policies(paths)
-    issues = compile_documents(files).issues
+    issues = review(compile_documents(files))
     match format:
         case Format.TEXT:
             print(as_text(issues, dict(files)), end="")

@@ -13,6 +13,7 @@ import pytest
 
 from policyd.cli.render import as_text, summary
 from policyd.core.compile.compiler import compile_documents
+from policyd.core.review.review import review
 
 CASES = Path(__file__).parents[1] / "cases" / "check"
 
@@ -20,7 +21,7 @@ CASES = Path(__file__).parents[1] / "cases" / "check"
 @pytest.mark.parametrize("case", sorted(CASES.iterdir()), ids=lambda case: case.name)
 def test_what_check_says(case: Path) -> None:
     files = [(file.name, file.read_text(encoding="utf-8")) for file in sorted(case.glob("*.yaml"))]
-    issues = compile_documents(files).issues
+    issues = review(compile_documents(files))
     said = as_text(issues, dict(files)) + summary(issues) + "\n"
     expected = case / "expect.txt"
     if os.environ.get("WRITE_EXPECTATIONS"):

@@ -19,7 +19,8 @@ from policyd.core.compile.cel_limits import MAX_NODES, Finding, findings, too_ma
 from policyd.core.compile.cel_lower import FactInput, Input, TextSizeInput, WholeInput, lower
 from policyd.core.compile.cel_native import DYN, Checker, StaticType
 from policyd.core.compile.cel_problems import CelProblem, Refused, Want
-from policyd.core.compile.cel_tree import Ident, Node, placed, rebuild, walk
+from policyd.core.compile.cel_tokens import place
+from policyd.core.compile.cel_tree import Ident, Node, conjuncts, placed, rebuild, walk
 from policyd.core.compile.cel_trend import is_monotone
 from policyd.core.compile.cel_warn import constant, places, warnings
 from policyd.core.compile.policyset import Batch, Program, Watcher
@@ -40,6 +41,7 @@ class CompiledProgram:
     warnings: tuple[CelProblem, ...]
     inputs: tuple[Input, ...]
     tree: Node  # lowered: its free names are those of `inputs`
+    parts: tuple[tuple[int, int], ...]  # line and column of each part that must be true, in the order of the text
 
     @property
     def reads_text(self) -> bool:
@@ -167,7 +169,13 @@ class Scope:
             warnings=_problems(checked, places(found)),
             inputs=lowered.inputs,
             tree=lowered.tree,
+            parts=tuple(_begin(checked, part) for part in conjuncts(whole)),
         )
+
+
+def _begin(checked: Checked, part: Node) -> tuple[int, int]:
+    at = min((node.at for node in walk(part) if node.at >= 0), default=0)
+    return place(checked.text.source, checked.text.origin(at))
 
 
 def _count(tree: Node) -> int:

@@ -144,6 +144,13 @@ def walk(node: Node) -> Iterator[Node]:
         todo += reversed(children(node))
 
 
+def conjuncts(node: Node) -> list[Node]:
+    """The parts that must all be true, in the order of the text."""
+    if isinstance(node, Call) and node.function == "_&&_":
+        return [part for operand in node.args for part in conjuncts(operand)]
+    return [node]
+
+
 def start_of(node: Node) -> int:
     """Where the text of a node begins: the position of `a.b` is that of its dot, and of `a > b` its sign."""
     match node:

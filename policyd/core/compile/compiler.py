@@ -41,6 +41,7 @@ class Compiled:
 
     policy_set: PolicySet | None
     issues: tuple[Issue, ...]
+    written: tuple[Written, ...] = ()  # in the order of the files
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,15 @@ def _together(parts: Iterable[Part]) -> Compiled:
     beside = [(one.document, one.findings.again(), one.policy) for one in written]
     check_whole(beside)
     issues.update(issue for _, findings, _ in beside for issue in findings.issues)
-    ordered = tuple(sorted(issues, key=lambda issue: (issue.span, issue.severity, issue.code, issue.message)))
+    ordered = in_order(issues)
     if any(issue.severity is Severity.ERROR for issue in ordered):
-        return Compiled(None, ordered)
-    return Compiled(_set_of(written), ordered)
+        return Compiled(None, ordered, tuple(written))
+    return Compiled(_set_of(written), ordered, tuple(written))
+
+
+def in_order(issues: Iterable[Issue]) -> tuple[Issue, ...]:
+    """By file and place, each once."""
+    return tuple(sorted(set(issues), key=lambda issue: (issue.span, issue.severity, issue.code, issue.message)))
 
 
 def _read(file: str, text: str, mode: Mode | None) -> Part:

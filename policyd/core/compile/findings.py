@@ -13,6 +13,8 @@ POL101 enforces nothing     POL102 nothing covers `unknown` POL103 an exemption 
 POL104 trusts a forgeable header                            POL105 the beginning of a match may leave
 POL106 an operation nobody has                              POL107 a limit that most do not have
 POL108 no effect from files POL109 a text that reads too early
+POL110 can never match      POL111 shadowed by another rule POL112 a counter that nobody reads
+POL113 an unbounded key     POL114 Monitor, and every answer POL115 two rules that contradict
 """
 
 from __future__ import annotations

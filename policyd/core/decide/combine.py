@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from policyd.core.compile.policyset import CompiledRule
 from policyd.core.decide.evaluate import Judged
 from policyd.core.decide.obligations import Merge, Obligations
 from policyd.core.decide.plan import BoundRule, effective, enforceable
@@ -241,9 +242,13 @@ def _ignored(one: Judged) -> bool:
 # ---- order -----------------------------------------------------------------------------------------------------------
 
 
-def _order(one: Judged) -> tuple[int, bool, str, int]:
-    rule = one.bound.rule
+def precedence(rule: CompiledRule) -> tuple[int, bool, str, int]:
+    """Among rules of one strictness the lowest wins."""
     return (-rule.severity.rank, not rule.cluster, rule.qualified_policy, rule.position)
+
+
+def _order(one: Judged) -> tuple[int, bool, str, int]:
+    return precedence(one.bound.rule)
 
 
 def _strictest(candidates: Iterable[Judged]) -> Judged | None:
