@@ -97,7 +97,7 @@ atoms = st.one_of(
             'request.tools.exists(t, t.name == "a" && t.name == "b")',
             'response.tool_calls.exists(t, t.name == "a" && request.model == "a")',
             'request.messages.all(m, m.role == "a")',
-            'request.model == "a" ? request.stream : caller.team == "a"',
+            '(request.model == "a" ? request.stream : caller.team == "a")',
             "request.stream == false",
         )
     ),
