@@ -19,6 +19,7 @@ from typing import Protocol
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.decide.plan import Plans, asks_session
 from policyd.core.exchange import Exchange, Ground, State
+from policyd.core.exchange.call import Call as Judging
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.facts import Facts
@@ -159,6 +160,11 @@ class Call:
     @property
     def facts(self) -> Facts:
         return self._exchange.call.facts
+
+    @property
+    def judging(self) -> Judging:
+        """The call as its rules see it, for whoever explains it. Nothing in there is to be changed."""
+        return self._exchange.call
 
     def renewal(self) -> Extend | None:
         """What renews this call's lease."""

@@ -93,7 +93,7 @@ def fields(record: DecisionRecord) -> dict[str, object]:
         "caller_key": record.caller_key,
         "labels": dict(record.labels),
         "rules": [_rule(result) for result in record.rules],
-        "counters": [_counter(result) for result in record.counters],
+        "counters": [counter_fields(result) for result in record.counters],
         "conflicts": list(record.conflicts),
     }
 
@@ -112,7 +112,8 @@ def _rule(result: RuleResult) -> Mapping[str, object]:
     }
 
 
-def _counter(result: CounterResult) -> Mapping[str, object]:
+def counter_fields(result: CounterResult) -> Mapping[str, object]:
+    """One counter of a record, its amounts as exact decimals."""
     scale = Charge(result.charge.partition(":")[0]).scale
     return {
         "policy": result.policy,

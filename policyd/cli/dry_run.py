@@ -19,6 +19,7 @@ from typing import Protocol
 from policyd.adapters.counters_memory import MemoryCounters
 from policyd.adapters.recordings import Recording
 from policyd.core.compile.policyset import PolicySet
+from policyd.core.exchange.call import Call as Judging
 from policyd.core.exchange.opening import CREDENTIAL_HEADERS, RECORDED
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.facts import Facts
@@ -128,6 +129,7 @@ class DryRun:
         counters: Callable[[Callable[[], float]], CounterStore] = MemoryCounters,
     ) -> None:
         self.clock = Clock()
+        self.on_played: Callable[[Judging], None] | None = None  # is shown each call when it is over
         self._kept = Kept()
         self._calls = 0
         self._rechunk = rechunk
@@ -157,6 +159,8 @@ class DryRun:
         await self._enforcer.drain()
         record = self._kept.record
         assert record is not None, "INVARIANT: a call that began is recorded once"
+        if self.on_played is not None:
+            self.on_played(playing.call.judging)
         return Played(recording, record, playing.call.facts, playing.output.hexdigest())
 
     def _cut(self, chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]]:

@@ -26,6 +26,8 @@ COMMANDS = {
     "check": "Compile policies and report every issue at once.",
     "test": "Run the cases beside policies, and say which rules they have seen.",
     "replay": "Dry run policies over recorded traffic, through the engine that serves.",
+    "diff": "Compare two policy sets on the same traffic.",
+    "cost": "Compare what recorded conversations cost with what they did.",
     "envoy": "Print the Envoy side of it, as YAML.",
     "key-id": "Print the pseudonym of a credential, as rules and records see it.",
 }

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from policyd.adapters.policies_dir import read_policies
 from policyd.adapters.prices import load_prices
-from policyd.adapters.recordings import Recording, read_recordings
 from policyd.cli.dry_run import DryRun, Rechunk
-from policyd.cli.replay_report import JsonPrinter, Printer, Summary, TextPrinter, clean
+from policyd.cli.fail_on import conditions
+from policyd.cli.replay_report import JsonPrinter, Printer, TextPrinter
+from policyd.cli.replay_sums import Summary
+from policyd.cli.rule_times import RuleTimes
+from policyd.cli.traffic import traffic
+from policyd.cli.untouched import Recorded
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import PolicyError
@@ -40,20 +44,41 @@ def replay(
         int | None, typer.Option(metavar="N", min=1, help="Cut answers anew, into pieces of at most N bytes.")
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="S", help="With --rechunk: random sizes from this seed.")] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE|CEL", help="Exit 1 when a call is matched by this rule, or by this CEL; repeatable."
+        ),
+    ] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="Prices that win over the built-in ones.")] = None,
     namespace: Annotated[str | None, typer.Option(metavar="NS", help="Only this namespace's policies.")] = None,
 ) -> None:
     """Dry run policies over recorded traffic, through the engine that serves, counters included.
 
-    Example: policyd replay --policies policies/ --mode Full recorded.jsonl
+    Exits with 1 when a --fail-on is found.
+
+    Examples:
+      policyd replay --policies policies/ captured.jsonl
+      policyd replay --policies policies/ --mode Monitor --format json cassettes/*.yaml
+      policyd replay --policies policies/ --fail-on budgets/spent --fail-on 'response.output_tokens > 4000' day.jsonl
     """
     if seed is not None and rechunk is None:
         raise typer.BadParameter("goes with --rechunk", param_hint="--seed")
     options = Options(mode=mode, namespace=namespace, observe_all=True)
     cut = Rechunk(rechunk, seed) if rechunk is not None else None
-    run = DryRun(compiled(policies), load_prices(prices), options, cut)
-    with closing(JsonPrinter() if format is Format.JSON else TextPrinter()) as printer:
-        asyncio.run(_play(run, files, printer))
+    policy_set = compiled(policies)
+    summary = Summary(conditions(fail_on or (), policy_set))
+    table = load_prices(prices)
+    run = DryRun(policy_set, table, options, cut)
+    with closing(JsonPrinter() if format is Format.JSON else _text(run)) as printer:
+        asyncio.run(_play(run, Recorded(table), files, summary, printer))
+    raise typer.Exit(int(summary.found))
+
+
+def _text(run: DryRun) -> TextPrinter:
+    times = RuleTimes()
+    run.on_played = times.look_at
+    return TextPrinter(times)
 
 
 def compiled(paths: Sequence[Path]) -> PolicySet:
@@ -66,37 +91,10 @@ def compiled(paths: Sequence[Path]) -> PolicySet:
     return compilation.policy_set
 
 
-async def _play(run: DryRun, files: Sequence[Path], printer: Printer) -> None:
-    summary = Summary()
-    with _progress() as advance:
-        for file in files:
-            for recording in read_recordings(file):
-                played = await run.play(recording)
-                summary.add(played)
-                printer.row(played)
-                advance(recording)
+async def _play(run: DryRun, recorded: Recorded, files: Sequence[Path], summary: Summary, printer: Printer) -> None:
+    with traffic(files, "replay") as recordings:
+        for recording in recordings:
+            played = await run.play(recording)
+            summary.add(played, await recorded.nano(played))
+            printer.row(played)
     printer.end(summary)
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A count of calls on stderr, for people only."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.completed} calls"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[at]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("replay", total=None, at="")
-
-        def advance(recording: Recording) -> None:
-            progress.update(task, advance=1, at=clean(recording.source))
-
-        yield advance

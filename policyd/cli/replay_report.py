@@ -6,26 +6,24 @@ Rule 2: memory does not grow with the number of calls.
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
-import tempfile
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
-from policyd.adapters.records import decimal
+from policyd.adapters.records import counter_fields, decimal
 from policyd.cli.dry_run import Played
+from policyd.cli.replay_sums import CutPoints, Summary
+from policyd.cli.rule_times import RuleTimes
+from policyd.cli.spool import Document
+from policyd.cli.traffic import clean
 from policyd.core.model.counters import NANO
 from policyd.core.model.decision import RuleResult, Verdict
 
-_SPOOL = 16 * 1024 * 1024  # bytes of a document that stay in memory
 _ROWS = 200  # rows of the table for people
 _WIDTH = 160  # characters of a line that no terminal bounds
 _LONGEST_NAME = 48  # characters
-_TOKENS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+_SLOWEST = 5  # rules named to people
 
 
 def exchange_fields(played: Played) -> dict[str, object]:
@@ -60,8 +58,12 @@ def exchange_fields(played: Played) -> dict[str, object]:
             "degraded": record.degraded,
             "reason": record.reason,
             "rules": [_rule(result) for result in record.rules],
+            "determined_by": list(record.determined_by),
             "event": record.event,
+            "phase": record.phase,
             "status": record.status,
+            "ended": record.ended,
+            "counters": [counter_fields(counter) for counter in record.counters],
             "output_sha256": played.output_sha256,
         },
     }
@@ -78,46 +80,6 @@ def _rule(result: RuleResult) -> dict[str, object]:
     }
 
 
-@dataclass(slots=True)
-class Summary:
-    """What all calls add up to."""
-
-    calls: int = 0
-    enforced: int = 0  # calls on which a rule was enforced
-    verdicts: Counter[str] = field(default_factory=Counter)
-    would: Counter[str] = field(default_factory=Counter)
-    inspection: Counter[str] = field(default_factory=Counter)
-    tokens: Counter[str] = field(default_factory=Counter)
-    spend_nano: int = 0
-
-    def add(self, played: Played) -> None:
-        record = played.record
-        self.calls += 1
-        self.enforced += record.enforced
-        self.verdicts[record.verdict.value] += 1
-        self.would[record.would.value] += 1
-        self.inspection[record.inspection] += 1
-        self.spend_nano += record.cost_nano
-        for name in _TOKENS:
-            self.tokens[name] += _count(record.usage.get(name))
-
-    def fields(self) -> dict[str, object]:
-        return {
-            "calls": self.calls,
-            "enforced": self.enforced,
-            "verdicts": dict(self.verdicts),
-            "would": dict(self.would),
-            "inspection": dict(self.inspection),
-            "spend_usd": decimal(self.spend_nano, NANO),
-            "tokens": {name: self.tokens[name] for name in _TOKENS},
-            "skipped": 0,  # nothing is: what cannot be read ends the run with exit code 2
-        }
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
 class Printer(Protocol):
     """Takes rows while calls are played, and tells all when they are over."""
 
@@ -127,31 +89,26 @@ class Printer(Protocol):
 
 
 class JsonPrinter:
-    """One JSON document, spooled until it is whole."""
+    """One JSON document."""
 
     def __init__(self) -> None:
-        self._spool: IO[str] = tempfile.SpooledTemporaryFile(_SPOOL, "w+", encoding="ascii")  # noqa: SIM115
-        self._lead = '{"exchanges": [\n'
+        self._document = Document("exchanges")
 
     def row(self, played: Played) -> None:
-        self._spool.write(self._lead + json.dumps(exchange_fields(played)))
-        self._lead = ",\n"
+        self._document.add(exchange_fields(played))
 
     def end(self, summary: Summary) -> None:
-        lead = "\n" if summary.calls else self._lead
-        self._spool.write(lead + '],\n"summary": ' + json.dumps(summary.fields()) + "}\n")
-        self._spool.seek(0)
-        shutil.copyfileobj(self._spool, sys.stdout)
-        sys.stdout.flush()
+        self._document.print(summary.fields())
 
     def close(self) -> None:
-        self._spool.close()
+        self._document.close()
 
 
 class TextPrinter:
-    """A table of the calls that policies touched, and the sums of all."""
+    """A table of the first calls, and the sums of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: RuleTimes | None = None) -> None:
+        self._times = times or RuleTimes()
         self._rows: list[tuple[str, ...]] = []
         self._more = 0
 
@@ -164,6 +121,9 @@ class TextPrinter:
             console.print(f"… and {self._more} more calls; --format json has all of them")
         for line in _sums(summary):
             console.print(line, markup=False)
+        slowest = [f"{clean(name)} {micros:.0f} us" for name, micros in self._times.slowest(_SLOWEST)]
+        if slowest:
+            console.print(f"slowest rules, each judged alone: {', '.join(slowest)}", markup=False)
 
     def row(self, played: Played) -> None:
         if len(self._rows) >= _ROWS:
@@ -215,16 +175,24 @@ def _short(source: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
 
 
-def clean(text: str) -> str:
-    """What a caller sent must not drive a terminal."""
-    return "".join(char if char.isprintable() else "�" for char in text)
-
-
 def _sums(summary: Summary) -> Iterator[str]:
     verdicts = ", ".join(f"{count} {name}" for name, count in summary.verdicts.most_common())
     yield f"{summary.calls} calls: {verdicts}; {summary.enforced} enforced"
     if summary.would != summary.verdicts:
         yield "would be: " + ", ".join(f"{count} {name}" for name, count in summary.would.most_common())
+    for by, cuts in sorted(summary.cuts.items()):
+        yield f"stopped by {clean(by)}: {_cuts(cuts)}"
     tokens = summary.tokens
-    spend = decimal(summary.spend_nano, NANO)
-    yield f"{tokens['input_tokens']} input and {tokens['output_tokens']} output tokens, ${spend}"
+    spend, avoided = decimal(summary.spend_nano, NANO), decimal(summary.avoided_nano, NANO)
+    yield f"{tokens['input_tokens']} input and {tokens['output_tokens']} output tokens, ${spend}; avoided ${avoided}"
+    for condition in summary.conditions:
+        first = f", the first one {clean(condition.first)}" if condition.calls else ""
+        yield f"--fail-on {clean(condition.text)}: {condition.calls} calls{first}"
+
+
+def _cuts(cuts: CutPoints) -> str:
+    words = [f"{cuts.refused} before the answer"] if cuts.refused else []
+    if cuts.cut:
+        where = f"{cuts.first}" if cuts.first == cuts.last else f"{cuts.first} to {cuts.last}, mean {cuts.mean:.1f}"
+        words.append(f"{cuts.cut} at event {where}")
+    return ", ".join(words)

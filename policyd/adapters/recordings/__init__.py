@@ -1,14 +1,15 @@
 """Recorded traffic as one noun, whatever wrote it down: our exchange JSONL, HAR 1.2, or a VCR cassette.
 
 Rule 1: the format is told by content, never by a file's name.
-Rule 2: an exchange file is read in constant memory, a line at a time; a HAR or a cassette is one document, read whole.
+Rule 2: an exchange file is read in constant memory, a line at a time; a HAR or a cassette is one document, read whole,
+        and therefore bounded.
 Rule 3: what cannot be read raises UnreadableInput with its position; nothing is skipped in silence.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,7 @@ from policyd.adapters.errors import Place, UnreadableInput, reason_of
 Headers = tuple[tuple[str, str], ...]
 
 MAX_LINE = 512 * 1024 * 1024  # bytes of one exchange: two bodies of what `--max-request` may reasonably be, in base64
+MAX_DOCUMENT = 256 * 1024 * 1024  # bytes of a HAR or a cassette: parsed, it takes many times as much memory
 _LONGEST_SNIFF = 64 * 1024
 _EXPECTED = "expected exchange JSONL, a HAR or a VCR cassette"
 
@@ -40,19 +42,23 @@ class Recording:
     encoded: str = ""  # the content encoding that could not be undone: the bytes are as they were sent
 
 
-def read_recordings(path: Path | str) -> Iterator[Recording]:
+Seen = Callable[[int], object]
+"""Is told how many bytes of a file have been read so far."""
+
+
+def read_recordings(path: Path | str, seen: Seen = lambda _: None) -> Iterator[Recording]:
     """The exchanges of one file, in its order. Raises UnreadableInput."""
     path = Path(path)
     try:
         if path.is_dir():
             raise UnreadableInput(path, "is a folder; name the files in it")
         with path.open("rb") as file:
-            yield from _read(str(path), file)
+            yield from _read(str(path), file, seen)
     except OSError as error:
         raise UnreadableInput(path, reason_of(error)) from None
 
 
-def _read(name: str, file: BinaryIO) -> Iterator[Recording]:
+def _read(name: str, file: BinaryIO, seen: Seen) -> Iterator[Recording]:
     start = _first_bytes(file)
     if not start:
         raise UnreadableInput(name, f"is empty; {_EXPECTED}")
@@ -62,8 +68,8 @@ def _read(name: str, file: BinaryIO) -> Iterator[Recording]:
     if start[:1] not in b"{[":
         from policyd.adapters.recordings.cassette import read_yaml
 
-        return read_yaml(name, file.read())
-    return _read_json(name, file)
+        return read_yaml(name, _whole(name, file))
+    return _read_json(name, file, seen)
 
 
 def _first_bytes(file: BinaryIO) -> bytes:
@@ -74,16 +80,25 @@ def _first_bytes(file: BinaryIO) -> bytes:
     return start
 
 
-def _read_json(name: str, file: BinaryIO) -> Iterator[Recording]:
+def _whole(name: str, file: BinaryIO) -> bytes:
+    data = file.read(MAX_DOCUMENT + 1)
+    if len(data) > MAX_DOCUMENT:
+        raise UnreadableInput(
+            name, f"is one document of more than {MAX_DOCUMENT} bytes; split it, or use exchange JSONL"
+        )
+    return data
+
+
+def _read_json(name: str, file: BinaryIO, seen: Seen) -> Iterator[Recording]:
     """A document whose first line is a whole JSON object of an exchange is JSONL; anything else is one document."""
     from policyd.adapters.recordings import exchange_jsonl
 
-    line = next(line for line in file if line.strip(b"\xef\xbb\xbf \t\r\n"))
+    line = _first_line(name, file)
     first = _try_json(line)
     file.seek(0)
     if "request" in first if isinstance(first, dict) else b'"request"' in line:
-        return exchange_jsonl.read(name, file)
-    document = parse_json(name, file.read())
+        return exchange_jsonl.read(name, file, seen)
+    document = parse_json(name, _whole(name, file))
     kind = _document_kind(document)
     if kind == "har":
         from policyd.adapters.recordings.har import read_har
@@ -96,6 +111,16 @@ def _read_json(name: str, file: BinaryIO) -> Iterator[Recording]:
     if isinstance(document, dict) and "request" in document:
         return iter([exchange_jsonl.recording(Place(name, 1), f"{name}#0", document)])
     raise UnreadableInput(Place(name, 1, 1), f"neither `log` (HAR), `interactions` (VCR) nor `request`; {_EXPECTED}")
+
+
+def _first_line(name: str, file: BinaryIO) -> bytes:
+    """The first line that is not blank."""
+    line = b""
+    while not line.strip(b"\xef\xbb\xbf \t\r\n"):
+        line = file.readline(MAX_LINE + 1)
+    if len(line) > MAX_LINE:
+        raise UnreadableInput(name, f"a line of it is longer than {MAX_LINE} bytes")
+    return line
 
 
 def _document_kind(document: object) -> str:

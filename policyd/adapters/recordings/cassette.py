@@ -11,6 +11,7 @@ from policyd.adapters.errors import Place, UnreadableInput
 from policyd.adapters.recordings import Recording, shape
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DEEPEST = 200
 
 
 def read_yaml(name: str, data: bytes) -> Iterator[Recording]:
@@ -84,6 +85,7 @@ def _body(place: Place, body: object, field: str) -> bytes:
 
 def _load(name: str, data: bytes) -> object:
     try:
+        _check_depth(name, data)
         return yaml.load(data, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         raise _broken(name, error.problem_mark, error.problem or error.context) from None
@@ -91,6 +93,21 @@ def _load(name: str, data: bytes) -> object:
         raise _broken(name, None, getattr(error, "reason", None)) from None
 
 
+def _check_depth(name: str, data: bytes) -> None:
+    """INVARIANT: looked at before the document is built: libyaml's builder descends on the C stack, and dies there."""
+    depth = 0
+    for event in yaml.parse(data, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise UnreadableInput(_place(name, event.start_mark), f"nested deeper than {_DEEPEST}")
+
+
+def _place(name: str, mark: Any) -> Place:
+    return Place(name, mark.line + 1, mark.column + 1) if mark else Place(name)
+
+
 def _broken(name: str, mark: Any, problem: object) -> UnreadableInput:
-    place = Place(name, mark.line + 1, mark.column + 1) if mark else Place(name)
-    return UnreadableInput(place, f"broken YAML: {problem}" if problem else "broken YAML")
+    return UnreadableInput(_place(name, mark), f"broken YAML: {problem}" if problem else "broken YAML")

@@ -6,23 +6,24 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from policyd.adapters.errors import Place, UnreadableInput
-from policyd.adapters.recordings import MAX_LINE, Recording, parse_json, shape
+from policyd.adapters.recordings import MAX_LINE, Recording, Seen, parse_json, shape
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark too
 
 
-def read(name: str, file: BinaryIO) -> Iterator[Recording]:
+def read(name: str, file: BinaryIO, seen: Seen) -> Iterator[Recording]:
     """The exchanges of an open file, a line at a time."""
-    count = 0
-    line = 0
+    count = line = position = 0
     while data := file.readline(MAX_LINE + 1):
         line += 1
+        position += len(data)
         if len(data) > MAX_LINE:
             raise UnreadableInput(Place(name, line), f"the line is longer than {MAX_LINE} bytes")
         if not data.strip(_BLANK):
             continue
         place = Place(name, line)
         yield recording(place, f"{name}#{count}", parse_json(name, data.rstrip(b"\r\n"), line))
+        seen(position)
         count += 1
 
 

@@ -110,7 +110,7 @@ def header_pairs(place: Place, value: object, field: str) -> Headers:
         for name, given in mapping(place, value, field).items():
             values = given if isinstance(given, list) else [given]
             pairs += [(str(name), one) for one in values]
-    return tuple((name.lower(), header_value(one)) for name, one in pairs if not name.startswith(":"))
+    return tuple((name.lower(), header_value(place, one, field)) for name, one in pairs if name[:1] != ":")
 
 
 def _pair(place: Place, item: object, field: str) -> tuple[str, object]:
@@ -123,10 +123,15 @@ def _pair(place: Place, item: object, field: str) -> tuple[str, object]:
             raise UnreadableInput(place, f"{field}: expected an object, or a list of name and value")
 
 
-def header_value(value: object) -> str:
-    """A header's value as text; bytes as HTTP means them."""
+def header_value(place: Place, value: object, field: str) -> str:
+    """A header's value as text; bytes as HTTP means them. Raises UnreadableInput."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, bytes):
         return value.decode("latin-1")
+    # INVARIANT: nothing that can hold others becomes a text: in YAML a few lines stand for a list without end.
+    if isinstance(value, list | tuple | dict | set) or (isinstance(value, int) and abs(value) >= 2**63):
+        raise UnreadableInput(place, f"{field}: expected a header's value, not {kind_of(value)}")
     return "" if value is None else str(value)
 
 
