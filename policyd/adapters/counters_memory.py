@@ -157,8 +157,9 @@ class MemoryCounters:
         self._renew(call, now, need.lease_s)
         readings = [_reading(tally, call.stakes.get(tally), now) for tally in tallies]
         if refused is not None:
-            retry = _retry_after(tallies[refused], need.holds[refused], need.lease_s, now)
-            readings[refused] = replace(readings[refused], retry_after_s=retry)
+            for at, (hold, tally) in enumerate(zip(need.holds, tallies, strict=True)):
+                if hold.limit is not None:
+                    readings[at] = _when(readings[at], tally, hold, need.lease_s, now, refused=at == refused)
         call.answers[need.op] = Readings(tuple(readings), self._session_reading(session, now), refused)
         self._forget_empty(tallies)
         return call.answers[need.op]
@@ -309,8 +310,11 @@ def _grants(
     return grants, None
 
 
-def _retry_after(tally: Tally, hold: Hold, lease_s: float, now: float) -> float | None:
-    return None if hold.limit is None else tally.retry_after(hold.least, min(hold.limit, MAX_AMOUNT), lease_s, now)
+def _when(reading: Reading, tally: Tally, hold: Hold, lease_s: float, now: float, *, refused: bool) -> Reading:
+    """The reading with its times. Whatever has room by itself need not be waited for."""
+    assert hold.limit is not None
+    retry = tally.retry_after(hold.least, min(hold.limit, MAX_AMOUNT), lease_s, now)
+    return replace(reading, retry_after_s=retry if refused else retry or None, resets_s=tally.resets(now))
 
 
 def _reading(tally: Tally, stake: Stake | None, now: float) -> Reading:

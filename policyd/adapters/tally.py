@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from policyd.core.model.counters import MAX_AMOUNT, CounterId, WindowKind
+from policyd.core.model.counters import CROWDED_S, MAX_AMOUNT, CounterId, WindowKind
 from policyd.core.model.windows import counts_until
 
 _SWEEP_FROM = 64  # stale entries: fewer are not worth a pass
@@ -131,7 +131,10 @@ class Tally(Due):
 
     def retry_after(self, least: int, limit: int, lease_s: float, now: float) -> float | None:
         """Seconds until a hold of `least` may fit: until enough has left the window or, where only holds of running
-        calls are in the way, within a lease: by then each is settled, renewed or lapsed. None: waiting cannot help."""
+        calls are in the way, within a lease: by then each is settled, renewed or lapsed. None: waiting cannot help.
+
+        A lease that outlives what calls take says nothing about them: then it is CROWDED_S."""
+        lease_s = min(lease_s, CROWDED_S)
         if least > limit:
             return None
         needed = self.value(now) + least - limit
@@ -141,6 +144,10 @@ class Tally(Due):
         if not settled_alone:
             return lease_s if with_holds is None else min(lease_s, with_holds)
         return max(settled_alone, lease_s) if with_holds is None else with_holds
+
+    def resets(self, now: float) -> float | None:
+        """Seconds until all that is settled has left the window; None when nothing is."""
+        return self.slots[-1].until - now if self.value(now) and math.isfinite(self.slots[-1].until) else None
 
     def _wait(self, needed: int, now: float) -> float | None:
         """Seconds until charges of at least `needed` have left the window."""

@@ -542,11 +542,34 @@ def test_retry_after_allows_for_what_running_calls_hold(counting: Counting) -> N
     assert crowded == 15, "5 s until enough has left the window, but the holds leave no sooner than a lease from now"
 
 
-def test_the_refused_counter_alone_says_when_to_try_again(counting: Counting) -> None:
-    full = counter("full")
+def test_every_counter_without_room_says_when_to_try_again(counting: Counting) -> None:
+    """So that whoever is refused by two need not come back to be refused by the other."""
+    full, fuller, free = counter("full"), counter("fuller", window=TODAY), counter("free", window=SLIDING)
     counting.spend(full, 100)
-    answer = counting.reserve("a", hold(1), hold(1, of=full))
-    assert [reading.retry_after_s is None for reading in answer.counters] == [True, False]
+    counting.spend(fuller, 100)
+    answer = counting.reserve("a", hold(1, of=free), hold(1, of=full), hold(1, of=fuller), hold(1, None, of=full))
+    assert answer.refused == 1
+    assert [reading.retry_after_s is None for reading in answer.counters] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("window", ALL_WINDOWS, ids=str)
+def test_beside_a_refusal_stands_when_everything_will_have_left_the_window(counting: Counting, window: Window) -> None:
+    of, other = counter(window=window), counter("other", window=window)
+    counting.spend(of, 50)
+    counting.clock.advance(120)
+    counting.spend(of, 50)
+    answer = counting.reserve("a", hold(1, of=of), hold(1, of=other))
+    resets = answer.counters[0].resets_s
+    assert resets is not None and answer.counters[1].resets_s is None
+    counting.clock.advance(resets - 1)
+    assert counting.value(of) > 0
+    counting.clock.advance(1)
+    assert counting.value(of) == 0
+
+
+def test_a_lease_longer_than_any_call_is_no_reason_to_wait_so_long(counting: Counting) -> None:
+    counting.reserve("a", hold(90), lease=DAY)
+    assert counting.reserve("b", hold(20), lease=DAY).counters[0].retry_after_s == 15
 
 
 # ---- which counter --------------------------------------------------------------------------------------------------

@@ -254,7 +254,7 @@ class CountersAgainstModel(RuleBasedStateMachine):
     def _hold(self, need: Reserve | Extend) -> None:
         self.done.append(need)
         found = self.store.reserve_now(need) if isinstance(need, Reserve) else self.store.extend_now(need)
-        counters = tuple(replace(reading, retry_after_s=None) for reading in found.counters)
+        counters = tuple(replace(reading, retry_after_s=None, resets_s=None) for reading in found.counters)
         assert replace(found, counters=counters) == self.model.hold(need)
 
     def _settle(self, step: Settle) -> None:

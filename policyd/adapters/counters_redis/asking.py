@@ -191,5 +191,13 @@ def answer(words: bytes) -> Readings:
 
 def _readings(numbers: Sequence[bytes]) -> Iterator[Reading]:
     every = iter(numbers)
-    for value, held, granted, retry in zip(every, every, every, every, strict=True):
-        yield Reading(int(value), int(held), int(granted), True, None if retry == b"-" else float(retry))
+    for value, held, granted, times in zip(every, every, every, every, strict=True):
+        if times == b"-":
+            yield Reading(int(value), int(held), int(granted))
+        else:
+            retry, _, resets = times.partition(b"/")
+            yield Reading(int(value), int(held), int(granted), True, _seconds(retry), _seconds(resets))
+
+
+def _seconds(word: bytes) -> float | None:
+    return None if word == b"-" else float(word)

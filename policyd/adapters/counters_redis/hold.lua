@@ -67,14 +67,24 @@ local function wait(counter, needed)
 end
 
 -- Until enough has left the window or, where only holds are in the way, within a lease. Nil: waiting cannot help.
+-- A lease that outlives what calls take says nothing about them: then it is CROWDED.
 local function retry_after(h)
-  local counter = h[COUNTER]
+  local counter, crowded_s = h[COUNTER], min(lease_s, CROWDED)
   if h[LEAST] > h[LIMIT] then return nil end
   local needed = value_at(counter, now) - h[LIMIT] + h[LEAST]
   local alone, with_holds = wait(counter, needed), wait(counter, needed + counter[HELD])
   if not alone then return nil end
-  if alone == 0 then return min(lease_s, with_holds or lease_s) end
-  return with_holds or max(alone, lease_s)
+  if alone == 0 then return min(crowded_s, with_holds or crowded_s) end
+  return with_holds or max(alone, crowded_s)
+end
+
+-- When there may be room again, and when all that is settled has left the window. What has room need not be waited for.
+local function times(h, is_refused)
+  if h[LIMIT] < 0 then return nil end
+  local retry, slots = retry_after(h), h[COUNTER][SLOTS]
+  if retry == 0 and not is_refused then retry = nil end
+  local resets = value_at(h[COUNTER], now) > 0 and slots[#slots - 1] - now
+  return (retry and format('%.6f', retry) or '-') .. '/' .. (resets and format('%.6f', resets) or '-')
 end
 
 local granted, refused = grants()
@@ -116,7 +126,7 @@ end
 local words = {refused and format('%d', refused - 6) or '-1', has_session and session_words(KEYS[3], now) or '-'}
 for i = 6, #asked do
   local h = asked[i]
-  words[i - 3] = counter_words(h[COUNTER], stakes[h[AT]], now, i == refused and retry_after(h))
+  words[i - 3] = counter_words(h[COUNTER], stakes[h[AT]], now, refused and times(h, i == refused))
 end
 local answer = table.concat(words, ' ')
 local answers = known[ANSWERS]

@@ -18,6 +18,7 @@ local DAY = 86400
 local REPLACED = DAY        -- seconds that a lapsed lease's charge can still be replaced
 local SESSION = DAY         -- seconds that a session outlives its last call
 local OPERATIONS = 64       -- how many operations of one call are recognised
+local CROWDED = 15          -- seconds after which to look again for room that running calls hold
 local LONGEST = 1e14        -- milliseconds: no key is kept longer
 local LIST = 400 * DAY      -- seconds that a tenant's list of leases outlives its newest call
 local LIFETIME, IDLE, SLIDING, CALENDAR = 0, 1, 2, 3
@@ -251,7 +252,7 @@ local function session_words(key, now)
   return format('%.0f %.0f %.0f %.6f', s[CALLS], s[COST], s[TOKENS], max(0, now - s[FIRST]))
 end
 
-local function counter_words(counter, stake, now, retry)
+local function counter_words(counter, stake, now, times)
   if not counter then return '0 0 0 -' end
   local held, granted = counter[HELD], 0
   if stake and stake[LAPSED] then
@@ -259,5 +260,5 @@ local function counter_words(counter, stake, now, retry)
   elseif stake then
     held, granted = held - stake[HAS], stake[HAS]
   end
-  return format('%.0f %.0f %.0f %s', value_at(counter, now), held, granted, retry and format('%.6f', retry) or '-')
+  return format('%.0f %.0f %.0f %s', value_at(counter, now), held, granted, times or '-')
 end

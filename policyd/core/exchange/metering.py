@@ -70,6 +70,7 @@ class Gauge:
     failure: str = ""
     holds: bool = False  # a live counter that takes part in reservations; else it only counts
     refuses: bool = False  # a hold that does not fit refuses the call
+    least: int = 0  # what the first hold asks for at least
     reading: Reading = field(default_factory=Reading)
     granted: int = 0
     exceeded: bool = False
@@ -78,6 +79,11 @@ class Gauge:
     @property
     def ref(self) -> CounterRef:
         return (self.policy.qualified, self.counter.name)
+
+    @property
+    def never(self) -> bool:
+        """Whether even an unused limit would not do."""
+        return self.limit is not None and self.least > self.limit
 
     def read_by(self, bound: BoundRule) -> bool:
         """Whether this rule asks if it is exceeded."""
@@ -102,6 +108,7 @@ class Gauge:
         if not self.holds:
             return Hold(self.id, 0, 0, None)
         least, most = (self._amount(usage, tokens, price) for tokens in (1, max(1, slice_tokens)))
+        self.least = least
         return Hold(self.id, least, most, self.limit if self.refuses else None)
 
     def more(self, usage: Usage, slice_tokens: int, price: Price | None) -> Hold:

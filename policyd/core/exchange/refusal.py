@@ -11,6 +11,7 @@ import math
 from policyd.core.decide.combine import CANNOT_JUDGE, acting
 from policyd.core.decide.evaluate import Judged
 from policyd.core.exchange.call import Call
+from policyd.core.exchange.ratelimits import limit_headers, wait_s
 from policyd.core.model.decision import Outcome, Terminate
 from policyd.core.model.steps import Headers, Reject
 from policyd.core.stream.dialects import Body
@@ -45,7 +46,7 @@ def _text(value: object, plain: str) -> str:
 def refuse(call: Call, winner: Judged) -> Reject:
     """The answer in the upstream's place."""
     said = texts(call, winner)
-    return _reject(call, said, _retry(call, winner))
+    return _reject(call, said, (*_retry(call, winner), *limit_headers(call, winner)))
 
 
 def refuse_as(call: Call, said: Terminate, message: str) -> Reject:
@@ -86,10 +87,7 @@ def _retry(call: Call, winner: Judged) -> Headers:
 
 
 def _wait_s(call: Call, winner: Judged) -> float | None:
-    gauges = [gauge for gauge in call.meter.gauges if gauge.read_by(winner.bound)]
     if winner.outcome is Outcome.ERRORED:
         down = any(not gauge.reading.available for gauge in call.meter.gauges) or bool(call.world.session_failure)
         return STORE_RETRY_S if down else None
-    waits = [gauge.reading.retry_after_s for gauge in gauges if gauge.refused]
-    known = [wait for wait in waits if wait is not None]
-    return max(known) if known and len(known) == len(waits) else None
+    return wait_s(call, winner)

@@ -14,6 +14,7 @@ from enum import StrEnum
 MAX_AMOUNT = 2**53 - 1
 NANO = 1_000_000_000  # nano-dollars in a dollar
 MICRO = 1_000_000  # units of a charge by expression in one
+CROWDED_S = 15.0  # when to look again for room that running calls hold; sooner where their leases are shorter
 
 
 class Charge(StrEnum):
@@ -102,7 +103,10 @@ class Reading:
     held: int = 0  # by other calls
     granted: int = 0  # held by this call, all its grants together
     available: bool = True  # the store answered
-    retry_after_s: float | None = None  # when the window frees `least`, if waiting can help
+    # Beside a refusal only, of every counter that would not have had room by itself:
+    retry_after_s: float | None = None  # until the window has freed `least`, if waiting can help
+    # Beside a refusal only, of every counter with a limit:
+    resets_s: float | None = None  # until all that is settled has left the window
 
 
 @dataclass(frozen=True, slots=True)
