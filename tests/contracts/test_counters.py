@@ -522,8 +522,9 @@ def test_waiting_does_not_help_what_is_larger_than_the_limit(counting: Counting,
 
 
 def test_what_only_running_calls_hold_may_be_free_within_a_lease(counting: Counting) -> None:
-    counting.reserve("a", hold(90), lease=15)
-    assert counting.reserve("b", hold(20), lease=15).counters[0].retry_after_s == 15
+    counting.reserve("a", hold(90), lease=DAY)
+    assert counting.reserve("b", hold(20), lease=10).counters[0].retry_after_s == 10
+    assert counting.reserve("c", hold(20), lease=DAY).counters[0].retry_after_s == 15, "no call takes a day"
 
 
 def test_retry_after_allows_for_what_running_calls_hold(counting: Counting) -> None:
@@ -565,11 +566,6 @@ def test_beside_a_refusal_stands_when_everything_will_have_left_the_window(count
     assert counting.value(of) > 0
     counting.clock.advance(1)
     assert counting.value(of) == 0
-
-
-def test_a_lease_longer_than_any_call_is_no_reason_to_wait_so_long(counting: Counting) -> None:
-    counting.reserve("a", hold(90), lease=DAY)
-    assert counting.reserve("b", hold(20), lease=DAY).counters[0].retry_after_s == 15
 
 
 # ---- which counter --------------------------------------------------------------------------------------------------
