@@ -7,7 +7,8 @@ Rule 2: a peer that says nothing, or too much, is let go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -15,6 +16,7 @@ from policyd.adapters.errors import NotAvailable, reason_of
 
 _PATIENCE_S = 5.0
 _TEXT = "text/plain; charset=utf-8"
+METRICS = "text/plain; version=0.0.4; charset=utf-8"  # what Prometheus reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,15 @@ class Answer:
     content_type: str = _TEXT
 
 
+Page = Callable[[], Answer | Awaitable[Answer]]
+"""What makes a page when it is asked for."""
+
+
 @dataclass(slots=True)
 class Admin:
     """Serves pages by path until closed."""
 
-    pages: dict[str, Callable[[], Answer]]
+    pages: Mapping[str, Page]
     _server: asyncio.Server | None = field(default=None, init=False)
 
     async def start(self, host: str, port: int) -> int:
@@ -50,14 +56,14 @@ class Admin:
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_http(self._answer(head), head.startswith(b"HEAD ")))
+                writer.write(_http(await self._answer(head), head.startswith(b"HEAD ")))
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    def _answer(self, head: bytes) -> Answer:
+    async def _answer(self, head: bytes) -> Answer:
         words = head.split(b"\r\n", 1)[0].split()
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
             return Answer(HTTPStatus.BAD_REQUEST, b"not HTTP/1\n")
@@ -66,7 +72,7 @@ class Admin:
             return Answer(HTTPStatus.NOT_FOUND, "".join(f"{path}\n" for path in self.pages).encode())
         if words[0] not in (b"GET", b"HEAD"):
             return Answer(HTTPStatus.METHOD_NOT_ALLOWED, b"GET only\n")
-        return page()
+        return await read(page)
 
 
 def _http(answer: Answer, head_only: bool) -> bytes:
@@ -76,6 +82,12 @@ def _http(answer: Answer, head_only: bool) -> bytes:
         "cache-control: no-store\r\nconnection: close\r\n\r\n"
     )
     return head.encode("latin-1") + (b"" if head_only else answer.body)
+
+
+async def read(page: Page) -> Answer:
+    """What a page says now."""
+    found = page()
+    return await found if inspect.isawaitable(found) else found
 
 
 def text(status: int, words: str) -> Answer:

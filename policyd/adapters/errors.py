@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from policyd.core.errors import PolicyError
+
+OK, FINDINGS, USAGE, UNAVAILABLE = 0, 1, 2, 3  # exit codes
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -34,6 +38,21 @@ class UnreadableInput(Exception):  # noqa: N818 - the user's input, an ordinary 
 
 class NotAvailable(Exception):  # noqa: N818
     """Something needed is not there: a port in use, a service that is down, a part not built yet. Exit code 3."""
+
+
+Known = PolicyError, UnreadableInput, NotAvailable
+"""What ends a command with words and an exit code."""
+
+
+def told(error: PolicyError | UnreadableInput | NotAvailable) -> tuple[int, list[str]]:
+    """The exit code, and the lines for stderr."""
+    match error:
+        case PolicyError():
+            return FINDINGS, [str(issue) for issue in error.issues]
+        case UnreadableInput():
+            return USAGE, [f"policyd: {error}"]
+        case NotAvailable():
+            return UNAVAILABLE, [f"policyd: {error}"]
 
 
 def reason_of(error: OSError) -> str:

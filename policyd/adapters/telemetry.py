@@ -15,8 +15,6 @@ from prometheus_client.utils import floatToGoString
 from policyd.core.model.counters import NANO
 from policyd.core.model.decision import DecisionRecord, Verdict
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 _LATENCIES = (25e-6, 50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1.6e-3, 3.2e-3, 6.4e-3, 12.8e-3, 25.6e-3, 0.1, 0.5, 2.0)
 _INSPECTIONS = ("full", "partial", "none")
 _ENDINGS = ("complete", "cut", "rejected", "cancelled", "broken")

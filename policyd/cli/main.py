@@ -15,10 +15,9 @@ import typer
 import typer.core
 import typer.main
 
-from policyd.adapters.errors import NotAvailable, UnreadableInput
-from policyd.core.errors import PolicyError
+from policyd.adapters.errors import FINDINGS, OK, UNAVAILABLE, USAGE, Known, told
 
-OK, FINDINGS, USAGE, UNAVAILABLE = 0, 1, 2, 3
+__all__ = ["FINDINGS", "OK", "UNAVAILABLE", "USAGE", "main"]
 
 COMMANDS = {
     "demo": "Play a short story of the actions and the modes on a real Envoy.",
@@ -93,18 +92,10 @@ def main(args: list[str] | None = None) -> None:
     """The console script: runs one command and leaves with its exit code."""
     try:
         app(args, prog_name="policyd")
-    except PolicyError as error:
-        _leave(FINDINGS, *map(str, error.issues))
-    except UnreadableInput as error:
-        _leave(USAGE, f"policyd: {error}")
-    except NotAvailable as error:
-        _leave(UNAVAILABLE, f"policyd: {error}")
-
-
-def _leave(code: int, *lines: str) -> None:
-    for line in lines:
-        print(line, file=sys.stderr)
-    sys.exit(code)
+    except Known as error:
+        code, lines = told(error)
+        print("\n".join(lines), file=sys.stderr)
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,19 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from policyd.adapters.envoy.config import DEFAULT_EXTPROC, MAX_REQUEST, Address, BadSetting, parse_address
+from policyd.adapters.envoy.config import (
+    DEFAULT_EXTPROC,
+    MAX_REQUEST,
+    MAX_WORKERS,
+    Address,
+    BadSetting,
+    addresses,
+    parse_address,
+)
 from policyd.adapters.errors import NotAvailable, UnreadableInput, reason_of
 from policyd.core.model.decision import Mode
 from policyd.core.model.options import Options
+from policyd.server.settings import Settings
 
 _LIST = "policies"
 _GRPC_LARGEST = 1 << 30  # bytes
@@ -87,7 +96,9 @@ def serve(
         float, typer.Option(metavar="S", min=0, max=86400, help="How long running calls may finish on SIGTERM.")
     ] = 30.0,
     redis: Annotated[str | None, typer.Option(metavar="URL", parser=_redis, help="Counters across processes.")] = None,
-    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes; more than one need --redis.")] = 1,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MAX_WORKERS, help="Processes; more than one need --redis.")
+    ] = 1,
     state: Annotated[Path | None, typer.Option(metavar="DIR", help="Where unsettled usage is kept.")] = None,
     config: Annotated[  # noqa: ARG001 - read before all others
         Path | None,
@@ -98,29 +109,32 @@ def serve(
 
     Example: policyd serve --policies policies/ --listen unix:./policyd.sock --records records/ --admin 127.0.0.1:9901
     """
-    _refuse_later_parts(redis, workers)
+    _refuse_clashes(listen, admin, workers, redis)
     _begin_log(identity, idle_state=state is not None and redis is None)
-    from policyd.server.plane import serve as run
-    from policyd.server.settings import Settings
-
     options = Options(
         mode=mode, identity=identity, namespace=namespace, max_request=max_request, observe_all=capture is not None
     )
-    options = replace(options, lease_s=_LEASE_S) if redis else options
-    run(
-        Settings(
-            policies=tuple(policies),
-            listen=listen,
-            options=options,
-            records=records,
-            capture=capture,
-            prices=prices,
-            admin=admin,
-            drain_s=drain_seconds,
-            redis=redis,
-            state=state,
-        )
+    settings = Settings(
+        policies=tuple(policies),
+        listen=listen,
+        options=replace(options, lease_s=_LEASE_S) if redis else options,
+        records=records,
+        capture=capture,
+        prices=prices,
+        admin=admin,
+        drain_s=drain_seconds,
+        redis=redis,
+        state=state,
+        workers=workers,
     )
+    if workers == 1:
+        from policyd.server.plane import serve as run
+
+        run(settings)
+        return
+    from policyd.server.supervisor import supervise
+
+    raise typer.Exit(supervise(settings))
 
 
 def _begin_log(identity: str, *, idle_state: bool) -> None:
@@ -132,11 +146,16 @@ def _begin_log(identity: str, *, idle_state: bool) -> None:
         log.warning("--state: nothing is kept there as long as counters live in this process")
 
 
-def _refuse_later_parts(redis: str | None, workers: int) -> None:
+def _refuse_clashes(listen: Address, admin: Address | None, workers: int, redis: str | None) -> None:
     if workers > 1 and redis is None:
         raise NotAvailable("--workers: more than one needs --redis: the counters of one process are its own")
-    if workers > 1:
-        raise NotAvailable("--workers: more than one is not yet supported; start several processes with one --redis")
+    try:
+        places = addresses(listen, workers)
+    except BadSetting as error:
+        raise typer.BadParameter(str(error), param_hint="--workers") from None
+    taken = next((place for place in places if admin is not None and place.clashes(admin)), None)
+    if taken is not None:
+        raise typer.BadParameter(f"{admin}: a worker listens on {taken}", param_hint="--admin")
 
 
 # ---- the options file -----------------------------------------------------------------------------------------------

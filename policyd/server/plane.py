@@ -11,40 +11,37 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
-import socket
-import stat
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import grpc
 
-from policyd.adapters.admin import Admin, Answer, text
+from policyd.adapters.admin import METRICS, Admin, Answer, Page, text
 from policyd.adapters.capture import Capture
 from policyd.adapters.counters_memory import MemoryCounters
 from policyd.adapters.envoy.config import Address
 from policyd.adapters.envoy.health import NOT_SERVING, SERVING, Health
 from policyd.adapters.envoy.service import handler, largest_message
-from policyd.adapters.errors import NotAvailable, reason_of
+from policyd.adapters.errors import NotAvailable
 from policyd.adapters.jsonlines import LineFile, process_file
 from policyd.adapters.policies_dir import PolicyDirectory, Reload
 from policyd.adapters.prices import load_prices
 from policyd.adapters.records import RecordFile, Sinks
-from policyd.adapters.telemetry import CONTENT_TYPE, Telemetry
+from policyd.adapters.telemetry import Telemetry
 from policyd.core.compile.compiler import Compiler
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.model.decision import Mode
 from policyd.enforcer import CounterStore, Enforcer, RecordSink
+from policyd.server.listening import bind_failure, make_way, umask
 from policyd.server.settings import Settings
 
 log = logging.getLogger("policyd")
-
-_LONGEST_SOCKET_PATH = 107  # bytes, Linux
 
 
 @dataclass(slots=True)
@@ -120,8 +117,7 @@ class DataPlane:
         if self.settings.admin is None:
             yield
             return
-        pages = {"/metrics": self._metrics, "/healthz": _alive, "/readyz": self._ready}
-        admin = Admin(pages)
+        admin = Admin(self.pages)
         port = await admin.start(self.settings.admin.host, self.settings.admin.port)
         log.info("admin on %s", Address(self.settings.admin.host, port))
         try:
@@ -210,8 +206,13 @@ class DataPlane:
 
     # ---- pages ------------------------------------------------------------------------------------------------------
 
+    @property
+    def pages(self) -> Mapping[str, Page]:
+        """What can be asked of it, by path."""
+        return {"/metrics": self._metrics, "/healthz": _alive, "/readyz": self._ready}
+
     def _metrics(self) -> Answer:
-        return Answer(HTTPStatus.OK, self.telemetry.page(), CONTENT_TYPE)
+        return Answer(HTTPStatus.OK, self.telemetry.page(), METRICS)
 
     def _ready(self) -> Answer:
         if self._state != "ready":
@@ -236,78 +237,31 @@ def _why(reload: Reload) -> str:
     return reload.failure or "; ".join(map(str, reload.issues))
 
 
-# ---- where it listens -----------------------------------------------------------------------------------------------
+# ---- the process ----------------------------------------------------------------------------------------------------
 
 
 def bind(server: grpc.aio.Server, address: Address) -> str:
     """Listen there, and tell where: port 0 becomes the one that was given. Raises NotAvailable."""
     if address.path:
-        _make_way(Path(address.path))
+        make_way(Path(address.path))
     try:
-        with _umask(0o117):  # a socket of mode 0660: Envoy shares a group with us, nobody else gets in
+        with umask(0o117):  # a socket of mode 0660: Envoy shares a group with us, nobody else gets in
             port = server.add_insecure_port(str(address))
     except RuntimeError:
-        raise NotAvailable(f"--listen {address}: cannot listen there: {_bind_failure(address)}") from None
+        raise NotAvailable(f"--listen {address}: cannot listen there: {bind_failure(address)}") from None
     return str(address) if address.path else str(Address(address.host, port))
-
-
-def _make_way(path: Path) -> None:
-    """Remove the socket of a process that is gone, and only that."""
-    if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
-        raise NotAvailable(f"--listen unix:{path}: the path is longer than {_LONGEST_SOCKET_PATH} bytes")
-    try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise NotAvailable(f"--listen unix:{path}: there is a file of that name, and it is no socket")
-        if _answers(path):
-            raise NotAvailable(f"--listen unix:{path}: another process listens there")
-        path.unlink()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise NotAvailable(f"--listen unix:{path}: {reason_of(error)}") from None
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as peer:
-        peer.settimeout(1.0)
-        try:
-            peer.connect(str(path))
-        except OSError:
-            return False
-    return True
-
-
-def _bind_failure(address: Address) -> str:
-    """gRPC keeps the reason to itself, so ask the system."""
-    if address.path:
-        folder = Path(address.path).parent
-        return "is its folder there, and may we write to it?" if not os.access(folder, os.W_OK) else "refused"
-    try:
-        socket.create_server((address.host, address.port), family=_family(address)).close()
-    except OSError as error:
-        return reason_of(error)
-    return "refused"
-
-
-def _family(address: Address) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address.host else socket.AF_INET
-
-
-@contextlib.contextmanager
-def _umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def serve(settings: Settings) -> None:
     """Run one data plane in this process until it is told to stop."""
-    plane = DataPlane(settings)
+    run(DataPlane(settings).run())
+
+
+def run(plane: Coroutine[Any, Any, None]) -> None:
+    """Run to its end, on the fast loop where there is one."""
     try:
         import uvloop
     except ImportError:
-        asyncio.run(plane.run())
+        asyncio.run(plane)
     else:
-        uvloop.run(plane.run())
+        uvloop.run(plane)

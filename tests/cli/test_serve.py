@@ -13,7 +13,7 @@ from policyd.adapters.envoy.config import Address
 from policyd.cli import main as root
 from policyd.cli import serve as command
 from policyd.core.model.decision import Mode
-from policyd.server import plane
+from policyd.server import plane, supervisor
 from policyd.server.settings import Settings
 
 
@@ -21,6 +21,7 @@ from policyd.server.settings import Settings
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     seen: list[Settings] = []
     monkeypatch.setattr(plane, "serve", seen.append)
+    monkeypatch.setattr(supervisor, "supervise", lambda settings: seen.append(settings) or 0)
     monkeypatch.setattr(command.logging, "basicConfig", lambda **_: None)
     return seen
 
@@ -58,6 +59,12 @@ def test_every_option_arrives(started: list[Settings]) -> None:
     assert (options.max_request, options.observe_all) == (4096, True)
     assert (settings.records, settings.capture, settings.prices) == (Path("r"), Path("c"), Path("f"))
     assert (settings.admin, settings.drain_s) == (Address("127.0.0.1", 9901), 2.5)
+
+
+def test_workers_are_supervised(started: list[Settings]) -> None:
+    args = "--policies p --workers 3 --redis unix:///r.sock --listen 127.0.0.1:7000 --admin 127.0.0.1:7003"
+    assert serve(*args.split()) == 0
+    assert (started[0].workers, started[0].redis) == (3, "unix:///r.sock")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +130,13 @@ def test_a_file_of_options_that_says_nothing_is_refused(
         ("--policies p --config none.yaml", root.USAGE, "none.yaml: no such file"),
         ("--policies p --redis localhost:6379", root.USAGE, "--redis"),
         ("--policies p --workers 2", root.UNAVAILABLE, "needs --redis"),
-        ("--policies p --workers 2 --redis unix:///r.sock", root.UNAVAILABLE, "not yet supported"),
+        ("--policies p --workers -2", root.USAGE, "--workers"),
+        ("--policies p --workers two", root.USAGE, "--workers"),
+        ("--policies p --workers 2.5", root.USAGE, "--workers"),
+        ("--policies p --workers 257 --redis unix:///r", root.USAGE, "256"),
+        ("--policies p --workers 3 --redis unix:///r --listen [::1]:65534", root.USAGE, "65536"),
+        ("--policies p --workers 3 --redis unix:///r --listen 0.0.0.0:7000 --admin 127.0.0.1:7002", root.USAGE, "7002"),
+        ("--policies p --listen 127.0.0.1:7000 --admin 127.0.0.1:7000", root.USAGE, "a worker listens on"),
     ],
 )
 def test_what_is_wrong_is_said(

@@ -9,9 +9,9 @@ from http import HTTPStatus
 
 import pytest
 
-from policyd.adapters.admin import Admin, Answer, text
+from policyd.adapters.admin import METRICS, Admin, Answer, text
 from policyd.adapters.errors import NotAvailable
-from policyd.adapters.telemetry import CONTENT_TYPE, Telemetry
+from policyd.adapters.telemetry import Telemetry
 from policyd.core.model.decision import Mode, Verdict
 from tests.contracts.test_records import RECORD
 
@@ -110,7 +110,7 @@ async def asked(*requests: bytes) -> list[bytes]:
     telemetry = Telemetry()
     admin = Admin(
         {
-            "/metrics": lambda: Answer(HTTPStatus.OK, telemetry.page(), CONTENT_TYPE),
+            "/metrics": lambda: Answer(HTTPStatus.OK, telemetry.page(), METRICS),
             "/readyz": lambda: text(HTTPStatus.SERVICE_UNAVAILABLE, "no policy set"),
         }
     )

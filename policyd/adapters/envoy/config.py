@@ -18,11 +18,14 @@ NAMESPACE = "policyd"  # of dynamic metadata, and of the access log
 EXTPROC_CLUSTER = "policyd_extproc"
 UPSTREAM_HEADER = "x-policyd-upstream"  # set by a reroute, read by the route, taken off before the upstream sees it
 MAX_REQUEST = 32 << 20
+MAX_WORKERS = 256
 STREAM_CHUNK = 64 << 10  # Envoy asks for no more in one streamed body answer
 DEFAULT_LISTENER = "127.0.0.1:10000"
 DEFAULT_EXTPROC = "unix:./policyd.sock"
 DEFAULT_UPSTREAM = "openai=https://api.openai.com"
 
+_LAST_PORT = 65535
+_ANY_HOST = ("0.0.0.0", "::")
 _CA_FILES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, Arch
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
@@ -54,6 +57,13 @@ class Address:
     def literal(self) -> bool:
         """Whether no name has to be resolved to reach it."""
         return bool(self.path) or is_ip(self.host)
+
+    def clashes(self, other: Address) -> bool:
+        """Whether two that listen there are in each other's way, as far as that can be seen without asking."""
+        if self.path or other.path:
+            return self.path == other.path
+        same_host = self.host == other.host or not {self.host, other.host}.isdisjoint(_ANY_HOST)
+        return self.port == other.port and same_host
 
     def worker(self, number: int) -> Address:
         """The address of the n-th worker: PATH, PATH.1 …; PORT, PORT+1 …"""
@@ -101,16 +111,24 @@ class Settings:
             raise BadSetting(f"`{EXTPROC_CLUSTER}` is policyd's own name: call the upstream otherwise")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise BadSetting(f"upstream `{twice[0]}` is given twice")
-        if self.workers < 1:
-            raise BadSetting(f"{self.workers} workers: at least one is needed")
         if not 1024 <= self.max_request <= 1 << 30:
             raise BadSetting(f"a request limit of {self.max_request} bytes is outside 1024 to 1073741824")
-        _ = _port(self.extproc.port + self.workers - 1, str(self.extproc)) if not self.extproc.path else 0
+        _ = self.processors
 
     @property
     def processors(self) -> tuple[Address, ...]:
         """Where policyd's workers listen."""
-        return tuple(self.extproc.worker(number) for number in range(self.workers))
+        return addresses(self.extproc, self.workers)
+
+
+def addresses(first: Address, workers: int) -> tuple[Address, ...]:
+    """Where so many workers listen: `serve` and Envoy's endpoints are told by the same. Raises BadSetting."""
+    if not 1 <= workers <= MAX_WORKERS:
+        raise BadSetting(f"{workers} workers: between 1 and {MAX_WORKERS} can be had")
+    last = first.port + workers - 1
+    if last > _LAST_PORT:
+        raise BadSetting(f"`{first}`: {workers} workers would need the ports up to {last}; the last is {_LAST_PORT}")
+    return tuple(first.worker(number) for number in range(workers))
 
 
 def parse_address(text: str) -> Address:
@@ -205,6 +223,6 @@ def _port(text: str | int, whole: str) -> int:
         port = int(text)
     except ValueError:
         port = 0
-    if 1 <= port <= 65535:
+    if 1 <= port <= _LAST_PORT:
         return port
-    raise BadSetting(f"`{whole}`: `{text}` is no port (1 to 65535)")
+    raise BadSetting(f"`{whole}`: `{text}` is no port (1 to {_LAST_PORT})")
