@@ -9,10 +9,11 @@ Rule 3: the line is the life line: its end tells each side that the other is gon
 from __future__ import annotations
 
 import asyncio
-import pickle
 import socket
 from dataclasses import dataclass, field
 from http import HTTPStatus
+
+from pydantic import TypeAdapter
 
 from policyd.adapters.admin import Answer, text
 from policyd.server.settings import Settings
@@ -31,17 +32,18 @@ class Order:
     settings: Settings  # its own: its address, no admin
 
 
+_ORDER = TypeAdapter(Order)
+
+
 def send_order(line: socket.socket, order: Order) -> None:
     """Give a worker its order. It goes over the line: a command line would show the password of Redis to everyone."""
-    data = pickle.dumps(order)
+    data = _ORDER.dump_json(order)
     line.sendall(len(data).to_bytes(_SIZE, "big") + data)
 
 
 def take_order(line: socket.socket) -> Order:
-    """Read it. Nobody but the process that started us can write to this line. Raises EOFError when it is gone."""
-    found = pickle.loads(_exactly(line, int.from_bytes(_exactly(line, _SIZE), "big")))
-    assert isinstance(found, Order)
-    return found
+    """Read it. Raises EOFError when nobody is there any more to give one."""
+    return _ORDER.validate_json(_exactly(line, int.from_bytes(_exactly(line, _SIZE), "big")))
 
 
 def _exactly(line: socket.socket, size: int) -> bytes:

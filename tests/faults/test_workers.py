@@ -19,9 +19,11 @@ from policyd.adapters.admin import METRICS, Answer, text
 from policyd.adapters.envoy.config import Address
 from policyd.adapters.envoy.health import SERVING
 from policyd.cli import main as root
+from policyd.core.model.decision import Mode
 from policyd.core.model.options import Options
 from policyd.server import gathered
 from policyd.server.gathered import Told
+from policyd.server.link import Order, send_order, take_order
 from policyd.server.settings import Settings
 from policyd.server.supervisor import Supervisor, next_pause
 from tests.envoy.harness import a_moment
@@ -202,6 +204,30 @@ def test_an_address_in_use_ends_them_all(folder: Path) -> None:
 
 
 # ---- rules -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_is_told_all_that_the_command_was_told() -> None:
+    options = Options(
+        mode=Mode.SOFT, identity="metadata:jwt", namespace="n", max_request=4096, observe_all=True, lease_s=15
+    )
+    places = [Path(name) for name in ("records", "capture", "prices", "state")]
+    settings = Settings(
+        policies=(Path("a"), Path("b")),
+        listen=Address("::1", 7000),
+        options=options,
+        records=places[0],
+        capture=places[1],
+        prices=places[2],
+        admin=Address("127.0.0.1", 9901),
+        drain_s=2.5,
+        redis="redis://:secret@127.0.0.1:1",
+        state=places[3],
+        workers=3,
+    )
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_order(ours, Order(2, settings))
+        assert take_order(theirs) == Order(2, settings)
 
 
 def test_a_worker_that_keeps_dying_is_waited_for_longer_and_longer() -> None:
