@@ -1,7 +1,7 @@
 """A worker: one data plane, started and looked after by the supervisor (`python -m policyd.server.worker FD`).
 
 Rule 1: without its supervisor it drains and ends: nothing would replace it, and nobody could stop it.
-Rule 2: it draws its own lines on stderr and ends with its own exit code, as `policyd serve` does alone.
+Rule 2: it logs with its number, and ends with the exit code that `policyd serve` alone would have.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from policyd.adapters.admin import read, text
 from policyd.adapters.errors import Known, told
 from policyd.server.link import DRAIN, HURRY, READY, Order, answered, take_order
 from policyd.server.plane import DataPlane, run
+
+log = logging.getLogger("policyd")
 
 LOG_FORMAT = "%(asctime)s %(levelname)s worker {number}: %(message)s"
 
@@ -51,7 +53,7 @@ async def _attend(plane: DataPlane, reader: asyncio.StreamReader, writer: asynci
     except ConnectionError:
         pass
     if not plane.stopping.is_set():
-        logging.getLogger("policyd").error("the supervisor is gone")
+        log.error("the supervisor is gone")
         plane.stop()
 
 
@@ -71,7 +73,8 @@ def main(descriptor: int) -> int:
             run(work(order, line))
         except Known as error:
             code, lines = told(error)
-            print("\n".join(lines), file=sys.stderr)
+            for words in lines:
+                log.error("%s", words.removeprefix("policyd: "))
             return code
     return 0
 
