@@ -127,14 +127,18 @@ def serve(
         state=state,
         workers=workers,
     )
-    if workers == 1:
-        from policyd.server.plane import serve as run
+    raise typer.Exit(_run(settings))
 
-        run(settings)
-        return
-    from policyd.server.supervisor import supervise
 
-    raise typer.Exit(supervise(settings))
+def _run(settings: Settings) -> int:
+    if settings.workers > 1:
+        from policyd.server.supervisor import supervise
+
+        return supervise(settings)
+    from policyd.server.plane import serve as run
+
+    run(settings)
+    return 0
 
 
 def _begin_log(identity: str, *, idle_state: bool) -> None:
