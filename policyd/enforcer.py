@@ -13,11 +13,11 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from policyd.core.compile.policyset import PolicySet
-from policyd.core.decide.plan import Plans, asks_session
+from policyd.core.decide.plan import Plans, asks_likeness, asks_session
 from policyd.core.exchange import Exchange, Ground, State
 from policyd.core.exchange.call import Call as Judging
 from policyd.core.model.counters import Readings
@@ -25,6 +25,7 @@ from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.facts import Facts
 from policyd.core.model.options import Options
 from policyd.core.model.prices import PriceTable
+from policyd.core.model.sketch import sketch
 from policyd.core.model.steps import (
     Ended,
     Event,
@@ -92,7 +93,8 @@ class Enforcer:
         ground = self._ground
         if ground is None or ground.policies is not policies:
             session_readers = any(asks_session(policy) for policy in policies.policies)
-            plans = Plans(policies.engine, self.options.mode, session_readers)
+            likeness_readers = any(asks_likeness(policy) for policy in policies.policies)
+            plans = Plans(policies.engine, self.options.mode, session_readers, likeness_readers=likeness_readers)
             ground = self._ground = Ground(policies, plans, self._prices, self.options)
         return ground
 
@@ -121,7 +123,7 @@ class Enforcer:
         task.add_done_callback(self._settling.discard)
 
     async def _settle(self, step: Settle) -> None:
-        answer = await within(self.counters.settle(step), self.deadlines.settle_s)
+        answer = await within(self.counters.settle(_sketched(step)), self.deadlines.settle_s)
         if answer.failure:
             log.error("a settlement failed: %s; call %s is charged when its lease ends", answer.failure, step.call)
 
@@ -129,6 +131,14 @@ class Enforcer:
         """Wait until every settlement that was begun is over."""
         while self._settling:
             await asyncio.gather(*self._settling)
+
+
+def _sketched(step: Settle) -> Settle:
+    """What was said, as the sketch that the store gets: worked out here, when the answer's last byte has left."""
+    charge = step.session
+    if charge is None or not charge.said:
+        return step
+    return replace(step, session=replace(charge, said="", sketch=sketch(charge.said, charge.session)))
 
 
 async def within(answer: Awaitable[Readings], seconds: float) -> Readings:

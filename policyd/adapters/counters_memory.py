@@ -24,6 +24,7 @@ from policyd.core.model.counters import (
     SessionId,
     SessionReading,
 )
+from policyd.core.model.sketch import KEPT, SIZE, likeness
 from policyd.core.model.steps import Extend, Read, Reserve, Settle
 
 SESSION_S = 24 * 3600.0  # a session is forgotten this long after its last finished call
@@ -55,6 +56,8 @@ class _Session(Due):
     calls: int = 0
     cost_nano: int = 0
     tokens: int = 0
+    sketch: bytes = b""  # of the newest answer that said something
+    similarity: tuple[float, ...] = ()
 
 
 class MemoryCounters:
@@ -225,6 +228,9 @@ class MemoryCounters:
         session.calls += 1
         session.cost_nano = min(MAX_AMOUNT, session.cost_nano + charge.cost_nano)
         session.tokens = min(MAX_AMOUNT, session.tokens + charge.tokens)
+        if charge.sketch:
+            like = (likeness(charge.sketch, session.sketch),) if session.sketch else ()
+            session.sketch, session.similarity = charge.sketch[:SIZE], (*like, *session.similarity)[:KEPT]
         self._agenda.put(session, now + SESSION_S)
         return True
 
@@ -288,7 +294,8 @@ class MemoryCounters:
         known = self._sessions.get(_plain_session(session))
         if known is None:
             return SessionReading()
-        return SessionReading(known.calls, known.cost_nano, known.tokens, max(0.0, now - known.first))
+        age = max(0.0, now - known.first)
+        return SessionReading(known.calls, known.cost_nano, known.tokens, age, known.similarity)
 
 
 def _grants(

@@ -23,6 +23,7 @@ from policyd.core.model.counters import (
     Window,
     WindowKind,
 )
+from policyd.core.model.sketch import SIZE
 from policyd.core.model.steps import Extend, Read, Reserve, Settle
 from policyd.core.model.windows import period_end
 
@@ -110,7 +111,8 @@ class Asking:
         session = f"[{owed.session[1]},{owed.session[2]}]" if owed.session else "false"
         sessions = owed.session[:1] if owed.session else ()
         keys = (leases_key(owed.tag), call_key(owed.tag, owed.call), *sessions, *(due.key for due in owed.charges))
-        return Question("settle", keys, (f"[{','.join((f'{self.time!r},{self.remember_s!r},{session}', *charges))}]",))
+        words = f"[{','.join((f'{self.time!r},{self.remember_s!r},{session}', *charges))}]"
+        return Question("settle", keys, (words, bytes.fromhex(owed.sketch)))
 
     def undo(self, need: Reserve | Extend, tag: str, amounts: Sequence[int]) -> Question:
         """`amounts`: what this operation was granted of each counter."""
@@ -135,8 +137,9 @@ def owed_by(step: Settle, tag: str, at: float) -> Owed:
     added = step.session
     if added is None:
         return Owed(step.call, tag, charges, None, at)
+    sketch = added.sketch[:SIZE].hex()
     session = (session_key(added.session), min(added.cost_nano, MAX_AMOUNT), min(added.tokens, MAX_AMOUNT))
-    return Owed(step.call, tag, charges, session, at)
+    return Owed(step.call, tag, charges, session, at, sketch=sketch)
 
 
 def _session_keys(session: SessionId | None) -> tuple[str, ...]:
@@ -183,7 +186,8 @@ def answer(words: bytes) -> Readings:
     refused, first, *numbers = words.split()
     session = None
     if first != b"-":
-        session = SessionReading(int(first), int(numbers[0]), int(numbers[1]), float(numbers[2]))
+        age, *like = map(float, numbers[2].split(b","))
+        session = SessionReading(int(first), int(numbers[0]), int(numbers[1]), age, tuple(like))
         del numbers[:3]
     at = int(refused)
     return Readings(tuple(_readings(numbers)), session, None if at < 0 else at)

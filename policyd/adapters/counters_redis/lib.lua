@@ -11,12 +11,13 @@
 local KIND, SPAN, HELD, RUNNING, KEEP, SLOTS, VALUE = 1, 2, 3, 4, 5, 6, 7 -- a counter; slots: born, until, amount, ...
 local STAKES, ANSWERS, DUE, RUNS, SETTLED = 1, 2, 3, 4, 5                 -- a call; answers: operation, answer, ...
 local HAS, OBSERVED, LAPSED, CHARGED, BORN = 1, 2, 3, 4, 5                -- a call's stake in one counter
-local FIRST, CALLS, COST, TOKENS, UNTIL = 1, 2, 3, 4, 5                   -- a session
+local FIRST, CALLS, COST, TOKENS, UNTIL, SKETCH, LIKE = 1, 2, 3, 4, 5, 6, 7 -- a session; like: newest first
 
 local MAX = 9007199254740991
 local DAY = 86400
 local REPLACED = DAY        -- seconds that a lapsed lease's charge can still be replaced
 local SESSION = DAY         -- seconds that a session outlives its last call
+local LEAST, LIKENESSES = 256, 8 -- hashes of a sketch, and likenesses that a session remembers
 local OPERATIONS = 64       -- how many operations of one call are recognised
 local CROWDED = 15          -- seconds after which to look again for room that running calls hold
 local LONGEST = 1e14        -- milliseconds: no key is kept longer
@@ -249,7 +250,35 @@ end
 local function session_words(key, now)
   local s = session_at(key, now)
   if not s then return '0 0 0 0' end
-  return format('%.0f %.0f %.0f %.6f', s[CALLS], s[COST], s[TOKENS], max(0, now - s[FIRST]))
+  local words = {format('%.0f %.0f %.0f %.6f', s[CALLS], s[COST], s[TOKENS], max(0, now - s[FIRST]))}
+  for i, like in ipairs(s[LIKE] or {}) do words[i + 1] = format('%.17g', like) end
+  return table.concat(words, ',')
+end
+
+-- How alike two answers are, by their sketches: as core/model/sketch.py has it, to the last bit.
+local function likeness(one, other)
+  local i, j, union, shared = 1, 1, 0, 0
+  while union < LEAST and (i < #one or j < #other) do
+    local a = i < #one and struct.unpack('>I4', one, i) or math.huge
+    local b = j < #other and struct.unpack('>I4', other, j) or math.huge
+    if a <= b then i = i + 4 end
+    if b <= a then j = j + 4 end
+    if a == b then shared = shared + 1 end
+    union = union + 1
+  end
+  return 2 * shared / (union + shared)
+end
+
+-- A session after one more call of so much money and so many tokens, and of what it said.
+local function session_after(s, cost, tokens, sketch, now)
+  local like = s[LIKE] or {}
+  if sketch ~= '' then
+    if s[SKETCH] and s[SKETCH] ~= '' then table.insert(like, 1, likeness(sketch, s[SKETCH])) end
+    like[LIKENESSES + 1] = nil
+  else
+    sketch = s[SKETCH] or ''
+  end
+  return {s[FIRST], s[CALLS] + 1, min(MAX, s[COST] + cost), min(MAX, s[TOKENS] + tokens), now + SESSION, sketch, like}
 end
 
 local function counter_words(counter, stake, now, times)

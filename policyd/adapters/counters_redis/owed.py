@@ -4,7 +4,7 @@ Rule 1: what is owed is on disk before its caller is told that it is kept, and o
 Rule 2: a settlement that may have been done already is asked again only as long as Redis remembers its call; after that
         it would be charged twice, and what its lease was charged stands.
 Rule 3: a file belongs to one process. What a dead one has left is taken over by the next that starts here.
-Rule 4: neither keys nor sessions stand in a file, only their digests.
+Rule 4: neither keys nor sessions stand in a file, only their digests; of an answer, only a sketch.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Owed:
     session: tuple[str, int, int] | None  # its key, nano-dollars, tokens
     at: float
     sent: bool = False
+    sketch: str = ""  # of what the session was answered, as hexadecimal digits
 
     @property
     def key(self) -> tuple[str, str]:

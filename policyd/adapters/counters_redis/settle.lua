@@ -1,6 +1,7 @@
 -- Drop a call's holds and count what it used, above limits too, once.
 -- KEYS: leases, call, [session,] counters ...
 -- ARGV[1]: [now, remember, session or false, charge ...]; session [cost, tokens]; charge [amount, window kind, span]
+-- ARGV[2]: the sketch of what the session was answered; empty: nothing
 local asked = cjson.decode(ARGV[1])
 local now, remember_s, adds = clock(asked[1]), asked[2], asked[3]
 local leases, key = KEYS[1], KEYS[2]
@@ -45,6 +46,6 @@ if ran then call('ZREM', leases, key) end
 if dead then call('ZREM', leases, unpack(dead)) end
 if adds then
   local s = session_at(KEYS[3], now) or {now, 0, 0, 0, 0}
-  put(KEYS[3], {s[FIRST], s[CALLS] + 1, min(MAX, s[COST] + adds[1]), min(MAX, s[TOKENS] + adds[2]), now + SESSION}, SESSION)
+  put(KEYS[3], session_after(s, adds[1], adds[2], ARGV[2] or '', now), SESSION)
 end
 return answer

@@ -50,6 +50,12 @@ def asks_session(policy: CompiledPolicy) -> bool:
     )
 
 
+def asks_likeness(policy: CompiledPolicy) -> bool:
+    """Whether a rule or a charge of this policy needs to know how alike a session's answers are."""
+    reads = [rule.reads for rule in policy.rules] + [c.amount.reads for c in policy.counters if c.amount is not None]
+    return any(_root(read) == "session.similarity" for one in reads for read in one)
+
+
 def counters_read(reads: frozenset[str]) -> frozenset[str]:
     """The names of the counters that these reads need an answer of the store for.
 
@@ -230,10 +236,19 @@ def redacts_response(rule: CompiledRule) -> bool:
 class Plans:
     """Plans by selection. INVARIANT: an entry keeps its policies alive, so an id is never reused while cached."""
 
-    def __init__(self, engine: Engine, process: Mode, session_readers: bool, bound: int = 4096) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        process: Mode,
+        session_readers: bool,
+        bound: int = 4096,
+        *,
+        likeness_readers: bool = False,
+    ) -> None:
         self._engine, self._process, self._bound = engine, process, bound
         self._plans: dict[tuple[int, ...], Plan] = {}
         self.session_readers = session_readers
+        self.likeness_readers = likeness_readers
 
     def of(self, policies: tuple[CompiledPolicy, ...]) -> Plan:
         key = tuple(map(id, policies))

@@ -325,7 +325,7 @@ class Exchange:
             self.answering.close()
         if self.call.plan is None:
             self.call.plan = self.call.ground.plans.of(())
-        steps: list[Step] = [*settlement(self.call), record(self.call, now=self._now, ended=ended)]
+        steps: list[Step] = [*settlement(self.call, ended), record(self.call, now=self._now, ended=ended)]
         self.recorded = True
         return steps
 

@@ -29,7 +29,7 @@ def final_usage(call: Call) -> Usage:
     return Usage() if failed and response.usage_source != "provider" else usage_of(response)
 
 
-def settlement(call: Call) -> list[Settle]:
+def settlement(call: Call, ended: str = "complete") -> list[Settle]:
     """What is to be charged; nothing for a call that never left."""
     if not call.left:
         return _given_back(call)
@@ -38,7 +38,7 @@ def settlement(call: Call) -> list[Settle]:
     for gauge in call.meter.counted:
         if gauge.id is not None and (amount := _owed(call, gauge, usage)) is not None:
             charges.append((gauge.id, amount))
-    session = _session(call, usage)
+    session = _session(call, usage, ended)
     if not charges and session is None:
         return _given_back(call)
     call.holding.discard(call.holder)
@@ -66,12 +66,22 @@ def _owed(call: Call, gauge: Gauge, usage: Usage) -> int | None:
     return min(MAX_AMOUNT, max(0, round(value * MICRO)))
 
 
-def _session(call: Call, usage: Usage) -> SessionCharge | None:
+def _session(call: Call, usage: Usage, ended: str) -> SessionCharge | None:
     if not call.ground.plans.session_readers:
         return None
     cost = call.price.cost_nano(usage) if call.price else 0
     session = SessionId(call.facts.caller.tenant or "default", call.facts.session.id)
-    return SessionCharge(session, cost, usage.input_tokens + usage.output_tokens)
+    said = _said(call) if call.ground.plans.likeness_readers and ended == "complete" else ""
+    return SessionCharge(session, cost, usage.input_tokens + usage.output_tokens, said)
+
+
+def _said(call: Call) -> str:
+    """What a finished answer said: its text, and the tools that it calls, with what. Nothing where it is an error."""
+    response = call.facts.response
+    if response.is_error or not 200 <= response.status < 300:
+        return ""
+    tools = (part for tool in response.tool_calls for part in (tool.name, tool.arguments))
+    return "\n".join((response.all_text(), *tools)).strip()
 
 
 def record(call: Call, *, now: float, ended: str) -> Record:

@@ -117,7 +117,7 @@ class SessionReading:
     cost_nano: int = 0
     tokens: int = 0
     age_s: float = 0.0
-    similarity: tuple[float, ...] = ()
+    similarity: tuple[float, ...] = ()  # newest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,8 @@ class SessionCharge:
     session: SessionId
     cost_nano: int
     tokens: int
+    said: str = ""  # what it answered, where somebody asks how alike answers are: no store gets it
+    sketch: bytes = b""  # of what it answered, see core/model/sketch.py
 
 
 @dataclass(frozen=True, slots=True)
