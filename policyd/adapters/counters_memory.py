@@ -266,8 +266,7 @@ class MemoryCounters:
     # ---- small things -----------------------------------------------------------------------------------------------
 
     def _open(self, id: str) -> _Call:
-        call = self._calls[id] = _Call(id)
-        return call
+        return self._calls.setdefault(id, _Call(id))
 
     def _tally(self, counter: CounterId) -> Tally:
         key = _plain(counter)
@@ -291,8 +290,7 @@ class MemoryCounters:
     def _session_reading(self, session: SessionId | None, now: float) -> SessionReading | None:
         if session is None:
             return None
-        known = self._sessions.get(_plain_session(session))
-        if known is None:
+        if (known := self._sessions.get(_plain_session(session))) is None:
             return SessionReading()
         age = max(0.0, now - known.first)
         return SessionReading(known.calls, known.cost_nano, known.tokens, age, known.similarity)
