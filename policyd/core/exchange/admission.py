@@ -16,7 +16,8 @@ from policyd.core.decide.evaluate import Judged, World, applies, cannot_judge, j
 from policyd.core.decide.plan import BoundRule, Plan, reads_session
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.costing import begin_cost
-from policyd.core.exchange.metering import FOREVER, Meter, gauges_of
+from policyd.core.exchange.gauge import FOREVER
+from policyd.core.exchange.metering import Meter, gauges_of
 from policyd.core.model.counters import Readings, SessionId
 from policyd.core.model.decision import Allow, Outcome, Verdict
 from policyd.core.model.prices import Usage

@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from policyd.core.compile.policyset import CelFailure, CompiledCounter, CompiledPolicy, CounterRef
+from policyd.core.compile.policyset import CelFailure, CompiledPolicy
 from policyd.core.decide.evaluate import World
-from policyd.core.decide.plan import BoundRule, Plan, reads_request_body
+from policyd.core.decide.plan import Plan, reads_request_body
+from policyd.core.exchange.estimating import Estimate
+from policyd.core.exchange.gauge import FOREVER, Gauge, amount_of
 from policyd.core.model.counters import Charge, CounterId, Hold, Reading, Readings
 from policyd.core.model.decision import Mode, lowest
 from policyd.core.model.facts import CounterFacts, ResponseFacts
 from policyd.core.model.prices import Price, Usage
-
-FOREVER = 1 << 62  # output tokens: never reached
 
 
 def usage_of(response: ResponseFacts) -> Usage:
@@ -36,105 +36,6 @@ def usage_of(response: ResponseFacts) -> Usage:
         fee_nano=response.fee_nano,
         parts=response.parts,
     )
-
-
-def amount_of(charge: Charge, usage: Usage, price: Price | None) -> int:
-    """What this usage charges, in store units; an expression's charge is known only at the end."""
-    match charge:
-        case Charge.COST:
-            return price.cost_nano(usage) if price else 0
-        case Charge.REQUESTS:
-            return 1
-        case Charge.TOTAL_TOKENS:
-            return usage.input_tokens + usage.output_tokens
-        case Charge.INPUT_TOKENS:
-            return usage.input_tokens
-        case Charge.OUTPUT_TOKENS:
-            return usage.output_tokens
-        case Charge.CACHED_INPUT_TOKENS:
-            return usage.cached_input_tokens
-        case Charge.REASONING_TOKENS:
-            return usage.reasoning_tokens
-        case Charge.EXPRESSION:
-            return 0
-
-
-@dataclass(slots=True, eq=False)
-class Gauge:
-    """One counter of one call."""
-
-    policy: CompiledPolicy
-    counter: CompiledCounter
-    id: CounterId | None = None
-    limit: int | None = None
-    failure: str = ""
-    holds: bool = False  # a live counter that takes part in reservations; else it only counts
-    refuses: bool = False  # a hold that does not fit refuses the call
-    least: int = 0  # what the first hold asks for at least
-    reading: Reading = field(default_factory=Reading)
-    granted: int = 0
-    exceeded: bool = False
-    refused: bool = False  # by the store, in its last answer
-
-    @property
-    def ref(self) -> CounterRef:
-        return (self.policy.qualified, self.counter.name)
-
-    @property
-    def never(self) -> bool:
-        """Whether even an unused limit would not do."""
-        return self.limit is not None and self.least > self.limit
-
-    def read_by(self, bound: BoundRule) -> bool:
-        """Whether this rule asks if it is exceeded."""
-        return bound.policy is self.policy and self.counter.name in bound.rule.reads_exceeded
-
-    def tokens_within(self, units: int, usage: Usage, price: Price | None) -> int:
-        """The most output tokens of a call with this input that these units cover; -1 when not even the input fits."""
-        without = amount_of(self.counter.charge, Usage(usage.input_tokens, 0, usage.cached_input_tokens), price)
-        if units < without:
-            return -1
-        match self.counter.charge:
-            case Charge.COST if price and (rate := price.tier(usage.input_tokens).output) > 0:
-                return int((units - without) // rate)
-            case Charge.TOTAL_TOKENS | Charge.OUTPUT_TOKENS:
-                return units - without
-            case _:
-                return FOREVER
-
-    def hold(self, usage: Usage, slice_tokens: int, price: Price | None) -> Hold:
-        """The first hold: the input and one slice of output, or what fits, at least one output token."""
-        assert self.id is not None
-        if not self.holds:
-            return Hold(self.id, 0, 0, None)
-        least, most = (self._amount(usage, tokens, price) for tokens in (1, max(1, slice_tokens)))
-        self.least = least
-        return Hold(self.id, least, most, self.limit if self.refuses else None)
-
-    def more(self, usage: Usage, slice_tokens: int, price: Price | None) -> Hold:
-        """One more slice on top of what is granted, counted from what is spent when that is more."""
-        assert self.id is not None
-        if not self.holds:
-            return Hold(self.id, 0, 0, None)
-        covered = max(self.tokens_within(self.granted, usage, price), usage.output_tokens - 1)
-        if covered >= FOREVER:
-            return Hold(self.id, 0, 0, None)
-        least, most = (
-            max(0, self._amount(usage, covered + tokens, price) - self.granted) for tokens in (1, slice_tokens)
-        )
-        return Hold(self.id, least, most, self.limit if self.refuses else None)
-
-    def _amount(self, usage: Usage, output: int, price: Price | None) -> int:
-        charged = amount_of(
-            self.counter.charge,
-            Usage(usage.input_tokens, output, usage.cached_input_tokens, usage.cache_write_tokens),
-            price,
-        )
-        return max(1, charged) if self.counter.charge is not Charge.COST else charged
-
-    def over(self, spent: int, least: int) -> bool:
-        """Whether a counter that refuses nothing is past its limit, this call included."""
-        return self.limit is not None and self.reading.value + self.reading.held + max(spent, least) > self.limit
 
 
 @dataclass(slots=True, eq=False)
@@ -163,7 +64,7 @@ class Meter:
         return tuple(gauge.more(usage, self.slice_tokens, self.price) for gauge in self.counted)
 
     def observed(self, usage: Usage) -> tuple[int, ...]:
-        return tuple(amount_of(gauge.counter.charge, usage, self.price) for gauge in self.counted)
+        return tuple(gauge.spent(usage, self.price) for gauge in self.counted)
 
     def take(self, readings: Readings, usage: Usage, *, held: bool) -> None:
         """What the store answered. `held`: first holds were asked for; it names one that does not fit, and every other
@@ -222,7 +123,7 @@ class Meter:
         that had no room may have room itself."""
         short = None if self.dry_index is None else self.counted[self.dry_index]
         for gauge in self.spent_out(usage):
-            spent = amount_of(gauge.counter.charge, usage, self.price)
+            spent = gauge.spent(usage, self.price)
             gauge.exceeded = not gauge.refuses or gauge is short or gauge.over(spent, 0)
         self.aim(usage)
 
@@ -275,7 +176,17 @@ def gauges_of(
         _bind(gauge, key, by, world, process)
         if not gauge.failure:
             gauge.failure = _cannot_charge(gauge, world, price, model)
+        if gauge.counter.amount and not gauge.failure:
+            _estimate(gauge, Estimate(gauge.counter.amount, plan, world, price))
     return gauges
+
+
+def _estimate(gauge: Gauge, estimate: Estimate) -> None:
+    """INVARIANT: a charge that fails over the request alone fails now, when its limit can still be judged."""
+    gauge.estimate = estimate
+    if not estimate.grows:
+        found = estimate.value(Usage(), 0)
+        gauge.failure = f"charge: {found.reason}" if isinstance(found, CelFailure) else ""
 
 
 def _bind(gauge: Gauge, key: list[object], by: object, world: World, process: Mode) -> None:

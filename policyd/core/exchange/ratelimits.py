@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from policyd.core.decide.evaluate import Judged
 from policyd.core.exchange.call import Call
-from policyd.core.exchange.metering import Gauge
+from policyd.core.exchange.gauge import Gauge
 from policyd.core.model.counters import Charge
 from policyd.core.model.decision import Outcome, Verdict
 from policyd.core.model.headers import Headers

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-from policyd.core.compile.policyset import CelFailure
 from policyd.core.decide.combine import Decision
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.costing import UNPRICED, confidence, tell_cost
-from policyd.core.exchange.metering import Gauge, amount_of, usage_of
+from policyd.core.exchange.estimating import units
+from policyd.core.exchange.gauge import Gauge, amount_of
+from policyd.core.exchange.metering import usage_of
 from policyd.core.exchange.opening import pseudonym
-from policyd.core.model.counters import MAX_AMOUNT, MICRO, Charge, CounterId, Hold, SessionCharge, SessionId
+from policyd.core.model.counters import MAX_AMOUNT, Charge, CounterId, Hold, SessionCharge, SessionId
 from policyd.core.model.decision import CounterResult, DecisionRecord, Verdict
 from policyd.core.model.prices import Usage
 from policyd.core.model.steps import Extend, Record, Settle
@@ -59,11 +58,9 @@ def _owed(call: Call, gauge: Gauge, usage: Usage) -> int | None:
         return min(MAX_AMOUNT, amount_of(gauge.counter.charge, usage, call.price))
     # What rules saw last of the cost may be older than the answer, or further on: see Bench.
     tell_cost(call, usage)
-    value = call.plan.batch([amount]).evaluate(call.facts, call.world.counters, call.world.hits)[0]
-    if isinstance(value, bool | CelFailure) or not isinstance(value, int | float) or not math.isfinite(value):
-        call.degraded = True
-        return None
-    return min(MAX_AMOUNT, max(0, round(value * MICRO)))
+    owed = units(call.plan.batch([amount]).evaluate(call.facts, call.world.counters, call.world.hits)[0])
+    call.degraded = call.degraded or owed is None
+    return owed
 
 
 def _session(call: Call, usage: Usage, ended: str) -> SessionCharge | None:
