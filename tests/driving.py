@@ -107,6 +107,7 @@ class Outcome:
     moved: bool = False
     rejected: Reject | None = None
     response_headers: dict[str, str] = field(default_factory=dict)
+    response_removed: set[str] = field(default_factory=set)
     mode: BodyMode | None = None
     body: bytes = b""
     ended: bool = False
@@ -261,9 +262,11 @@ class Bed:
                 out.rejected, out.body, out.ended = step, step.body, True
             case PassResponseHeaders(edit, mode):
                 out.response_headers.update(edit.set)
+                out.response_removed.update(edit.remove)
                 out.mode = mode
-            case PassResponseBody(data, _):
+            case PassResponseBody(data, edit):
                 assert isinstance(event, ResponseChunk)
+                out.response_removed.update(edit.remove)
                 out.body, out.ended = (event.data if data is None else data), True
             case Release(data, end, at):
                 out.body += data

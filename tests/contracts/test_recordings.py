@@ -8,11 +8,13 @@ import json
 import zlib
 from pathlib import Path
 
+import brotli
 import pytest
 import yaml
 
 from policyd.adapters.errors import UnreadableInput
 from policyd.adapters.recordings import Recording, read_recordings
+from policyd.core.stream.encodings import zstd
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus" / "recorded"
 
@@ -172,6 +174,9 @@ def raw_deflate(data: bytes) -> bytes:
         ("br", b"\x8b\x02\x80abc\xff\xfe", "br"),
         ("gzip", gzip.compress(ANSWER.encode())[:-9], "gzip"),  # cut short
         ("gzip, br", b"\x8b\x02\x80\xff", "gzip, br"),
+        ("br", brotli.compress(ANSWER.encode()), ""),
+        ("gzip, zstd", zstd.compress(gzip.compress(ANSWER.encode())), ""),
+        ("zstd", zstd.compress(ANSWER.encode())[:-9], "zstd"),
     ],
 )
 def test_encodings_are_undone_or_named(tmp_path: Path, encoding: str, body: bytes, left: str) -> None:
@@ -181,6 +186,18 @@ def test_encodings_are_undone_or_named(tmp_path: Path, encoding: str, body: byte
     assert whole(recording) == (body if left else ANSWER.encode())
     undone = not left and encoding != "identity"
     assert ("content-encoding" not in dict(recording.response_headers)) is undone
+
+
+def test_the_chunks_of_an_encoded_answer_stay_apart(tmp_path: Path) -> None:
+    pack = zlib.compressobj(wbits=31)
+    pieces = [
+        pack.compress(b"data: 1\n\n") + pack.flush(zlib.Z_SYNC_FLUSH),
+        pack.compress(b"data: 2\n\n") + pack.flush(),
+    ]
+    chunks = [{"ms": at, "data_base64": base64.b64encode(piece).decode()} for at, piece in enumerate(pieces)]
+    answer = {"status": 200, "headers": {"content-encoding": "gzip"}, "chunks": chunks}
+    (recording,) = read(tmp_path, json.dumps(exchange(response=answer)))
+    assert recording.chunks == ((0, b"data: 1\n\n"), (1, b"data: 2\n\n"))
 
 
 @pytest.mark.parametrize(

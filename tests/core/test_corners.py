@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 from dataclasses import dataclass
 
@@ -304,22 +303,6 @@ rules: [{{name: r, constrain: {{redact: {{detectors: [email], in: [response]}}}}
 
     assert out.rule("r").outcome is Outcome.ERRORED
     assert (out.rejected is not None, out.record.degraded) == (failure == "Fail", failure == "Ignore")
-
-
-@pytest.mark.parametrize(
-    "encoded",
-    [
-        gzip.compress(b"".join(stream_of(*["a" * 2000] * 400))),  # expands by more than is followed
-        gzip.compress(b"".join(stream_of("a"))) + gzip.compress(b"".join(stream_of("b"))),
-    ],
-)
-def test_what_of_an_encoded_answer_was_not_decoded_was_not_understood(encoded: bytes) -> None:
-    spec = "rules: [{name: r, when: 'response.text.contains(\"zzz\")', terminate: {}}]"
-    headers = (("content-type", "text/event-stream"), ("content-encoding", "gzip"))
-
-    out = Bed(policy(spec, mode="Monitor")).call(body=chat(stream=True), chunks=[encoded], response_headers=headers)
-
-    assert (out.body, out.record.inspection) == (encoded, "partial")
 
 
 def usage_event(prompt: int, completion: int) -> dict[str, object]:

@@ -79,13 +79,16 @@ def _chunks(place: Place, given: object) -> tuple[tuple[float, bytes], ...]:
 def _decoded(
     headers: shape.Headers, chunks: tuple[tuple[float, bytes], ...]
 ) -> tuple[shape.Headers, tuple[tuple[float, bytes], ...], str]:
-    """An encoded answer is judged as it was before its encoding, whole: where its chunks were cut is lost."""
-    if not shape.first(headers, "content-encoding"):
+    """An encoded answer is judged as it was before its encoding, each chunk by what it adds."""
+    encoding = shape.encoding_of(headers)
+    if not encoding:
         return headers, chunks, ""
-    headers, body, encoded = shape.decoded(headers, b"".join(data for _, data in chunks))
-    if encoded or not chunks or not body:
+    raw = b"".join(data for _, data in chunks)
+    headers, body, encoded = shape.decoded(headers, raw)
+    if encoded or body == raw:
         return headers, chunks, encoded
-    return headers, ((chunks[-1][0], body),), ""
+    decoding = Decoding(codings_of(encoding), MOST_STREAMED)
+    return headers, tuple((ms, decoding.feed(data)) for ms, data in chunks), ""
 
 
 def _data(place: Place, holder: dict[str, object], field: str, prefix: str) -> bytes:

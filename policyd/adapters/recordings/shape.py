@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import gzip
-import io
-import zlib
 from datetime import datetime
 from urllib.parse import urlsplit
 
 from policyd.adapters.errors import Place, UnreadableInput
+from policyd.core.errors import Malformed
+from policyd.core.stream.encodings import codings_of, decode
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -155,12 +154,17 @@ def split_url(place: Place, url: object, field: str) -> tuple[str, str, str]:
     return parts.scheme or "https", parts.netloc.rpartition("@")[2], path
 
 
+def encoding_of(headers: Headers) -> str:
+    """The content encodings that these headers name."""
+    return ",".join(value for name, value in headers if name == "content-encoding").strip().lower()
+
+
 def decoded(headers: Headers, body: bytes) -> tuple[Headers, bytes, str]:
     """The headers and the body as they were before their content encoding, and the encoding that is left, if any.
 
     Recorders often undo an encoding and keep its header, so the bytes decide.
     """
-    encoding = ",".join(value for name, value in headers if name == "content-encoding").strip().lower()
+    encoding = encoding_of(headers)
     if encoding in ("", "identity"):
         return headers, body, ""
     plain = _undo(encoding, body)
@@ -170,37 +174,12 @@ def decoded(headers: Headers, body: bytes) -> tuple[Headers, bytes, str]:
 
 
 def _undo(encoding: str, body: bytes) -> bytes | None:
-    match encoding:
-        case "gzip" | "x-gzip":
-            return _gunzip(body)
-        case "deflate":
-            return _inflate(body)
-        case _:
-            return body if _is_text(body) else None
-
-
-def _gunzip(body: bytes) -> bytes | None:
-    if not body.startswith(b"\x1f\x8b"):
+    if encoding in ("gzip", "x-gzip") and not body.startswith(b"\x1f\x8b"):
         return body
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
-            plain = file.read(_MAX_DECODED + 1)
-    except (OSError, EOFError, zlib.error):
-        return None
-    return plain if len(plain) <= _MAX_DECODED else None
-
-
-def _inflate(body: bytes) -> bytes | None:
-    """HTTP's deflate is zlib's format; some servers send the raw one."""
-    for window in (zlib.MAX_WBITS, -zlib.MAX_WBITS):
-        unpack = zlib.decompressobj(window)
-        try:
-            plain = unpack.decompress(body, _MAX_DECODED)
-        except zlib.error:
-            continue
-        if unpack.eof:
-            return plain
-    return body if _is_text(body) else None
+        return decode(body, codings_of(encoding), _MAX_DECODED)
+    except Malformed:
+        return body if _is_text(body) else None
 
 
 def _is_text(body: bytes) -> bool:

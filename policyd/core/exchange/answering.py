@@ -7,12 +7,12 @@ Rule 2: an answer that cannot be read is judged as such before a byte of it leav
 
 from __future__ import annotations
 
-import zlib
-
 from policyd.core.compile.policyset import Phase
 from policyd.core.decide.combine import combine
 from policyd.core.decide.evaluate import judge
+from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
+from policyd.core.exchange.intake import Intake
 from policyd.core.exchange.judging import Bench, Touch, may_change_answer, redacts_answer
 from policyd.core.exchange.opening import header_map
 from policyd.core.exchange.refusal import refuse
@@ -22,6 +22,7 @@ from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
 from policyd.core.model.steps import (
     BodyMode,
+    Break,
     Extend,
     HeaderEdit,
     PassResponseBody,
@@ -32,10 +33,12 @@ from policyd.core.model.steps import (
     ResponseHeaders,
     Step,
 )
+from policyd.core.stream.encodings import MOST_STREAMED, Decoding, codings_of, decode
 from policyd.core.stream.framing import framing_of
 
 BODILESS = frozenset({204, 205, 304})
-DECODERS = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # zlib's window bits
+PLAIN = HeaderEdit(remove=("content-encoding",))  # of a body that leaves without the encoding that it came in
+_AS_IT_CAME = HeaderEdit()
 
 
 class Answering:
@@ -51,7 +54,7 @@ class Answering:
         self.whole: Whole | None = None
         self.bench: Bench | None = None
         self.blind = False  # a defect of ours: what could not change anyway passes, and is not read any more
-        self._decoder: zlib._Decompress | None = None
+        self._codings: tuple[str, ...] = ()  # of its body, in the order in which they are undone
         self._read = bytearray()  # of an answer in one piece that passes by
         call.phase = "response"
 
@@ -96,19 +99,19 @@ class Answering:
         framing = framing_of(
             headers.get("content-type", ""), call.facts.request.dialect, asked=bool(call.facts.request.stream)
         )
-        encoding = headers.get("content-encoding", "identity").strip().lower()
         if call.dialect is None or response.inspection == "none":
             return self._unknown()
         if bodiless:
             return self._at_once()
-        if why := self._cannot_read(headers, encoding, changes, framing is not None):
+        if why := self._cannot_read(headers, changes, framing is not None):
             return self._unread(why)
-        if encoding in DECODERS:
-            self._decoder = zlib.decompressobj(DECODERS[encoding])
         reader = call.dialect.reader(call.facts.request, response)
         if framing is not None:
-            self.streaming = Streaming(call, reader, framing, event.now)
-            return [self._go(BodyMode.STREAM), *self.streaming.start(event.now)]
+            decoding = Decoding(self._codings, MOST_STREAMED) if self._codings else None
+            self.streaming = Streaming(call, reader, Intake(framing, decoding), event.now)
+            # INVARIANT: what may be changed leaves as it was read; what is only read along leaves as it came.
+            head = self._go(BodyMode.STREAM, PLAIN if decoding and changes else _AS_IT_CAME)
+            return [head, *self.streaming.start(event.now)]
         self.whole = Whole(call, reader)
         return [self._go(BodyMode.WHOLE if changes else BodyMode.STREAM)]
 
@@ -123,9 +126,11 @@ class Answering:
             or (call.ground.plans.session_readers and call.dialect is not None)
         )
 
-    def _cannot_read(self, headers: dict[str, str], encoding: str, changes: bool, streams: bool) -> str:
-        if encoding not in ("", "identity") and (changes or encoding not in DECODERS):
-            return "the answer is encoded"
+    def _cannot_read(self, headers: dict[str, str], changes: bool, streams: bool) -> str:
+        try:
+            self._codings = codings_of(headers.get("content-encoding", ""))
+        except Malformed as failure:
+            return failure.reason
         length = headers.get("content-length", "")
         if changes and not streams and length.isdecimal() and int(length[:20]) > self.call.options.max_request:
             return "the answer is too large"
@@ -168,9 +173,11 @@ class Answering:
         self.done = True
         return [self._go(BodyMode.NONE)]
 
-    def _go(self, mode: BodyMode) -> PassResponseHeaders:
+    def _go(self, mode: BodyMode, more: HeaderEdit = _AS_IT_CAME) -> PassResponseHeaders:
         self.mode = mode
-        return PassResponseHeaders(self._edit(), mode, "content-length" not in self.call.facts.response.headers)
+        edit = self._edit()
+        edit = HeaderEdit(edit.set, (*edit.remove, *more.remove)) if more.remove else edit
+        return PassResponseHeaders(edit, mode, "content-length" not in self.call.facts.response.headers)
 
     def _edit(self) -> HeaderEdit:
         edit = self.call.decision.obligations.response_headers
@@ -193,47 +200,51 @@ class Answering:
         return steps
 
     def _streamed(self, streaming: Streaming, event: ResponseChunk) -> list[Step]:
-        if self._decoder is None:
-            steps = streaming.chunk(event.data, event.end, event.now)
-            return self._noted(steps) if streaming.done else steps
-        steps = streaming.chunk(self._decoded(event.data), event.end, event.now)
-        # INVARIANT: an encoded answer is only ever read along, so its own bytes pass.
-        return self._noted([Release(event.data, event.end), *(s for s in steps if not isinstance(s, Release))])
+        steps = streaming.chunk(event.data, event.end, event.now)
+        return self._noted(steps) if streaming.done or self._codings else steps
 
     def _noted(self, steps: list[Step]) -> list[Step]:
-        assert self.streaming is not None
-        if self.streaming.done:
+        streaming = self.streaming
+        assert streaming is not None
+        if streaming.done:
             self.done = True
-            self.ended = "cut" if self.streaming.cut else "complete"
+            self.ended = "cut" if streaming.cut else "complete"
+        elif streaming.intake.lost and streaming.waiting is None and not streaming.passive:
+            # What could be decoded has left. That there was more, its caller sees by an answer that breaks.
+            self.done = streaming.done = self.call.degraded = True
+            self.ended = "broken"
+            return [*steps, Break(streaming.intake.broken)]
         return steps
 
-    def _decoded(self, data: bytes) -> bytes:
-        assert self._decoder is not None
-        response = self.call.facts.response
-        try:
-            decoded = self._decoder.decompress(data, 64 * max(len(data), 1024))
-        except zlib.error:
-            response.inspection, response.partial_reason = "partial", "the answer's encoding is broken"
-            return b""
-        if self._decoder.unconsumed_tail or self._decoder.unused_data:
-            response.inspection, response.partial_reason = "partial", "more is encoded in the answer than is decoded"
-        return decoded
-
     def _judged_whole(self, whole: Whole, event: ResponseChunk) -> list[Step]:
-        data = whole.judge(event.data, event.now, truncated=event.truncated)
+        body = self._readable(event.data, truncated=event.truncated)
+        data = whole.judge(body, event.now)
         if self.call.decision.verdict is Verdict.TERMINATE:
             return self._refused()
         self.done = True
+        if self._codings and isinstance(body, bytes):
+            return [PassResponseBody(body if data is None else data, PLAIN)]
         return [PassResponseBody(data)]
+
+    def _readable(self, data: bytes, *, truncated: bool) -> bytes | Malformed:
+        """A body without its encoding, or why it cannot be read."""
+        most = self.call.options.max_request
+        if truncated:
+            return Malformed("the answer is too large")
+        try:
+            return decode(data, self._codings, most) if self._codings else data
+        except Malformed as failure:
+            return failure
 
     def _read_along(self, event: ResponseChunk) -> list[Step]:
         """An answer in one piece that nothing can change: its bytes pass, a copy is read at the end."""
         if len(self._read) <= self.call.options.max_request:
-            self._read += self._decoded(event.data) if self._decoder else event.data
+            self._read += event.data
         if event.end:
             self.done = True
             if self.whole is not None:
-                self.whole.judge(bytes(self._read), event.now)
+                truncated = len(self._read) > self.call.options.max_request
+                self.whole.judge(self._readable(bytes(self._read), truncated=truncated), event.now)
         return [Release(event.data, event.end)]
 
     def extended(self, readings: Readings, now: float) -> list[Step]:
@@ -258,7 +269,7 @@ class Answering:
         """Whether the answer's own bytes pass, whatever is judged of them."""
         if self.mode is not BodyMode.STREAM or not self.call.answered:
             return False
-        return self.streaming is None or self.streaming.passive or self._decoder is not None
+        return self.streaming is None or self.streaming.passive
 
     @property
     def cut(self) -> bool:

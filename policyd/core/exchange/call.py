@@ -44,7 +44,8 @@ class Call:
     price: Price | None = None
     asked_model: str = ""  # by the sender
     served_model: str = ""
-    body: bytes | None = None  # the request's, as it came
+    body: bytes | None = None  # the request's, as it came, or without its encoding
+    decoded: bool = False  # the request's body came encoded and could be decoded
     document: object = None  # the request's, parsed
     event: int | None = None  # of the cut
     phase: str = "request"

@@ -1,6 +1,7 @@
 """The request as it leaves: every obligation carried out on the bytes that were judged, and on nothing else.
 
-Rule 1: what is forwarded is what was judged, except for the edits; no other byte of the body changes.
+Rule 1: what is forwarded is what was judged, except for the edits; no other byte of the body changes. A body that came
+        encoded leaves as it was read: another decoder could read other bytes in it.
 Rule 2: an obligation that cannot be carried out refuses the call: it never leaves as if there were none.
 """
 
@@ -27,6 +28,7 @@ SPENT = frozenset(
     for read in ("input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens", "cost_usd")
 )
 UPSTREAM_HEADER = "x-policyd-upstream"
+ENCODING = "content-encoding"
 
 
 def request_change(call: Call) -> RequestChange:
@@ -74,8 +76,9 @@ def depart(call: Call) -> bytes | None:
     change = request_change(call)
     call.asked_usage = change.include_usage
     search = redactors([one for one in call.decision.obligations.redactions if one.in_request])
+    as_read = call.body if call.decoded and call.document is not None and call.plan and call.plan.enforces else None
     if change == RequestChange() and not search:
-        return None
+        return as_read
     if call.body is None or call.dialect is None or call.document is None:
         raise Malformed("a change was asked of a request whose body could not be read")
     edits: list[Edit] = []
@@ -90,7 +93,15 @@ def depart(call: Call) -> bytes | None:
     if more:
         data = json_text.splice(data, more)
         json_text.loads(data)  # INVARIANT: what leaves can be read by the rules that judged what came
-    return data if data != call.body else None
+    return data if data != call.body else as_read
+
+
+def plain(call: Call, edit: HeaderEdit) -> HeaderEdit:
+    """The headers of a request whose body does not leave as it came: the encoding that it had is undone."""
+    if not call.decoded:
+        return edit
+    kept = tuple((name, value) for name, value in edit.set if name != ENCODING)
+    return HeaderEdit(kept, tuple(sorted({*edit.remove, ENCODING})))
 
 
 def header_edit(call: Call, *, narrow: bool) -> HeaderEdit:

@@ -18,7 +18,7 @@ from policyd.core.errors import Malformed
 from policyd.core.exchange.admission import admit
 from policyd.core.exchange.answering import Answering
 from policyd.core.exchange.call import Call, Ground
-from policyd.core.exchange.departure import depart, header_edit
+from policyd.core.exchange.departure import depart, header_edit, plain
 from policyd.core.exchange.judging import may_change_answer
 from policyd.core.exchange.opening import OWN_PREFIX, header_map, open_call, unreadable_body
 from policyd.core.exchange.recording import record, renewal, settlement
@@ -50,6 +50,7 @@ from policyd.core.model.steps import (
 )
 from policyd.core.stream import json_text
 from policyd.core.stream.dialects.shared import asked_tier
+from policyd.core.stream.encodings import codings_of, decode
 
 
 class State(StrEnum):
@@ -145,11 +146,12 @@ class Exchange:
     def _on_request_body(self, event: RequestBody) -> list[Step]:
         call = self.call
         assert call.dialect is not None
-        call.body = event.data
+        most, codings = call.options.max_request, codings_of(call.facts.request.headers.get("content-encoding", ""))
         try:
-            if event.truncated or len(event.data) > call.options.max_request:
+            if event.truncated or len(event.data) > most:
                 raise Malformed("the request's body is too large")
-            call.document = json_text.loads(event.data)
+            call.body, call.decoded = decode(event.data, codings, most) if codings else event.data, bool(codings)
+            call.document = json_text.loads(call.body)
             call.dialect.read_request(call.document, call.facts.request)
             call.facts.request.service_tier = asked_tier(call.document)
         except Malformed as failure:
@@ -185,7 +187,7 @@ class Exchange:
         edit = header_edit(call, narrow=may_change_answer(call))
         moved = call.decision.reroute is not None
         if self._with_body:
-            return [*call.releases_now(), PassRequestBody(data, edit, moved)]
+            return [*call.releases_now(), PassRequestBody(data, edit if data is None else plain(call, edit), moved)]
         merged = HeaderEdit(edit.set, tuple(sorted({*edit.remove, *self._strip.remove} - dict(edit.set).keys())))
         return [*call.releases_now(), PassRequestHeaders(merged, reroute=moved)]
 

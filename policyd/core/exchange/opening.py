@@ -10,9 +10,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 
+from policyd.core.errors import Malformed
 from policyd.core.model.facts import CallerFacts, Facts, RequestFacts, SessionFacts
 from policyd.core.model.steps import Headers, RequestHeaders
 from policyd.core.stream.dialects import Dialect, registry
+from policyd.core.stream.encodings import codings_of
 
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 CREDENTIALS = frozenset({*CREDENTIAL_HEADERS, "cookie"})
@@ -114,8 +116,10 @@ def unreadable_body(headers: dict[str, str], end: bool, most: int) -> str:
     """Why a request's body cannot be read, as far as its headers tell."""
     if end:
         return "the request has no body"
-    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        return "the request's body is encoded"
+    try:
+        codings_of(headers.get("content-encoding", ""))
+    except Malformed as failure:
+        return failure.reason
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > most:
         return "the request's body is too large"

@@ -22,7 +22,6 @@ from policyd.core.model.decision import Verdict
 from policyd.core.model.facts import ResponseFacts
 from policyd.core.model.steps import Extend, Release, Step, WakeAt
 from policyd.core.stream.dialects import AnswerReader, Changed, Reading, Repeating
-from policyd.core.stream.framing import Framing
 from policyd.core.stream.outbox import Outbox
 from policyd.core.stream.redactor import redactors
 from policyd.core.stream.sse import SseEvent
@@ -36,11 +35,11 @@ FIRST = int(Touch.ALL) & ~int(Touch.TIME)
 class Streaming:
     """One streamed answer."""
 
-    def __init__(self, call: Call, reader: AnswerReader, framing: Framing, now: float) -> None:
+    def __init__(self, call: Call, reader: AnswerReader, intake: Intake, now: float) -> None:
         self.call, self.reader, self.response = call, reader, call.facts.response
         self.bench = Bench(call)
         self.passive = not may_change_answer(call)
-        self.intake = Intake(framing)
+        self.intake = intake
         self.waiting: tuple[int, int] | None = None  # (entry, touched) of an event that waits for an extension
         self.extending = Extending(call)
         self.done = False  # the caller has got everything that it will get
@@ -166,7 +165,7 @@ class Streaming:
             self.call.facts.unmetered = self.intake.broken
             self.behind = 1
             steps += self._judge_event(self.outbox.added, INSPECTION)
-        if self.intake.ended and not self.done:
+        if self.intake.ended and not self.done and (self.passive or not self.intake.lost):
             return [*steps, *self._end(now)]
         return steps if self.done else [*steps, *self._release(now)]
 

@@ -23,26 +23,27 @@ class Whole:
         self.call, self.reader = call, reader
         self.bench = Bench(call)
 
-    def judge(self, data: bytes, now: float, *, truncated: bool = False) -> bytes | None:
-        """The body as it may leave (None: as it came). Afterwards `call.decision` says whether it may at all."""
+    def judge(self, body: bytes | Malformed, now: float) -> bytes | None:
+        """The body, or why it cannot be read, as it may leave; None: as it came. Whether it may at all, `call.decision`
+        says afterwards."""
         response = self.call.facts.response
         response.elapsed_ms = (now - self.call.began) * 1000
         response.ttft_ms = response.elapsed_ms
         response.events = 1
         response.delta = ""
-        segments = self._read(data, truncated=truncated)
+        segments = self._read(body)
         self.call.world.hits = self._hits(segments)
         decision = self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), 0)
         if decision.verdict is Verdict.TERMINATE:
             return None
-        return self._redacted(data, segments)
+        return None if isinstance(body, Malformed) else self._redacted(body, segments)
 
-    def _read(self, data: bytes, *, truncated: bool) -> Sequence[Segment]:
+    def _read(self, body: bytes | Malformed) -> Sequence[Segment]:
         response = self.call.facts.response
         try:
-            if truncated:
-                raise Malformed("the answer is too large")
-            return self.reader.read_json(json_text.loads(data)).segments
+            if isinstance(body, Malformed):
+                raise body
+            return self.reader.read_json(json_text.loads(body)).segments
         except Malformed as failure:
             response.inspection, response.partial_reason = "partial", failure.reason
             if response.status >= 400:
