@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from policyd.adapters.errors import Place, UnreadableInput
 from policyd.adapters.recordings import MAX_LINE, Recording, Seen, parse_json, shape
+from policyd.core.stream.encodings import MOST_STREAMED, Decoding, codings_of
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark too
 
