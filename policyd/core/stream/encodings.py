@@ -74,7 +74,7 @@ class _Coding:
     """One encoding: how long its beginning is, and what decodes what begins so (None: this is not its beginning)."""
 
     head: int  # bytes
-    open: Callable[[bytes], _Unpack | None]
+    begin: Callable[[bytes], _Unpack | None]
     repeats: bool = False  # whether another member or frame may follow
 
 
@@ -152,7 +152,7 @@ class _Stage:
         if len(head) < self._coding.head:
             self._head = head
             return None
-        self._unpack = self._coding.open(head)
+        self._unpack = self._coding.begin(head)
         if self._unpack is None:
             raise Malformed(TRAILING if self.ended else BROKEN)
         return self._unpack
