@@ -197,8 +197,8 @@ class _Playing:
         await self._request()
         if not self.over and self.recording.status:
             await self._answer(chunks)
-        unanswered = not self.over and not self.recording.status
-        await self._feed(Ended(self.clock.now, cancelled=unanswered))
+        broken = not self.recording.status or _is_broken(chunks)
+        await self._feed(Ended(self.clock.now, cancelled=broken and not self.over))
 
     async def _request(self) -> None:
         recording, now = self.recording, self.clock.now
@@ -221,17 +221,19 @@ class _Playing:
                     self._put(data)
             case BodyMode.WHOLE:
                 await self._pass_time(chunks[-1][0])
-                await self._feed(ResponseChunk(b"".join(data for _, data in chunks), True, self.clock.now))
+                if not _is_broken(chunks):
+                    await self._feed(ResponseChunk(b"".join(data for _, data in chunks), True, self.clock.now))
             case BodyMode.STREAM:
                 await self._stream(chunks)
 
     async def _stream(self, chunks: Sequence[tuple[float, bytes]]) -> None:
         last = len(chunks) - 1
+        broken = _is_broken(chunks)
         for index, (ms, data) in enumerate(chunks):
             await self._pass_time(ms)
             if not data and self.wake is not None and not self.over:
                 await self._feed(Tick(self.clock.now))  # so long the answer was silent
-            if self.over:
+            if self.over or (broken and index == last):
                 return
             await self._feed(ResponseChunk(data, index == last, self.clock.now))
 
@@ -284,6 +286,11 @@ class _Playing:
 
     def _recorded(self) -> bytes:
         return b"".join(data for _, data in self.recording.chunks)
+
+
+def _is_broken(chunks: Sequence[tuple[float, bytes]]) -> bool:
+    """Whether the answer never came to its own end: then its last chunk is empty, and says until when nothing came."""
+    return bool(chunks) and not chunks[-1][1]
 
 
 def _request_headers(recording: Recording) -> Headers:

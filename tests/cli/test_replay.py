@@ -89,6 +89,14 @@ def test_a_silent_stream_is_cut_by_its_timer(desk: Desk) -> None:
     assert desk.json()["summary"]["verdicts"] == {"allow": 1}
 
 
+def test_an_answer_that_broke_is_not_taken_for_a_whole_one(desk: Desk) -> None:
+    desk.record(exchange([(0.0, b"".join(stream()[:3])), (500.0, b"")]), exchange([(0.0, b"".join(stream()[:3]))]))
+    broken, ended = desk.json()["exchanges"]
+    assert (broken["decision"]["ended"], broken["inspection"]) == ("cancelled", "full")
+    assert (ended["decision"]["ended"], ended["inspection"]) == ("complete", "partial")
+    assert broken["text"] == ended["text"]
+
+
 def verdicts(document: dict[str, Any]) -> list[str]:
     return [one["decision"]["verdict"] for one in document["exchanges"]]
 
