@@ -172,7 +172,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     texts = {f"{name}.yaml": policy(name, spec) for name, spec in POLICIES.items()}
     texts["shadow.yaml"] = policy("shadow", SHADOW, mode="Monitor")
     asked = [Asked(tenant, random.Random(tenant)) for tenant in TENANTS]
-    each = CALLS // len(TENANTS)
+    each = -(-CALLS // len(TENANTS))
     with stack(texts, serve=["--capture", str(folder / "capture")]) as stage:
         with ThreadPoolExecutor(len(asked)) as pool:
             list(pool.map(lambda one: one.run(stage, each), asked))
@@ -209,7 +209,7 @@ def test_a_replay_is_what_serve_did(day: Day, rechunk: Rechunk | None) -> None:
     again = played(day.policies, day.capture, rechunk)
     for tenant in TENANTS:
         served, dry = plain(told_of(day.records, tenant)), plain(told_of(again, tenant))
-        assert len(served) == len(dry) == CALLS // len(TENANTS)
+        assert len(served) == len(dry) == -(-CALLS // len(TENANTS))
         for one, other in zip(served, dry, strict=True):
             assert one == other
 
