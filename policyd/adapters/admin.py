@@ -60,6 +60,8 @@ class Admin:
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass
+        except asyncio.CancelledError:  # the process ends: asyncio would print a peer that is let go as a failure
+            pass
         finally:
             writer.close()
 

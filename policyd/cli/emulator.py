@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from types import TracebackType
 
 from policyd.cli.emulator_answers import Answer, BadRequest, Event, Wish, answer, error, models, read_wish
@@ -34,6 +35,12 @@ class RawAnswer:
     headers: tuple[tuple[str, str], ...]
     chunks: tuple[bytes, ...]
     stream: bool = True
+    tokens: tuple[int, ...] = ()
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        pairs = zip(self.chunks, chain(self.tokens, repeat(0)), strict=False)
+        return tuple(Event(chunk, tokens) for chunk, tokens in pairs if chunk)
 
 
 @dataclass(slots=True)
@@ -243,7 +250,7 @@ class _Connection(_Peer):
             await self._send_whole(call, headers, b"".join(reply.chunks))
             return
         self._write_head(reply.status, (*headers, ("transfer-encoding", "chunked")))
-        await self._send_events(call, tuple(Event(chunk) for chunk in reply.chunks if chunk), wish)
+        await self._send_events(call, reply.events, wish)
 
     async def _send_whole(self, call: Call, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
         framing = () if call.status in _NO_BODY else (("content-length", str(len(body))),)

@@ -25,7 +25,7 @@ from policyd.cli.emulator import Emulator, free_port, running
 PATIENCE_S = 20.0  # for a process to become ready
 STOP_S = 8.0  # for one to end by itself
 _POLL_S = 0.01
-_IN_FORCE = re.compile(r'^policyd_policy_set_info\{digest="([^"]*)"\} 1', re.MULTILINE)
+_IN_FORCE = re.compile(r'^policyd_policy_set_info\{digest="([^"]*)"[^}]*\} 1', re.MULTILINE)
 
 
 def envoy_binary() -> Path:
@@ -71,9 +71,9 @@ class Stage:
         return _get(self.admin, "/metrics")
 
     def digest(self) -> str:
-        """The policy set in force."""
-        found = _IN_FORCE.search(self.metrics())
-        return found[1] if found else ""
+        """The policy set in force; empty while workers have different ones."""
+        found = set(_IN_FORCE.findall(self.metrics()))
+        return found.pop() if len(found) == 1 else ""
 
     def envoy_stats(self, pattern: str) -> dict[str, int]:
         """Envoy's counters and gauges whose names match."""

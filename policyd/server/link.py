@@ -82,6 +82,8 @@ class Link:
 
     async def page(self, path: str) -> Answer | None:
         """One of the worker's pages; None when it does not answer."""
+        if self.writer.is_closing():
+            return None
         self._count += 1
         number, answer = self._count, asyncio.get_running_loop().create_future()
         self._asked[number] = answer
