@@ -45,6 +45,7 @@ class Streaming:
         self.done = False  # the caller has got everything that it will get
         self.cut = False
         self.judged = 0  # entries that every rule has let go
+        self.last = -1  # the entry that says that the stream is over
         self.behind = 0  # 1: what is to be judged lies behind the last whole event
         self.paced_until = now
         self.paced_tokens = 0
@@ -212,6 +213,8 @@ class Streaming:
         entry = self.outbox.add(raw, reading.segments, reading.closes)
         if not self.passive:
             self.marks.append((entry, self.reader.mark()))
+        if reading.last:
+            self.last = entry
         return entry
 
     # ---- judging ---------------------------------------------------------------------------------------------------
@@ -319,12 +322,12 @@ class Streaming:
         said = texts(call, winner)
         call.reason, call.message, call.phase = said.reason, said.message, "response"
         when = winner.bound.rule.when
-        data = self.outbox.cut(entry, when.watchers if when is not None else ())
+        data = self.outbox.cut(entry, when.watchers if when is not None else (), self.last)
         self._forget_marks()
         self.reader.rewind(self.marks[0][1])
         if isinstance(self.reader, Repeating):
             self.reader.told(self.outbox.told())
-        ending = self.reader.ending(said.fallback, said.reason)
+        ending = self.reader.ending(self.outbox.spared + said.fallback, said.reason)
         self.done = self.cut = True
         self.intake.queue.clear()
         return [Release(data + ending, end=True), WakeAt(None)]

@@ -64,6 +64,7 @@ class Outbox:
         self.hits: set[Watcher] = {watcher for watcher in self._watchers if matches_nothing(watcher)}
         self.released_events = 0  # entries that left, the last one perhaps in part
         self.partial = False  # whether the last one left in part
+        self.spared = ""  # after a cut: text that may leave, of an entry that may not
         self.pending_bytes = 0  # of entries that have not left
 
     @property
@@ -229,13 +230,15 @@ class Outbox:
 
     # ---- a cut ------------------------------------------------------------------------------------------------------
 
-    def cut(self, event: int, watchers: Collection[Watcher] | None = None) -> bytes:
+    def cut(self, event: int, watchers: Collection[Watcher] | None = None, last: int = -1) -> bytes:
         """A rule matched at entry `event`: what may still leave; after it nothing does.
 
         `watchers`: those that the rule reads (None: all). Where none of them matched in what `keep` holds, what could
         be the beginning of a match of any watcher is dropped of it, and the last `keep_blind` characters.
         Without hold-back that is all entries before `event`. With it, what lies before the match, up to the first
-        entry that cannot leave whole: that one leaves in part when some of its text may.
+        entry that cannot leave whole: that one leaves in part when some of its text may. `last`: the entry that says
+        that the stream is over. It leaves whole or not at all, for nothing could be said behind it; what of its text
+        could leave is `spared`.
         """
         first = self._first()
         before = max(event - first, 0)
@@ -243,11 +246,11 @@ class Outbox:
             self._plain = self._plain[:before]
             data = self._release_plain()
         else:
-            data = self._cut_held(event, before, self._watchers if watchers is None else watchers)
+            data = self._cut_held(event, before, self._watchers if watchers is None else watchers, last)
         self._forget_all()
         return data
 
-    def _cut_held(self, event: int, before: int, watchers: Collection[Watcher]) -> bytes:
+    def _cut_held(self, event: int, before: int, watchers: Collection[Watcher], last: int) -> bytes:
         limits, swaps = self._limits(before, watchers), {}
         for lane in self._lanes.values():
             swaps[id(lane)] = lane.hold.as_if_closed(lane.released, self._bounds(lane, before)[1])
@@ -258,6 +261,9 @@ class Outbox:
             if index > before or any(piece.waits and not piece.lane.closed_before(event) for piece in entry.pieces):
                 break
             if not whole and all(end <= piece.start for end, piece in zip(ends, entry.pieces, strict=True)):
+                break
+            if not whole and self._first() + index == last:
+                self.spared = _spared(entry, ends, swaps)
                 break
             out.append(self._cut_entry(entry, ends, swaps))
             self._left(entry.raw, 1)
@@ -323,3 +329,11 @@ class Outbox:
         self._lanes.clear()
         self.pending_bytes = 0
         self._cut = True
+
+
+def _spared(entry: Entry, ends: Sequence[int], swaps: dict[int, list[Swap]]) -> str:
+    """What may leave of the first text in this entry, as it would."""
+    lane = next((piece.lane for piece in entry.pieces if piece.lane.keep), None)
+    kept = [(piece, end) for piece, end in zip(entry.pieces, ends, strict=True) if piece.lane is lane]
+    texts = [(piece, piece.text[: max(end - piece.start, 0)]) for piece, end in kept]
+    return "".join(swapped(text, piece.start, swaps[id(piece.lane)]) for piece, text in texts)

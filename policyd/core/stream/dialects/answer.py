@@ -7,7 +7,7 @@ Rule 3: a stream is ended from what its client has seen: a `Mark` is what has be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from policyd.core.errors import Malformed
@@ -69,6 +69,7 @@ class Answer:
         self._closes: list[Channel] = []
         self._changed = 0
         self._rewound: Mark | None = None
+        self._told: Mapping[Channel, str] = {}  # what has left, for an ending that says it all again
 
     # ---- for a dialect to bring --------------------------------------------------------------------------------------
 
@@ -151,6 +152,10 @@ class Answer:
         """Stand where `mark` was taken."""
         assert isinstance(mark, Mark)
         self._rewound = mark
+
+    def told(self, texts: Mapping[Channel, str]) -> None:
+        """What has left of each channel."""
+        self._told = texts
 
     def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - none of these has a place for the reason
         """The bytes that end the stream from here."""

@@ -5,7 +5,7 @@ Rule 1: it ends with COMPLETE, also a stream that was calling a tool: nothing as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream import ndjson, sse
@@ -24,18 +24,18 @@ def is_second(path: str) -> bool:
     return "/v2/" in path.lower()
 
 
-def ending(request: RequestFacts, response: ResponseFacts, mark: Mark, said: str) -> bytes:
-    """The events that end a stream that stands here, in the version that it speaks."""
+def ending(request: RequestFacts, response: ResponseFacts, mark: Mark, said: str, before: str) -> bytes:
+    """The events that end a stream that stands here, in the version that it speaks; `before` is what it has said."""
     if is_second(request.path):
         return second_ending(mark, said)
     streams = "event-stream" in response.headers.get("content-type", "")
-    return first_ending(mark, said, sse.render if streams else ndjson.render)
+    return first_ending(mark, said, before, sse.render if streams else ndjson.render)
 
 
 # ---- the first version ----------------------------------------------------------------------------------------------
 
 
-def first_ending(mark: Mark, said: str, render: Callable[[str], bytes] = ndjson.render) -> bytes:
+def first_ending(mark: Mark, said: str, before: str, render: Callable[[str], bytes] = ndjson.render) -> bytes:
     """The lines (or events) that end a stream of the first version."""
     stand, name = mark.stand, mark.stand.id or "policyd"
     events: list[dict[str, object]] = []
@@ -44,7 +44,7 @@ def first_ending(mark: Mark, said: str, render: Callable[[str], bytes] = ndjson.
     if said:
         events.append({"is_finished": False, "event_type": "text-generation", "text": said})
     last = {"is_finished": True, "event_type": "stream-end", "finish_reason": "COMPLETE"}
-    events.append({**last, "response": _first(name, said, mark.bill)})
+    events.append({**last, "response": _first(name, before + said, mark.bill)})
     return b"".join(render(dumps(event)) for event in events)
 
 
@@ -92,19 +92,24 @@ def _event(kind: str, index: int, message: dict[str, object] | None = None) -> b
 # ---- generate -------------------------------------------------------------------------------------------------------
 
 
-def generation_ending(request: RequestFacts, mark: Mark, said: str, id: str = "policyd") -> bytes:
-    """The lines that end a stream of generate."""
+def generation_ending(
+    request: RequestFacts, mark: Mark, said: str, before: Sequence[str] = (), id: str = "policyd"
+) -> bytes:
+    """The lines that end a stream of generate; `before` is what it has said, by choice."""
     events: list[dict[str, object]] = []
     if said:
         events.append({"text": said, "is_finished": False, "event_type": "text-generation"})
     last = {"is_finished": True, "event_type": "stream-end", "finish_reason": "COMPLETE"}
-    events.append({**last, "response": _generations(request, said, id), "meta": _units(mark.bill)})
+    events.append({**last, "response": _generations(request, said, id, before), "meta": _units(mark.bill)})
     return b"".join(ndjson.render(dumps(event)) for event in events)
 
 
-def _generations(request: RequestFacts, said: str, id: str) -> dict[str, object]:
+def _generations(request: RequestFacts, said: str, id: str, before: Sequence[str] = ()) -> dict[str, object]:
+    # Words of ours stand in the first choice of a stream, and in every one of an answer that says nothing else.
+    texts = [(before[at] if at < len(before) else "") for at in range(max(1, request.choices))]
     each = [
-        {"id": f"{id}-{choice}", "text": said, "finish_reason": "COMPLETE"} for choice in range(max(1, request.choices))
+        {"id": f"{id}-{at}", "text": text + (said if at == 0 or not before else ""), "finish_reason": "COMPLETE"}
+        for at, text in enumerate(texts)
     ]
     return {"id": id, "generations": each, "prompt": ""}
 
@@ -116,7 +121,7 @@ def completion(request: RequestFacts, said: str, id: str) -> Body:
     """An answer of chat that says `said`: JSON, or a stream when one was asked for."""
     if not is_second(request.path):
         if request.stream:
-            return Body("application/stream+json", first_ending(START, said))
+            return Body("application/stream+json", first_ending(START, said, ""))
         return Body("application/json", dumps(_first(id, said, Bill(0, 0))).encode())
     if request.stream:
         return Body("text/event-stream", second_ending(START, said, id))
@@ -128,7 +133,7 @@ def completion(request: RequestFacts, said: str, id: str) -> Body:
 def generation(request: RequestFacts, said: str, id: str) -> Body:
     """An answer of generate that says `said`."""
     if request.stream:
-        return Body("application/stream+json", generation_ending(request, START, said, id))
+        return Body("application/stream+json", generation_ending(request, START, said, (), id))
     document = {**_generations(request, said, id), "meta": _units(Bill(0, 0))}
     return Body("application/json", dumps(document).encode())
 

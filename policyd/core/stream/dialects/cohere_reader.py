@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from policyd.core.errors import Malformed
 from policyd.core.stream.dialects import Channel, Path
-from policyd.core.stream.dialects.answer import Answer, Mark, index_of
+from policyd.core.stream.dialects.answer import SOLE, Answer, Mark, index_of
 from policyd.core.stream.dialects.cohere_ending import ending, generation_ending, is_second
 from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text, tokens
 
@@ -85,7 +85,7 @@ class CohereChatAnswer(_Cohere):
             raise Malformed("the answer says nothing")
 
     def _ending(self, mark: Mark, said: str) -> bytes:
-        return ending(self.request, self.response, mark, said)
+        return ending(self.request, self.response, mark, said, self._told.get(SOLE, ""))
 
     # ---- the first version -------------------------------------------------------------------------------------------
 
@@ -299,4 +299,5 @@ class CohereGenerateAnswer(_Cohere):
         return True
 
     def _ending(self, mark: Mark, said: str) -> bytes:
-        return generation_ending(self.request, mark, said)
+        before = [text for (kind, _, _), text in sorted(self._told.items()) if kind == "text"]
+        return generation_ending(self.request, mark, said, before)

@@ -13,7 +13,7 @@ from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
 from policyd.core.stream import sse
 from policyd.core.stream.dialects import AnswerReader, Body, Edit, Reading, RequestChange, Segment
-from policyd.core.stream.dialects.answer import Answer, Mark
+from policyd.core.stream.dialects.answer import SOLE, Answer, Mark
 from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
 from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, section, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
@@ -131,7 +131,7 @@ class HuggingFaceAnswer(Answer):
             self.response.output_tokens = made
 
     def _ending(self, mark: Mark, said: str) -> bytes:  # noqa: ARG002 - it does not matter where it stands
-        return sse.render(dumps(_last(said, said)))
+        return sse.render(dumps(_last(said, self._told.get(SOLE, "") + said)))
 
 
 def _last(said: str, whole: str) -> dict[str, object]:
