@@ -22,6 +22,7 @@ log = logging.getLogger("policyd")
 
 _AWAY = "redis is away"
 _PROBE_S = 0.1  # between two attempts to reach a server that is gone
+_TLS_TRIPS = 4  # a handshake takes more round trips, and some arithmetic; callers do not wait for it
 _GIVEN_UP_S = 1.0  # a server that hangs this long gets a new connection: the old one may lead nowhere
 
 
@@ -68,7 +69,8 @@ def server_of(url: str) -> Server:
 
 
 def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
+    context.check_hostname = bool(options.get("ssl_check_hostname", True))
     if options.get("ssl_cert_reqs") == "none":
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -127,9 +129,9 @@ class Lane:
             self._wire = await self._greeted()
             self._gone = False
         except (OSError, TimeoutError, Lost, Refused) as error:
-            self._why = error.reason if isinstance(error, Refused) else _AWAY
+            self._why = _why(error)
             if not self._gone:
-                log.error("redis %s is not available: %s", self.server, str(error) or type(error).__name__)
+                log.error("redis %s is not available: %s", self.server, str(error) or self._why)
                 self._gone = True
                 self._probing = self._begin(self._probe())
 
@@ -147,13 +149,15 @@ class Lane:
     async def _greeted(self) -> Wire:
         """A connection on which the server has answered: a frozen one accepts connections, and is not back."""
         loop, server = asyncio.get_running_loop(), self.server
-        async with asyncio.timeout(self._patience.connect_s):
+        async with asyncio.timeout(self._patience.connect_s * (_TLS_TRIPS if server.tls else 1)):
             if server.path:
                 _, wire = await loop.create_unix_connection(Wire, server.path)
             else:
                 _, wire = await loop.create_connection(Wire, server.host, server.port, ssl=server.tls)
         try:
             async with asyncio.timeout(self._patience.answer_s):
+                named = wire.ask(("CLIENT", "SETNAME", "policyd"))  # for people; not every user may
+                named.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
                 await asyncio.gather(*(wire.ask(words) for words in _greeting(server)))
         except BaseException:
             wire.abort()
@@ -177,7 +181,19 @@ def _greeting(server: Server) -> list[tuple[Word, ...]]:
         words.append(("AUTH", *([server.username] if server.username else []), server.password))
     if server.db:
         words.append(("SELECT", str(server.db)))
-    return [*words, ("CLIENT", "SETNAME", "policyd"), ("PING",)]
+    return [*words, ("PING",)]
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case Refused():
+            return error.reason
+        case ssl.SSLCertVerificationError():
+            return "redis shows a certificate that is not trusted"
+        case ssl.SSLError():
+            return "redis does not speak TLS as we do"
+        case _:
+            return _AWAY
 
 
 def _tell(task: asyncio.Task[None]) -> None:

@@ -41,6 +41,8 @@ _REASONS = {
     "CLUSTERDOWN": "the redis cluster is down",
     "TRYAGAIN": "the redis cluster is moving",
     "NOAUTH": "redis wants a password",
+    "WRONGPASS": "redis does not take this user and password",
+    "ERR AUTH": "redis does not take a password",
     "NOPERM": "redis does not allow it",
 }
 
