@@ -24,6 +24,7 @@ from policyd.core.compile.policyset import (
     MatchCondition,
     PolicySet,
 )
+from policyd.core.compile.rollout import rollout_of
 from policyd.core.compile.rules import rule_of
 from policyd.core.compile.select import CompiledSet
 from policyd.core.compile.shape import read_policy
@@ -129,18 +130,20 @@ def _policy(document: PolicyDocument, findings: Findings) -> CompiledPolicy:
     check_params(document, findings)
     expressions = _expressions(document, findings)
     counters, implied = _counters(document, expressions, findings)
-    rules = [rule_of(spec, at, document, expressions, findings) for at, spec in enumerate(document.spec.rules)]
-    match = document.spec.match
+    spec = document.spec
+    rules = [rule_of(one, at, document, expressions, findings) for at, one in enumerate(spec.rules)]
+    match = spec.match
     return CompiledPolicy(
         name=document.metadata.name,
         namespace=document.namespace,
         cluster=document.cluster,
-        mode=Mode(document.spec.mode),
-        failure_policy=FailurePolicy(document.spec.failure_policy),
+        mode=Mode(spec.mode),
+        failure_policy=FailurePolicy(spec.failure_policy),
         match=Match(tuple(match.operations), tuple(match.models), tuple(match.providers), tuple(match.paths)),
         conditions=_conditions(document, expressions),
         counters=tuple(counter for counter in counters if counter),
         rules=(*(rule for rule in rules if rule), *implied),
+        rollout=rollout_of(spec.rollout, spec.mode, ("spec", "rollout"), expressions, findings),
     )
 
 

@@ -52,6 +52,7 @@ def implied_rule(spec: CounterSpec, document: PolicyDocument, position: int) -> 
         position=position,
         severity=RuleSeverity.CRITICAL,
         mode=Mode(document.spec.mode),
+        own_mode=Mode.FULL,
         failure_policy=FailurePolicy(document.spec.failure_policy),
         action=Terminate(EXCEEDED_STATUS, reason, reason, reason),
         when=None,

@@ -69,6 +69,14 @@ class Engine(Protocol):
     def batch(self, programs: Sequence[Program]) -> Batch: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A stable share of the calls, by a key: `percent` of 0 to 100."""
+
+    percent: float
+    by: Program
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledRule:
     """One rule, ready to judge. Implied rules (`NAME.exceeded`) have `implied` set and `when` None."""
@@ -80,6 +88,7 @@ class CompiledRule:
     position: int
     severity: RuleSeverity
     mode: Mode  # the lower of the policy's and the rule's own
+    own_mode: Mode  # the rule's own; Full where it has none
     failure_policy: FailurePolicy
     action: Action
     when: Program | None  # None: always, or for an implied rule whenever its counter is exceeded
@@ -91,6 +100,7 @@ class CompiledRule:
     hold_back: int = 0  # characters of response text kept back until judged
     message_expression: Program | None = None
     fallback_expression: Program | None = None
+    rollout: Rollout | None = None
 
     @property
     def qualified_policy(self) -> str:
@@ -156,6 +166,7 @@ class CompiledPolicy:
     conditions: tuple[MatchCondition, ...]
     counters: tuple[CompiledCounter, ...]
     rules: tuple[CompiledRule, ...]  # the implied ones last
+    rollout: Rollout | None = None
 
     @property
     def qualified(self) -> str:

@@ -11,6 +11,7 @@ from policyd.core.compile.expressions import STATIC, Expressions, exceeded_in, i
 from policyd.core.compile.findings import Findings
 from policyd.core.compile.places import Path
 from policyd.core.compile.policyset import CompiledRule, Phase, Watcher
+from policyd.core.compile.rollout import rollout_of
 from policyd.core.compile.words import listed, quoted
 from policyd.core.model.decision import Action, FailurePolicy, Mode, RuleSeverity, Terminate, lowest
 from policyd.core.model.policy import ACTIONS, PolicyDocument, RuleSpec
@@ -44,6 +45,7 @@ def rule_of(
         position=position,
         severity=RuleSeverity(spec.severity),
         mode=lowest(Mode(document.spec.mode), Mode(spec.mode or document.spec.mode)),
+        own_mode=Mode(spec.mode or Mode.FULL),
         failure_policy=FailurePolicy(document.spec.failure_policy),
         action=action,
         when=when,
@@ -54,6 +56,7 @@ def rule_of(
         hold_back=_hold_back(spec, path, action, when, findings),
         message_expression=texts[0],
         fallback_expression=texts[1],
+        rollout=rollout_of(spec.rollout, spec.mode or document.spec.mode, (*path, "rollout"), expressions, findings),
     )
 
 

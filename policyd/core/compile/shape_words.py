@@ -17,7 +17,6 @@ Schema = dict[str, Any]
 NOT_YET = {
     "escalate": "an approval request",
     "trip": "a rule that stays enforced for a key",
-    "rollout": "enforcement for a share of the calls",
     "runningCalls": "judging calls that are in flight on activation",
 }
 

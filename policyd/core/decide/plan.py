@@ -19,6 +19,7 @@ from policyd.core.compile.policyset import (
     Engine,
     Phase,
     Program,
+    Rollout,
 )
 from policyd.core.model.counters import Charge
 from policyd.core.model.decision import Allow, Constrain, Mode, Reroute, RuleSeverity, Terminate, lowest
@@ -153,6 +154,7 @@ class Plan:
             any(policy.match.models for policy in self.policies)
             or any(reads_request_body(condition.program.reads) for p in self.policies for condition in p.conditions)
             or any(_needs_body(bound.rule) for bound in self.rules)
+            or any(reads_request_body(share.by.reads) for _, _, share in self.rollouts)
             or any(_counter_needs_body(counter) for _, counter in self.counters)
             or self.reads_session
             or any(reads_response_body(bound.rule.reads) for bound in self.rules)
@@ -173,6 +175,13 @@ class Plan:
     def redacting(self) -> tuple[BoundRule, ...]:
         """The rules that take text out of the answer."""
         return tuple(bound for bound in self.rules if redacts_response(bound.rule))
+
+    @cached_property
+    def rollouts(self) -> tuple[tuple[CompiledPolicy, int | None, Rollout], ...]:
+        """The shares that this selection is enforced for: of a policy, or of its rule at a position."""
+        whole = [(policy, None, policy.rollout) for policy in self.policies if policy.rollout]
+        some = [(b.policy, b.rule.position, b.rule.rollout) for b in self.rules if b.rule.rollout]
+        return (*whole, *some)
 
     @cached_property
     def enforces(self) -> bool:

@@ -14,6 +14,7 @@ from policyd.core.compile.policyset import CompiledPolicy, Phase
 from policyd.core.decide.combine import Decision, combine, exempted_counters, join
 from policyd.core.decide.evaluate import Judged, World, applies, cannot_judge, judge
 from policyd.core.decide.plan import BoundRule, Plan, reads_session
+from policyd.core.decide.rollout import rolled_out
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.costing import begin_cost
 from policyd.core.exchange.gauge import FOREVER
@@ -77,6 +78,7 @@ class _Pass:
         self._blind(selected)
         self.plan: Plan = call.ground.plans.of(selected)
         self.plan = call.ground.plans.of(applies(self.plan, self.world))
+        self.plan = call.ground.plans.of(rolled_out(self.plan, call.facts, call.ground.variants))
         self.price = call.price_of(model)
         self.judged: list[Judged] = []
         self.meter = Meter()

@@ -8,6 +8,7 @@ from policyd.core.compile.policyset import CompiledPolicy, Phase, PolicySet
 from policyd.core.decide.combine import Decision, join
 from policyd.core.decide.evaluate import Judged, World
 from policyd.core.decide.plan import BoundRule, Plan, Plans, enforceable
+from policyd.core.decide.rollout import Variants
 from policyd.core.exchange.metering import Meter
 from policyd.core.model.decision import FailurePolicy
 from policyd.core.model.facts import Facts
@@ -25,6 +26,7 @@ class Ground:
     plans: Plans
     prices: PriceTable
     options: Options
+    variants: Variants = field(default_factory=Variants)
 
 
 @dataclass(slots=True, eq=False)

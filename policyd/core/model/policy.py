@@ -229,12 +229,20 @@ class CounterSpec(Strict):
 ModeName = Literal["Monitor", "Soft", "Full"]
 
 
+class RolloutSpec(Strict):
+    """A share of the calls that it is enforced for; the others are judged as under Monitor."""
+
+    percent: Annotated[float, Field(ge=0, le=100)]
+    by: Expression = "session.id"
+
+
 class RuleSpec(Strict):
     """When it holds, act: exactly one action."""
 
     name: Name
     severity: Literal["Info", "Low", "Medium", "High", "Critical"] = "Medium"
     mode: ModeName | None = None
+    rollout: RolloutSpec | None = None
     when: Expression | None = None
     hold_back: Annotated[int, Field(ge=0, le=MAX_HOLD_BACK)] | None = None
     allow: AllowSpec | None = None
@@ -256,6 +264,7 @@ class PolicySpec(Strict):
 
     description: Annotated[Text, Field(max_length=4_096)] = ""
     mode: ModeName = "Monitor"
+    rollout: RolloutSpec | None = None
     failure_policy: Literal["Fail", "Ignore"] = "Fail"
     target_refs: Annotated[list[TargetRef], Field(max_length=16)] = []
     match: MatchSpec = MatchSpec()
