@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from policyd.core.model.counters import NANO, Charge
-from policyd.core.model.decision import CounterResult, DecisionRecord, RuleResult
+from policyd.core.model.decision import CounterResult, DecisionRecord, RuleResult, ShadowResult
 from policyd.enforcer import RecordSink
 
 _LEAST_DIGITS = 6
@@ -94,7 +94,18 @@ def fields(record: DecisionRecord) -> dict[str, object]:
         "labels": dict(record.labels),
         "rules": [_rule(result) for result in record.rules],
         "counters": [counter_fields(result) for result in record.counters],
+        "shadow": [_shadow(result) for result in record.shadow],
         "conflicts": list(record.conflicts),
+    }
+
+
+def _shadow(result: ShadowResult) -> Mapping[str, object]:
+    return {
+        "policy": result.policy,
+        "namespace": result.namespace,
+        "rule": result.rule,
+        "verdict": "terminate",
+        "event": result.event,
     }
 
 

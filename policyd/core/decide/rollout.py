@@ -39,9 +39,7 @@ class Variants:
 
 def _variant(policy: CompiledPolicy, outside: Outside) -> CompiledPolicy:
     whole, some = outside
-    rules = tuple(
-        replace(rule, mode=Mode.MONITOR) if whole or rule.position in some else rule for rule in policy.rules
-    )
+    rules = tuple(replace(rule, mode=Mode.MONITOR) if whole or rule.position in some else rule for rule in policy.rules)
     return replace(policy, mode=Mode.MONITOR if whole else policy.mode, rules=rules)
 
 

@@ -17,6 +17,7 @@ from policyd.core.decide.plan import BoundRule, Plan, reads_session
 from policyd.core.decide.rollout import rolled_out
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.costing import begin_cost
+from policyd.core.exchange.fates import seal_request
 from policyd.core.exchange.gauge import FOREVER
 from policyd.core.exchange.metering import Meter, gauges_of
 from policyd.core.model.counters import Readings, SessionId
@@ -53,6 +54,7 @@ def _adopt(call: Call, decision: Decision, passes: Sequence[_Pass]) -> None:
         last.world, facts=call.facts, blind={k: v for one in passes for k, v in one.world.blind.items()}
     )
     call.add(decision)
+    seal_request(call, last.judged)
     if decision.verdict is Verdict.TERMINATE:
         last.release()
 
@@ -191,6 +193,7 @@ class _Pass:
             decision = self._judge(late)
             if decision.verdict is Verdict.TERMINATE or decision.reroute is not None:
                 return decision
+        seal_request(self.call, self.judged)  # what would not leave by now would not have asked for room
         return self._judge(self.plan.of_phase(Phase.RESERVED))
 
     def _refuses(self, decision: Decision) -> bool:

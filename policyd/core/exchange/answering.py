@@ -12,6 +12,7 @@ from policyd.core.decide.combine import combine
 from policyd.core.decide.evaluate import judge
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
+from policyd.core.exchange.fates import seal_answer
 from policyd.core.exchange.intake import Intake
 from policyd.core.exchange.judging import Bench, Touch, may_change_answer, redacts_answer
 from policyd.core.exchange.opening import header_map
@@ -87,6 +88,7 @@ class Answering:
         call.meter.refresh(call.world, None)
         judged = judge(call.plan, rules, call.world)
         decision = combine([*call.allows, *judged], call.options.mode, reroutes=False)
+        seal_answer(call, judged, None)
         call.add(decision)
         return decision.verdict
 

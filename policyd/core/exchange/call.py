@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from policyd.core.compile.policyset import CompiledPolicy, Phase, PolicySet
@@ -27,6 +28,17 @@ class Ground:
     prices: PriceTable
     options: Options
     variants: Variants = field(default_factory=Variants)
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """How a policy that is only watched would have ended a call: by which rule, at which protocol event (None: before
+    there was one), and what its counters would have charged by then, in store units."""
+
+    policy: CompiledPolicy
+    rule: str
+    event: int | None
+    charges: Mapping[str, int | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +76,7 @@ class Call:
     left: bool = False  # the request has gone to the upstream
     asked_usage: bool = False  # in the caller's place: what comes of it alone is not for the caller
     answered: bool = False  # the answer's headers have gone to the client
+    fates: dict[str, Fate] = field(default_factory=dict)  # qualified policies that would have ended the call
 
     @property
     def options(self) -> Options:

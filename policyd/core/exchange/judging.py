@@ -16,6 +16,7 @@ from policyd.core.decide.evaluate import Judged, judge
 from policyd.core.decide.plan import BoundRule, enforceable
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.costing import COST_FACTS, tell_cost
+from policyd.core.exchange.fates import seal_answer
 from policyd.core.exchange.metering import usage_of
 from policyd.core.model.decision import Outcome, Verdict
 from policyd.core.stream.dialects import Changed
@@ -202,6 +203,7 @@ class Bench:
             return _QUIET
         decision = combine([*call.allows, *judged], call.options.mode, reroutes=False)
         self._rest(judged)
+        seal_answer(call, judged, event)
         if event is not None and (call.event is None or decision.verdict is Verdict.TERMINATE):
             # A cut that is made says where, whatever a rule that is only watched would have cut before.
             call.event = event if decision.would is Verdict.TERMINATE else call.event

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from policyd.core.decide.combine import Decision
 from policyd.core.exchange.call import Call
-from policyd.core.exchange.costing import UNPRICED, confidence, tell_cost
-from policyd.core.exchange.estimating import units
-from policyd.core.exchange.gauge import Gauge, amount_of
-from policyd.core.exchange.metering import usage_of
+from policyd.core.exchange.costing import UNPRICED, confidence
+from policyd.core.exchange.gauge import Gauge
 from policyd.core.exchange.opening import pseudonym
-from policyd.core.model.counters import MAX_AMOUNT, Charge, CounterId, Hold, SessionCharge, SessionId
-from policyd.core.model.decision import CounterResult, DecisionRecord, Verdict
+from policyd.core.exchange.owing import charged, final_usage
+from policyd.core.model.counters import CounterId, Hold, SessionCharge, SessionId
+from policyd.core.model.decision import CounterResult, DecisionRecord, ShadowResult, Verdict
 from policyd.core.model.prices import Usage
 from policyd.core.model.steps import Extend, Record, Settle
-
-
-def final_usage(call: Call) -> Usage:
-    """What the call is taken to have used: the provider's numbers, or the best estimate; nothing for an error answer
-    that names none, and for a call that never left."""
-    response = call.facts.response
-    if call.left and response.status == 0:  # it left and was never answered: whoever served it has read the input
-        return Usage(input_tokens=call.facts.request.input_tokens)
-    if not call.left:
-        return Usage()
-    # A stream that had said something before it failed has used something: there the estimate stands.
-    failed = response.status >= 400 or (response.is_error and not response.output_tokens)
-    return Usage() if failed and response.usage_source != "provider" else usage_of(response)
 
 
 def settlement(call: Call, ended: str = "complete") -> list[Settle]:
@@ -35,7 +21,7 @@ def settlement(call: Call, ended: str = "complete") -> list[Settle]:
     usage = final_usage(call)
     charges: list[tuple[CounterId, int]] = []
     for gauge in call.meter.counted:
-        if gauge.id is not None and (amount := _owed(call, gauge, usage)) is not None:
+        if gauge.id is not None and (amount := charged(call, gauge, usage)) is not None:
             charges.append((gauge.id, amount))
     session = _session(call, usage, ended)
     if not charges and session is None:
@@ -49,18 +35,6 @@ def _given_back(call: Call) -> list[Settle]:
     for holder in sorted(call.holding):
         call.release(holder)
     return call.releases_now()
-
-
-def _owed(call: Call, gauge: Gauge, usage: Usage) -> int | None:
-    """None: it cannot be told, and the record says so."""
-    amount = gauge.counter.amount
-    if gauge.counter.charge is not Charge.EXPRESSION or amount is None or call.plan is None:
-        return min(MAX_AMOUNT, amount_of(gauge.counter.charge, usage, call.price))
-    # What rules saw last of the cost may be older than the answer, or further on: see Bench.
-    tell_cost(call, usage)
-    owed = units(call.plan.batch([amount]).evaluate(call.facts, call.world.counters, call.world.hits)[0])
-    call.degraded = call.degraded or owed is None
-    return owed
 
 
 def _session(call: Call, usage: Usage, ended: str) -> SessionCharge | None:
@@ -135,6 +109,7 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             duration_ms=max(0.0, (now - call.began) * 1000),
             ended=ended,
             conflicts=decision.conflicts,
+            shadow=tuple(ShadowResult(f.policy.name, f.policy.namespace, f.rule, f.event) for f in call.fates.values()),
         )
     )
 
@@ -153,7 +128,7 @@ def _inspection(call: Call) -> str:
 
 
 def _counter(call: Call, gauge: Gauge, usage: Usage) -> CounterResult:
-    spent = (_owed(call, gauge, usage) or 0) if call.left else 0
+    spent = (charged(call, gauge, usage) or 0) if call.left else 0
     return CounterResult(
         policy=gauge.policy.name,
         namespace=gauge.policy.namespace,

@@ -205,6 +205,16 @@ class CounterResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowResult:
+    """How a policy in Monitor would have ended this call, had it been in Full."""
+
+    policy: str
+    namespace: str
+    rule: str
+    event: int | None  # the protocol event of the cut; None: refused before there was one
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionRecord:
     """One call as it was decided. Holds no prompt, no answer, no secret."""
 
@@ -248,3 +258,4 @@ class DecisionRecord:
     price_digest: str = ""  # of the price table
     service_tier: str = ""  # batch, flex, priority, ...; empty when nobody named one
     labels: Mapping[str, str] = field(default_factory=dict)
+    shadow: tuple[ShadowResult, ...] = ()

@@ -1,0 +1,43 @@
+"""What a call owes its counters."""
+
+from __future__ import annotations
+
+from policyd.core.exchange.call import Call
+from policyd.core.exchange.costing import tell_cost
+from policyd.core.exchange.estimating import units
+from policyd.core.exchange.gauge import Gauge, amount_of
+from policyd.core.exchange.metering import usage_of
+from policyd.core.model.counters import MAX_AMOUNT, Charge
+from policyd.core.model.prices import Usage
+
+
+def final_usage(call: Call) -> Usage:
+    """What the call is taken to have used: the provider's numbers, or the best estimate; nothing for an error answer
+    that names none, and for a call that never left."""
+    response = call.facts.response
+    if call.left and response.status == 0:  # it left and was never answered: whoever served it has read the input
+        return Usage(input_tokens=call.facts.request.input_tokens)
+    if not call.left:
+        return Usage()
+    # A stream that had said something before it failed has used something: there the estimate stands.
+    failed = response.status >= 400 or (response.is_error and not response.output_tokens)
+    return Usage() if failed and response.usage_source != "provider" else usage_of(response)
+
+
+def charged(call: Call, gauge: Gauge, usage: Usage) -> int | None:
+    """What a counter is charged for this usage, in store units; a counter whose policy would have ended the call, for
+    what had been used by then. None: nothing, or it cannot be told."""
+    fate = call.fates.get(gauge.policy.qualified)
+    return fate.charges.get(gauge.counter.name) if fate else owed(call, gauge, usage)
+
+
+def owed(call: Call, gauge: Gauge, usage: Usage) -> int | None:
+    """None: it cannot be told, and the record says so."""
+    amount = gauge.counter.amount
+    if gauge.counter.charge is not Charge.EXPRESSION or amount is None or call.plan is None:
+        return min(MAX_AMOUNT, amount_of(gauge.counter.charge, usage, call.price))
+    # What rules saw last of the cost may be older than the answer, or further on: see Bench.
+    tell_cost(call, usage)
+    owed = units(call.plan.batch([amount]).evaluate(call.facts, call.world.counters, call.world.hits)[0])
+    call.degraded = call.degraded or owed is None
+    return owed
