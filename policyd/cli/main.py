@@ -27,6 +27,7 @@ COMMANDS = {
     "replay": "Dry run policies over recorded traffic, through the engine that serves.",
     "diff": "Compare two policy sets on the same traffic.",
     "cost": "Compare what recorded conversations cost with what they did.",
+    "explain": "Judge one recorded call aloud, and say why the verdict is this one.",
     "envoy": "Print the Envoy side of it, as YAML.",
     "key-id": "Print the pseudonym of a credential, as rules and records see it.",
 }

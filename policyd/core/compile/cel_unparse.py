@@ -21,10 +21,12 @@ class NoText(Exception):  # noqa: N818
 
 def unparse(node: Node, name: Callable[[str], str]) -> str:
     """The text of a tree; `name` says how a free variable is written."""
-    return _Writer(name).text(node)
+    return Writer(name).text(node)
 
 
-class _Writer:
+class Writer:
+    """Writes trees; each operation in parentheses."""
+
     def __init__(self, name: Callable[[str], str]) -> None:
         self._name = name
         self._loops: list[str] = []
