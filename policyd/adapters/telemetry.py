@@ -125,6 +125,18 @@ class Telemetry:
         """Where to ask how many calls run: when the page is read, not on the way of a call."""
         self._open.set_function(count)
 
+    def redis(
+        self, up: Callable[[], float], calls: Callable[[], float], owed: Callable[[], float], size: Callable[[], float]
+    ) -> None:
+        """Where to ask how the counter store is, where there is one of its own."""
+        for name, words, ask in (
+            ("up", "1 while it can be asked, as seen at the last look", up),
+            ("calls", "running calls that have a reservation", calls),
+            ("owed_settlements", "settlements that it could not take yet", owed),
+            ("journal_bytes", "what these have on disk, with --state", size),
+        ):
+            Gauge(f"policyd_redis_{name}", f"Redis: {words}", registry=self.registry).set_function(ask)
+
     def message(self, seconds: float) -> None:
         """How long one message of Envoy's waited for its answer."""
         self._latency.observe(seconds)

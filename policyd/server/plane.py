@@ -13,12 +13,12 @@ import gc
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -41,6 +41,9 @@ from policyd.enforcer import CounterStore, Enforcer, RecordSink
 from policyd.server.listening import bind_failure, make_way, umask
 from policyd.server.settings import Settings
 
+if TYPE_CHECKING:
+    from policyd.adapters.counters_redis import Condition  # half of a tenth of a second that only --redis pays
+
 log = logging.getLogger("policyd")
 
 
@@ -57,6 +60,7 @@ class DataPlane:
     _state: str = "starting"
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
     _directory: PolicyDirectory = field(init=False)
+    _redis: Callable[[], Condition] | None = None
 
     def __post_init__(self) -> None:
         self._directory = PolicyDirectory(self.settings.policies, Compiler(), self._reloaded)
@@ -95,6 +99,13 @@ class DataPlane:
         counters = RedisCounters(self.settings.redis, state=self.settings.state)
         counters.open()
         stack.push_async_callback(counters.close)
+        self._redis = counters.condition
+        self.telemetry.redis(
+            up=lambda: not counters.condition().away,
+            calls=lambda: counters.condition().calls,
+            owed=lambda: counters.condition().owed,
+            size=lambda: counters.condition().journal,
+        )
         return counters
 
     def _sink(self, stack: AsyncExitStack) -> RecordSink:
@@ -220,6 +231,8 @@ class DataPlane:
         words = [f"ready: policy set {self._directory.current.digest} in force"]
         if self._directory.refused is not None:
             words.append(f"changed policies refused: {_why(self._directory.refused)}")
+        if self._redis is not None:
+            words.append(_redis_words(self._redis()))
         return text(HTTPStatus.OK, "\n".join(words))
 
 
@@ -235,6 +248,13 @@ def _alive() -> Answer:
 
 def _why(reload: Reload) -> str:
     return reload.failure or "; ".join(map(str, reload.issues))
+
+
+def _redis_words(condition: Condition) -> str:
+    """It is ready all the same: what becomes of calls while Redis is away is the policies' `failurePolicy`."""
+    state = f"redis: {condition.away}" if condition.away else "redis: in reach"
+    owed = f", {condition.owed} settlements are owed" if condition.owed else ""
+    return f"{state}{owed}"
 
 
 # ---- the process ----------------------------------------------------------------------------------------------------

@@ -82,6 +82,11 @@ async def until(one: Supervisor, true: Callable[[Answer], bool], path: str = "/r
     return page
 
 
+def in_force(page: Answer) -> set[str]:
+    """The policy sets of all workers."""
+    return {line.split(": ", 1)[1] for line in page.body.decode().splitlines() if "policy set" in line}
+
+
 async def health(address: Address) -> bytes:
     async with grpc.aio.insecure_channel(str(address)) as channel:
         answer: bytes = await channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
@@ -104,13 +109,12 @@ def test_workers_serve_as_one(folder: Path, caplog: pytest.LogCaptureFixture) ->
         await _frozen()
 
     async def _reloaded() -> None:
-        before = {line.split(": ", 1)[1] for line in (await one._readiness()).body.decode().splitlines()}
+        before = in_force(await one._readiness())
         (folder / "draft").write_text(POLICY.replace("MODEL", "o3"))
         (folder / "draft").replace(folder / "policies" / "p.yaml")
 
         def everywhere(page: Answer) -> bool:
-            now = {line.split(": ", 1)[1] for line in page.body.decode().splitlines()}
-            return len(now) == 1 and now != before
+            return len(in_force(page)) == 1 and in_force(page) != before
 
         assert len(before) == 1
         await until(one, everywhere)
@@ -126,7 +130,10 @@ def test_workers_serve_as_one(folder: Path, caplog: pytest.LogCaptureFixture) ->
         assert 'policyd_worker_replaced_total{worker="0"} 1\n' in page
         assert 'policyd_worker_replaced_total{worker="1"} 0\n' in page
         assert page.count("# TYPE policyd_open_calls gauge\n") == 1
+        ready = (await one._readiness()).body.decode()
         for number in "01":
+            assert f"worker {number}: redis: 127.0.0.1:1: redis is away\n" in ready
+            assert f'policyd_redis_up{{worker="{number}"}} 0.0\n' in page
             assert f'policyd_open_calls{{worker="{number}"}} 0.0\n' in page
 
     async def _frozen() -> None:

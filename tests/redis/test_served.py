@@ -15,6 +15,7 @@ from policyd.core.model.options import Options
 from policyd.server.plane import DataPlane
 from policyd.server.settings import Settings
 from tests.driving import Bed, FlatPrices, Outcome, chat, policy, stream_of
+from tests.envoy.harness import a_moment
 from tests.redis import servers
 from tests.redis.servers import MISSING, RedisServer, binary
 
@@ -81,6 +82,12 @@ def test_a_stream_is_cut_where_the_budget_ends_and_the_bill_is_exact(redis_serve
     driven(redis_server.url, story, 700, slice_tokens=100)
 
 
+async def _says(plane: DataPlane, ready: str, metric: str) -> None:
+    async with asyncio.timeout(5):
+        while ready not in plane._ready().body.decode() or metric not in plane._metrics().body.decode():
+            await asyncio.to_thread(a_moment)
+
+
 def test_it_serves_before_redis_is_there_and_stops_cleanly_without_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -94,6 +101,22 @@ def test_it_serves_before_redis_is_there_and_stops_cleanly_without_it(
         )
         running = asyncio.create_task(plane.run())
         await asyncio.wait_for(plane.ready.wait(), 20)
+        assert plane._ready().status == 200, "what becomes of calls is the policies' business"
+        await _says(plane, "redis is away", "policyd_redis_up 0.0")
+        server.start()
+        await _says(plane, "redis: in reach", "policyd_redis_up 1.0")
+        server.freeze()
+        await _says(plane, "redis does not answer", "policyd_redis_up 0.0")
+        server.thaw()
+        await _says(plane, "redis: in reach", "policyd_redis_up 1.0")
+        for words in (
+            "policyd_redis_calls 0.0",
+            "policyd_redis_owed_settlements 0.0",
+            "policyd_redis_journal_bytes 0.0",
+        ):
+            assert words in plane._metrics().body.decode()
+        server.kill()
+        await _says(plane, "redis is away", "policyd_redis_up 0.0")
         plane.stop()
         await asyncio.wait_for(running, 20)
 

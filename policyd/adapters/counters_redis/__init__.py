@@ -42,7 +42,7 @@ from policyd.adapters.counters_redis.wire import Lost, Refused, Unavailable
 from policyd.core.model.counters import CounterId, Readings, SessionId
 from policyd.core.model.steps import Extend, Read, Reserve, Settle
 
-__all__ = ["Patience", "RedisCounters", "server_of"]
+__all__ = ["Condition", "Patience", "RedisCounters", "server_of"]
 
 REMEMBER_S = 900.0  # how long the operations of a finished call are still recognised
 _MOST_CALLS = 100_000  # running calls of this process that are remembered; of a forgotten one Redis still knows
@@ -54,6 +54,16 @@ class _Running:
 
     tags: dict[str, None] = field(default_factory=dict)  # in the order in which they came to hold something
     granted: dict[CounterId, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How the store is, for people and for `/metrics`."""
+
+    away: str  # which server cannot be asked, and why; empty when all can
+    calls: int  # running calls of this process that hold something, or did
+    owed: int  # settlements that it could not take yet
+    journal: int  # bytes that these have on disk
 
 
 class RedisCounters:
@@ -129,6 +139,11 @@ class RedisCounters:
     def open(self) -> None:
         """Take over what an earlier process still owed. Raises UnreadableInput. Redis need not be there yet."""
         self._backlog.open()
+        self._shards.state()  # begins to connect: how it is shall be known before the first call
+
+    def condition(self) -> Condition:
+        """How it is now."""
+        return Condition(self._shards.state(), len(self._calls), len(self._backlog), self._backlog.size)
 
     async def close(self) -> None:
         """End every connection. What is still owed stays on disk."""

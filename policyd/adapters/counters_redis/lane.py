@@ -21,6 +21,7 @@ from policyd.adapters.counters_redis.wire import Lost, Refused, Unavailable, Wir
 log = logging.getLogger("policyd")
 
 _AWAY = "redis is away"
+_HANGS = "redis does not answer"
 _PROBE_S = 0.1  # between two attempts to reach a server that is gone
 _TLS_TRIPS = 4  # a handshake takes more round trips, and some arithmetic; callers do not wait for it
 _GIVEN_UP_S = 1.0  # a server that hangs this long gets a new connection: the old one may lead nowhere
@@ -96,6 +97,19 @@ class Lane:
         wire = self._wire
         return wire is not None and not wire.closed.is_set() and wire.waiting_s <= self._patience.answer_s
 
+    def state(self) -> str:
+        """Why it cannot be asked, as far as is known; empty when it can. Whoever looks has it looked after: what that
+        finds is known the next time."""
+        wire = self._wire
+        if wire is None or wire.closed.is_set():
+            self._connect()
+            return self._why if self._gone else "not connected yet"
+        if wire.waiting_s > self._patience.answer_s:
+            return _HANGS
+        if not wire.waiting_s:
+            wire.ask(("PING",)).add_done_callback(_told)
+        return ""
+
     async def ask(self, *commands: Sequence[Word]) -> bytes:
         """The answer to the last of these commands, which follow one another. Raises Unavailable, Lost, Refused."""
         wire = await self._reached()
@@ -113,15 +127,19 @@ class Lane:
                 return wire
             if wire.waiting_s > _GIVEN_UP_S:
                 wire.abort()
-            raise Unavailable("redis does not answer")
+            raise Unavailable(_HANGS)
         if self._gone:
             raise Unavailable(self._why)
-        if self._connecting is None or self._connecting.done():
-            self._connecting = self._begin(self._attempt())
-        await asyncio.wait((self._connecting,))
+        await asyncio.wait((self._connect(),))
         if self._wire is None or self._wire.closed.is_set():
             raise Unavailable(self._why)
         return self._wire
+
+    def _connect(self) -> asyncio.Task[None]:
+        """The attempt that goes on, or a new one. Where the last one failed, probes go on: there is none to begin."""
+        if self._connecting is None or (self._connecting.done() and not self._gone):
+            self._connecting = self._begin(self._attempt())
+        return self._connecting
 
     async def _attempt(self) -> None:
         """Connect, or from now on look behind the callers' backs for when it can be done."""
@@ -194,6 +212,12 @@ def _why(error: Exception) -> str:
             return "redis does not speak TLS as we do"
         case _:
             return _AWAY
+
+
+def _told(answer: asyncio.Future[bytes]) -> None:
+    """An answer that nobody needs, nor its failure: `state` sees by itself what became of the server."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _tell(task: asyncio.Task[None]) -> None:

@@ -102,13 +102,18 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._owed)
 
+    @property
+    def size(self) -> int:
+        """Bytes that it has on disk."""
+        return os.fstat(self._file.fileno()).st_size if self._file is not None and not self._file.closed else 0
+
     def open(self) -> None:
         """Take over what earlier processes left. Raises UnreadableInput."""
         if self._folder is None:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = _claimed(self._folder / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}.jsonl")
+            self._file = _claimed_in(self._folder)
             for path in sorted(self._folder.glob(f"{_PREFIX}*.jsonl")):
                 self._take_over(path)
         except OSError as error:
@@ -117,7 +122,11 @@ class Backlog:
             log.warning("%d settlements of an earlier process are settled now", len(self._owed))
 
     def _take_over(self, path: Path) -> None:
-        with path.open(encoding="utf-8") as file:
+        try:
+            file = path.open(encoding="utf-8")
+        except FileNotFoundError:
+            return  # another process that starts now has taken it over
+        with file:
             if not _claim(file):
                 return  # its process lives
             for owed in _left_in(file):
@@ -191,19 +200,24 @@ class Backlog:
             self._file.close()
 
 
-def _claimed(path: Path) -> IO[str]:
-    file = path.open("a", encoding="utf-8")
-    _claim(file)
-    return file
+def _claimed_in(folder: Path) -> IO[str]:
+    """A file of our own. Processes that start at once look at each other's: one that was taken for a dead process's
+    before we could claim it is gone."""
+    while True:
+        path = folder / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        file = path.open("a", encoding="utf-8")
+        if _claim(file):
+            return file
+        file.close()
 
 
 def _claim(file: IO[str]) -> bool:
-    """Whether it is ours: no living process has it."""
+    """Whether it is ours: no living process has it, and none has taken it over."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
-    return True
+    return os.fstat(file.fileno()).st_nlink > 0
 
 
 def _left_in(file: IO[str]) -> Iterable[Owed]:

@@ -69,6 +69,11 @@ class Shards:
             self._lanes[str(server)] = Lane(server, self._patience)
         return self._lanes[str(server)]
 
+    def state(self) -> str:
+        """Which server cannot be asked, and why; empty when all can that we know to have keys."""
+        lanes = set(self._slots.values()) or {self._seed}
+        return "; ".join(f"{lane.server}: {why}" for lane in lanes if (why := lane.state()))
+
     async def close(self) -> None:
         for lane in self._lanes.values():
             await lane.close()
