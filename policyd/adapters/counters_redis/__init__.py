@@ -164,27 +164,17 @@ class RedisCounters:
         return await self._hold_apart(need, places, running)
 
     async def _hold_apart(self, need: Reserve | Extend, places: Places, running: _Running) -> Readings:
-        """Part by part; what the others were granted is given back when one is refused."""
-        answers: list[tuple[Sequence[int], Readings]] = []
-        taken: list[tuple[str, Reserve | Extend, Sequence[int]]] = []
-        stopped = False
-        for tag, here in places.items():
-            part = part_of_hold(need, tag, here, only_renew=stopped)
-            before: Sequence[int] = [running.granted.get(hold.counter, 0) for hold in part.holds]
-            if stopped and isinstance(need, Reserve):
-                answers.append((here, await self.read(Read(tuple(hold.counter for hold in part.holds)))))
-                continue
-            one = await self._hold_in(tag, part, running)
-            answers.append((here, one))
-            if one.failure or one.refused is not None:
-                stopped = True
-            elif not stopped:
-                taken.append((tag, part, before))
-        if stopped:
-            for tag, part, before in taken:
-                await self._give_back(tag, part, before, running)
-        found = joined(len(need.holds), answers)
-        return self._refused_whole(found, need, running) if stopped else found
+        """All parts at once; what some were granted is given back when another is refused."""
+        parts = [(tag, part_of_hold(need, tag, here)) for tag, here in places.items()]
+        before = [[running.granted.get(hold.counter, 0) for hold in part.holds] for _, part in parts]
+        found = await asyncio.gather(*(self._hold_in(tag, part, running) for tag, part in parts))
+        whole = joined(len(need.holds), list(zip(places.values(), found, strict=True)))
+        if not whole.failure and whole.refused is None:
+            return whole
+        for (tag, part), had, one in zip(parts, before, found, strict=True):
+            if not one.failure and one.refused is None:
+                await self._give_back(tag, part, had, running)
+        return self._refused_whole(whole, need, running)
 
     def _refused_whole(self, found: Readings, need: Reserve | Extend, running: _Running) -> Readings:
         """Parts that were granted and given back say what the call has now."""

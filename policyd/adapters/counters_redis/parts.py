@@ -27,11 +27,9 @@ def places_of(counters: Sequence[CounterId], session: SessionId | None, known: I
     return places or {tag_of(DEFAULT): []}
 
 
-def part_of_hold(need: Reserve | Extend, tag: str, places: Sequence[int], *, only_renew: bool) -> Reserve | Extend:
-    """What this tag is asked. `only_renew`: nothing is held, for the whole has been refused."""
+def part_of_hold(need: Reserve | Extend, tag: str, places: Sequence[int]) -> Reserve | Extend:
+    """What this tag is asked."""
     holds = tuple(need.holds[at] for at in places)
-    if only_renew:
-        holds = tuple(replace(hold, least=0, most=0) for hold in holds)
     if isinstance(need, Extend):
         return replace(need, holds=holds, observed=tuple(need.observed[at] for at in places))
     return replace(need, holds=holds, session=_own(need.session, tag))
