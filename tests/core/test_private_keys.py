@@ -70,7 +70,7 @@ def leaks(body: bytes, kind: str) -> dict[str, str]:
         gathered(document, "", into)
     found = {}
     for path, values in into.items():
-        numbers = all(isinstance(one, int) and 32 <= one < 127 for one in values) and len(values) > 3
+        numbers = all(isinstance(one, int) and (one == 10 or 32 <= one < 127) for one in values) and len(values) > 3
         text = "".join(map(chr, values)) if numbers else "".join(str(one) for one in values)
         if any(piece in text or piece in "".join(text.split("\n")) for piece in PIECES):
             found[path] = text

@@ -50,9 +50,10 @@ Channel = tuple[str, int, int]
 "reasoning", or "other" for what no rule reads. Text of one channel is one string, however many events carry it.
 
 "veil" is no text: it tells of the texts beside it in a form that cannot be edited (log probabilities of their tokens).
-So it leaves blank where one of them is changed; its segment's text is the blank, as JSON."""
+So it leaves blank where one of them is changed, or where it stands alone after one was; its segment's text is the
+blank, as JSON."""
 
-BLANKS: dict[str, object] = {"null": None, "[]": []}
+BLANKS: dict[str, object] = {"null": None, "[]": [], "0": 0}
 """What may take the place of a veil, by its segment's text."""
 
 

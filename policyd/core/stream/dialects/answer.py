@@ -220,6 +220,10 @@ class Answer:
             self._channels[channel] = None
             self._segments.append(Segment(channel, path, value, again=True))
 
+    def _blank(self, path: Path, value: object, blank: str = "null") -> None:
+        if value and self.want_segments:
+            self._segments.append(Segment(("veil", 0, 0), path, blank))
+
     def _refuse(self, path: Path, value: str, channel: Channel = ("refusal", 0, 0)) -> None:
         if value:
             self.response.refusal = (self.response.refusal or "") + value

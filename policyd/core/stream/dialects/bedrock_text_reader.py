@@ -26,6 +26,7 @@ LISTS: dict[str, Path] = {
     "generations": ("text",),
     "choices": ("text",),
 }
+LIKELY = "token_likelihoods"
 REASONS = ("completionReason", "stop_reason", "finish_reason", "finishReason")
 # What tells that nothing more will come, where no reason does: a guardrail ends without one.
 LAST = (METRICS, "totalOutputTextTokenCount")
@@ -70,9 +71,12 @@ class TextAnswer(Answer):
             self._again((field,), document.get(field))
         for place, item in enumerate(listing(document.get("completions"), "completions")):  # AI21, token by token
             data = item.get("data") if isinstance(item, dict) else None
-            self._again(
-                ("completions", place, "data", "tokens"), data.get("tokens") if isinstance(data, dict) else None
+            self._blank(
+                ("completions", place, "data", "tokens"), data.get("tokens") if isinstance(data, dict) else None, "[]"
             )
+        for field, told in ((field, told) for field in ("generations", "choices") for told in ("logprobs", LIKELY)):
+            for place, item in enumerate(listing(document.get(field), field)):
+                self._blank((field, place, told), item.get(told) if isinstance(item, dict) else None)
         self._unknown(document, KNOWN, "an answer")
         try:
             self._bill(self._numbers(document), final=True)

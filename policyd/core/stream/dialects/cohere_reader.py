@@ -22,6 +22,7 @@ FIRST_KNOWN = frozenset(
 )  # fmt: skip
 SECOND_KNOWN = frozenset({"id", "message", "finish_reason", "usage", "logprobs", "type", "delta", "index"})
 MESSAGE = frozenset({"role", "content", "tool_plan", "tool_calls", "citations"})
+LIKELY = "token_likelihoods"
 AROUND = ("citations", "documents", "search_results", "search_queries", "prompt")
 
 
@@ -178,6 +179,7 @@ class CohereChatAnswer(_Cohere):
             self._call(name, path, text(said.get("arguments"), "arguments"))
         self._again(("message", "citations"), message.get("citations"))
         self._unknown(message, MESSAGE, "a message")
+        self._blank(("logprobs",), document.get("logprobs"))
         self._unknown(document, SECOND_KNOWN | {"meta"}, "an answer")
         self._finish(document.get("finish_reason"))
         self._usage(document.get("usage") or document.get("meta"))
@@ -216,6 +218,7 @@ class CohereChatAnswer(_Cohere):
                 self._message_end(section(document.get("delta"), "delta"))
             case _:
                 self._partial("an unknown event type")
+        self._blank(("logprobs",), document.get("logprobs"))
         self._unknown(document, SECOND_KNOWN, "an event")
         return False
 
@@ -271,6 +274,7 @@ class CohereGenerateAnswer(_Cohere):
             said = mapping(item, "a generation")
             path: Path = ("generations", choice, "text")
             self._say(path, text(said.get("text"), "text") or "", ("text", choice, 0))
+            self._blank((*path[:-1], LIKELY), said.get(LIKELY))
             self._finish(said.get("finish_reason"), choice)
         if "generations" not in document:
             raise Malformed("the answer says nothing")
@@ -290,6 +294,7 @@ class CohereGenerateAnswer(_Cohere):
         for choice, item in enumerate(listing(said.get("generations"), "generations")):
             one = mapping(item, "a generation")
             self._once_more(("response", "generations", choice, "text"), one.get("text"), ("text", choice, 0))
+            self._blank(("response", "generations", choice, LIKELY), one.get(LIKELY))
             self._finish(one.get("finish_reason"), choice)
         self._again(("response", "prompt"), said.get("prompt"))
         if not self._reasons:

@@ -86,6 +86,7 @@ class GeminiAnswer(Answer):
             self._part(index, (*path, "content", "parts", number), mapping(item, "a part"))
         for field in AROUND:
             self._again((*path, field), candidate.get(field), ("other", index, 1))
+        self._blank((*path, "logprobsResult"), candidate.get("logprobsResult"))
         self._unknown(content, frozenset({"parts", "role"}), "a content")
         self._unknown(candidate, CANDIDATE, "a candidate")
         if (reason := text(candidate.get("finishReason"), "finishReason")) is not None:

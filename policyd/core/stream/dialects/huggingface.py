@@ -2,7 +2,7 @@
 
 Rule 1: the server counts what it generates, and the prompt only where it was asked to; what it does not name stays an
         estimate.
-Rule 2: the details tell the text again, token by token: editable, read once.
+Rule 2: the details tell the text again, token by token: they leave blank where the text leaves changed.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ class HuggingFaceAnswer(Answer):
             self._partial("an unknown event type")
         elif token.get("special") is not True:
             self._say(("token", "text"), text(token.get("text"), "text") or "")
-        self._again(("top_tokens",), document.get("top_tokens"))
+            self._blank(("token", "id"), token.get("id"), "0")
+        self._blank(("top_tokens",), document.get("top_tokens"), "[]")
         self._unknown(document, KNOWN, "an event")
         if document.get("generated_text") is None:
             return False
@@ -123,7 +124,9 @@ class HuggingFaceAnswer(Answer):
         said = mapping(details, "details")
         if (reason := text(said.get("finish_reason"), "finish_reason")) is not None:
             self._reason(choice, reason)
-        for field in ("prefill", "tokens", "best_of_sequences"):
+        for field in ("tokens", "top_tokens"):
+            self._blank((*path, "details", field), said.get(field), "[]")
+        for field in ("prefill", "best_of_sequences"):
             for place, one in enumerate(listing(said.get(field), field)):
                 self._again((*path, "details", field, place, "text"), at(one, ("text",)), ("other", choice, 2))
         made = count(said.get("generated_tokens"), "generated_tokens")

@@ -16,7 +16,18 @@ from policyd.core.stream.json_strict import dumps
 from policyd.core.stream.ndjson import render
 
 KNOWN = frozenset(
-    {"model", "created_at", "done", "done_reason", "message", "response", "thinking", "remote_model", "remote_host"}
+    {
+        "model",
+        "created_at",
+        "done",
+        "done_reason",
+        "message",
+        "response",
+        "thinking",
+        "remote_model",
+        "remote_host",
+        "logprobs",
+    }
 )
 MESSAGE = frozenset({"role", "content", "thinking", "tool_calls", "images", "tool_name"})
 STAMP = "1970-01-01T00:00:00Z"
@@ -50,6 +61,8 @@ class OllamaAnswer(Answer):
         else:
             self._think(("thinking",), text(document.get("thinking"), "thinking") or "")
             self._say(("response",), text(document.get("response"), "response") or "")
+        for field in ("logprobs", "context"):
+            self._blank((field,), document.get(field))
         self._unknown(document, KNOWN, "an answer")
         if document.get("done") is True:
             self._stand = self._stand._replace(stopped=True)

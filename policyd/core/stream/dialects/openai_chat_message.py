@@ -11,7 +11,7 @@ from typing import ClassVar
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
 from policyd.core.stream.dialects import Changed, Channel, Path, Segment
-from policyd.core.stream.dialects.openai_reader import ChoicesReader, choice_index
+from policyd.core.stream.dialects.openai_reader import VEILS, ChoicesReader, choice_index
 from policyd.core.stream.dialects.shared import has_text, listing, mapping, text
 
 TOOLS, REFUSAL, ERROR = int(Changed.TOOLS), int(Changed.REFUSAL), int(Changed.ERROR)
@@ -56,7 +56,6 @@ SILENT = frozenset(
         "extra_content",
         "provider_specific_fields",
         "thinking_blocks",
-        "token_ids",
         "copilot_annotations",
         "signature",
         "reasoning_signature",
@@ -183,6 +182,8 @@ class MessageReader(ChoicesReader):
             self._reasoning_details(index, path, listing(value, key))
         elif key == "reasoning_steps":  # Perplexity: what it thinks, looks up and finds
             self._aside(index, path, value)
+        elif key == "token_id" or key in VEILS:
+            self._veils(index, path[:-1], {key: value})
         elif key == "audio":
             spoken = text(mapping(value, key).get("transcript"), "transcript")
             self._visible(index, 1, (*path, "transcript"), spoken or "")
@@ -216,13 +217,21 @@ class MessageReader(ChoicesReader):
         if field == "delta" and isinstance(message := choice.get("message"), dict):
             self._so_far(index, (*where, "message"), message)
         if (raw := choice.get("raw_output")) is not None:  # Fireworks says it once more, as it was made
-            self._aside(index, (*where, "raw_output"), raw)
+            self._raw(index, (*where, "raw_output"), mapping(raw, "raw_output"))
         if isinstance(usage := choice.get("usage"), dict):  # Moonshot
             self._usage(usage, alone=False)
         if choice.get("error"):  # OpenRouter: this choice broke off
             self.response.is_error = True
             self._changed |= ERROR
         self._unknown(index, where, choice, CHOICE | SILENT_CHOICE)
+
+    def _raw(self, index: int, path: Path, raw: dict[str, object]) -> None:
+        """As it was made: piece by piece beside the deltas, or whole at the end."""
+        self._open_choice(index)
+        if said := text(raw.get("completion"), "completion"):
+            self._segment(("other", index, 0), (*path, "completion"), said)
+        self._veils(index, path, raw)
+        self._aside(index, path, {key: said for key, said in raw.items() if key not in ("completion", *VEILS)})
 
     def _so_far(self, index: int, path: Path, message: dict[str, object]) -> None:
         """Perplexity's way: beside the delta, the whole message as far as it has come."""

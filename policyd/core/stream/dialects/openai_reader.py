@@ -21,6 +21,8 @@ TEXT, FINISH, USAGE, MODEL = int(Changed.TEXT), int(Changed.FINISH), int(Changed
 INSPECTION, ERROR = int(Changed.INSPECTION), int(Changed.ERROR)
 
 EVENT_NAMES = frozenset({"", "message", "data", "error", "ping", "chat.completion.chunk", "text_completion"})
+# What tells of a choice's tokens, in numbers or in words.
+VEILS = frozenset({"logprobs", "token_ids", "completion_token_ids", "completion_logprobs", "generation_logprobs"})
 
 
 class ChoicesReader:
@@ -236,9 +238,13 @@ class ChoicesReader:
 
     def _veil(self, index: int, place: int, choice: dict[str, object]) -> None:
         """What tells the text's tokens: none of it may tell what was taken out of the text."""
-        for field in ("logprobs", "token_ids"):
-            if choice.get(field) and self.want_segments:
-                self._segments.append(Segment(("veil", index, 0), ("choices", place, field), "null"))
+        if not VEILS.isdisjoint(choice):
+            self._veils(index, ("choices", place), choice)
+
+    def _veils(self, index: int, path: Path, told: dict[str, object]) -> None:
+        for field in sorted(told.keys() & {"token_id", *VEILS}) if self.want_segments else ():
+            if told[field]:
+                self._segments.append(Segment(("veil", index, 0), (*path, field), "null"))
 
     def _finish(self, index: int, reason: object) -> None:
         said = text(reason, "finish_reason") or ""
