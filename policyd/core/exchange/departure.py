@@ -88,11 +88,11 @@ def depart(call: Call) -> bytes | None:
             if text != segment.text:
                 edits.append(Edit(segment.path, text))
     data = json_text.splice(call.body, edits) if edits else call.body
-    document = json_text.loads(data) if edits else call.document
+    document = json_text.loads_request(data) if edits else call.document
     more = call.dialect.edits(document, change)
     if more:
         data = json_text.splice(data, more)
-        json_text.loads(data)  # INVARIANT: what leaves can be read by the rules that judged what came
+        json_text.loads_request(data)  # INVARIANT: what leaves can be read by the rules that judged what came
     return data if data != call.body else as_read
 
 

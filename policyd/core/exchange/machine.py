@@ -151,7 +151,7 @@ class Exchange:
             if event.truncated or len(event.data) > most:
                 raise Malformed("the request's body is too large")
             call.body, call.decoded = decode(event.data, codings, most) if codings else event.data, bool(codings)
-            call.document = json_text.loads(call.body)
+            call.document = json_text.loads_request(call.body)
             call.dialect.read_request(call.document, call.facts.request)
             call.facts.request.service_tier = asked_tier(call.document)
         except Malformed as failure:

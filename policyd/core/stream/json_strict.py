@@ -2,7 +2,9 @@
 
 Rule 1: a document that two parsers could read differently is refused: duplicate keys, NaN, numbers that overflow, lone
         surrogates, nesting deeper than 200, anything but UTF-8, anything after the document.
-Rule 2: a reason quotes nothing of the document.
+Rule 2: integers that some parsers round are refused in requests. Providers put them into answers (random seeds), where
+        nothing that is judged may be one.
+Rule 3: a reason quotes nothing of the document.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import jiter
 from policyd.core.errors import Malformed
 
 MAX_COUNT = 2**53 - 1  # the largest integer that every JSON parser keeps
+MAX_DOUBLE = int((2 - 2.0**-52) * 2.0**1023)  # an integer beyond it is infinite to some
 _PLACE = re.compile(r" at line (\d+) column (\d+)$")
 _REASONS = (
     ("duplicate key", "duplicate key in a json object"),
@@ -35,7 +38,14 @@ _REASONS = (
 def loads(data: bytes | str) -> object:
     """The document, read strictly. Raises Malformed."""
     document = loads_event(data)
-    _refuse_overflow(document)
+    _refuse_numbers(document, MAX_DOUBLE)
+    return document
+
+
+def loads_request(data: bytes) -> object:
+    """Like `loads`, and every integer is one that all parsers read alike. Raises Malformed."""
+    document = loads_event(data)
+    _refuse_numbers(document, MAX_COUNT)
     return document
 
 
@@ -63,8 +73,8 @@ def _refuse(start: bytes | str, message: str) -> Never:
     raise Malformed(known + where) from None
 
 
-def _refuse_overflow(document: object) -> None:
-    """1e999 is infinite to one parser and an error to another."""
+def _refuse_numbers(document: object, most: int) -> None:
+    """1e999 is infinite to one parser and an error to another; so is an integer beyond every double."""
     todo: list[Iterable[object]] = [(document,)]
     while todo:
         for value in todo.pop():
@@ -73,6 +83,9 @@ def _refuse_overflow(document: object) -> None:
                 todo.append(value.values())  # type: ignore[attr-defined]
             elif kind is list:
                 todo.append(value)  # type: ignore[arg-type]
+            elif kind is int:
+                if not -most <= value <= most:  # type: ignore[operator]
+                    raise Malformed("json number too large")
             elif kind is float and isinf(value):  # type: ignore[arg-type]
                 raise Malformed("json number too large")
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from policyd.core.errors import Malformed
 from policyd.core.stream.dialects import Edit
-from policyd.core.stream.json_strict import MAX_COUNT, dumps, loads, loads_event, refuse_twins
+from policyd.core.stream.json_strict import MAX_COUNT, dumps, loads, loads_event, loads_request, refuse_twins
 
-__all__ = ["MAX_COUNT", "dumps", "loads", "loads_event", "refuse_twins", "splice"]
+__all__ = ["MAX_COUNT", "dumps", "loads", "loads_event", "loads_request", "refuse_twins", "splice"]
 
 _BLANK = re.compile(rb"[ \t\n\r]*+")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
