@@ -66,10 +66,9 @@ class Node:
             yield REFUSED if line == b"!\n" else json.loads(line)
 
     def close(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
+        self._process.kill()  # it may be writing what nobody will read
+        with self._process:
+            pass
 
 
 def rounded(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """What policyd judged and what it let go mean the same to every reader of JSON, or the body was refused.
 
 Rule 1: requests and answers of every dialect, as they came and as policies change them.
-Rule 2: POLICYD_JSON_BODIES says how many bodies are tried.
+Rule 2: POLICYD_JSON_BODIES says how many bodies are tried, POLICYD_JSON_SEED which ones.
 Rule 3: in an answer an integer that doubles cannot hold is compared as the double that it is nearest to.
 """
 
@@ -37,6 +37,7 @@ from tests.json_peers import NODE, PEERS, REFUSED, Node, read, rounded, told_apa
 from tests.responses import message, response
 
 BODIES = int(os.environ.get("POLICYD_JSON_BODIES", "8000"))
+SEED = os.environ.get("POLICYD_JSON_SEED", "7")
 BATCH = 500
 SECRET = re.compile("sec[a-z]{1,5}")
 
@@ -153,13 +154,13 @@ def hear(on: Ground, name: str, change: str, body: bytes) -> Tried | None:
     return Tried(name, change, body, None, body if left.data is None else left.data, True)
 
 
-def tried(count: int, seed: int, refused: Counter[str]) -> Iterator[Tried]:
+def tried(count: int, seed: str, refused: Counter[str]) -> Iterator[Tried]:
     """Bodies at random, those that were let go."""
-    chance = random.Random(seed)
     requests = {change: ground(spec) for change, spec in CHANGES.items()}
     answers = {change: ground(spec) for change, spec in ANSWERED.items()}
     names, answer_names = list(ASKED), list(ANSWERS)
-    for _ in range(count):
+    for number in range(count):
+        chance = random.Random(f"{seed} {number}")
         writer = Writer(chance, chance.choice([0.0, 0.01, 0.02, 0.05]))
         if chance.random() < 0.7:
             name, change = chance.choice(names), chance.choice(list(CHANGES))
@@ -205,6 +206,8 @@ def unchanged(came: Any, left: Any, change: str) -> bool:
     for key in came.keys() | left.keys():
         if change != "redacted" and EDITED.search(key):
             continue
+        if change == "redacted" and key in left and left[key] in (None, []):
+            continue  # it told the same text once more
         if key not in came or key not in left or not unchanged(came[key], left[key], change):
             return False
     return True
@@ -215,7 +218,7 @@ def test_every_reader_reads_what_was_judged() -> None:
     node, refused, passed = Node() if NODE else None, Counter[str](), Counter[str]()
     batch: list[Tried] = []
     try:
-        for one in tried(BODIES, 7, refused):
+        for one in tried(BODIES, SEED, refused):
             passed[one.name] += 1
             batch.append(one)
             if len(batch) == BATCH:

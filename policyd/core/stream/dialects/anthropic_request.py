@@ -72,7 +72,7 @@ def _texts(content: object, what: str) -> list[str]:
 
 def _block_texts(block: object) -> list[str]:
     item = mapping(block, "a content block")
-    if item.get("type") in _HIDDEN:
+    if _kind(item) in _HIDDEN:
         return []
     found = []
     if (said := text(item.get("text"), "text")) is not None:
@@ -82,6 +82,10 @@ def _block_texts(block: object) -> list[str]:
     return found
 
 
+def _kind(block: dict[str, object]) -> str | None:
+    return text(block.get("type"), "the type of a content block")
+
+
 def _others(content: object) -> int:
     """How many blocks of a content are no text, nested ones included."""
     if not isinstance(content, list):
@@ -89,7 +93,7 @@ def _others(content: object) -> int:
     total = 0
     for item in content:
         block = mapping(item, "a content block")
-        total += "text" not in block and block.get("type") not in _UNCOUNTED
+        total += "text" not in block and _kind(block) not in _UNCOUNTED
         total += _others(block.get("content"))
     return total
 
@@ -132,7 +136,7 @@ def _content(path: Path, content: object) -> Iterator[tuple[Path, str]]:
     if isinstance(content, str):
         yield path, content
     for place, block in enumerate(content if isinstance(content, list) else []):
-        if isinstance(block, dict) and block.get("type") not in _HIDDEN:
+        if isinstance(block, dict) and _kind(block) not in _HIDDEN:
             yield from _block((*path, place), block)
 
 
