@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-from math import inf, isinf
+from math import isinf
 from typing import Never, cast
 
 import jiter
@@ -22,6 +22,7 @@ from policyd.core.errors import Malformed
 MAX_COUNT = 2**53 - 1  # the largest integer that every JSON parser keeps
 MAX_DOUBLE = int((2 - 2.0**-52) * 2.0**1023)  # an integer beyond it is infinite to some
 MANY = 64  # numbers
+_INTEGERS, _FLOATS = {int}, {float}
 _PLACE = re.compile(r" at line (\d+) column (\d+)$")
 _REASONS = (
     ("duplicate key", "duplicate key in a json object"),
@@ -79,10 +80,10 @@ def _refuse_numbers(document: object, most: int) -> None:
     todo: list[Collection[object]] = [(document,)]
     while todo:
         values = todo.pop()
-        if len(values) > MANY and set(map(type, values)) <= {int, float}:
+        if len(values) > MANY and (kinds := set(map(type, values))) in (_INTEGERS, _FLOATS):
             # A body may be a million numbers: they are looked at in C.
-            numbers = cast("Collection[float]", values)
-            if inf in numbers or -inf in numbers or not _exact(numbers, most):
+            numbers, limit = cast("Collection[float]", values), most if kinds == _INTEGERS else MAX_DOUBLE
+            if max(numbers) > limit or min(numbers) < -limit:
                 raise Malformed("json number too large")
             continue
         for value in values:
@@ -96,13 +97,6 @@ def _refuse_numbers(document: object, most: int) -> None:
                     raise Malformed("json number too large")
             elif kind is float and isinf(value):  # type: ignore[arg-type]
                 raise Malformed("json number too large")
-
-
-def _exact(numbers: Collection[float], most: int) -> bool:
-    """Whether no integer among these is beyond what is allowed: a float may be."""
-    if max(numbers) <= most and min(numbers) >= -most:
-        return True
-    return all(-most <= one <= most for one in numbers if type(one) is int)
 
 
 def refuse_twins(document: dict[str, object], read: frozenset[str]) -> None:
