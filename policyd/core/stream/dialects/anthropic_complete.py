@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
 from policyd.core.stream import sse
 from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment, anthropic_ending
@@ -74,6 +75,8 @@ class CompleteAnswer(Answer):
     """Reads one answer."""
 
     def _whole(self, document: dict[str, object]) -> None:
+        if not isinstance(document.get("completion"), str):
+            raise Malformed("the answer is no completion")
         self._read(document)
 
     def _event(self, name: str, document: dict[str, object]) -> bool:
