@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from time import process_time
 from typing import Any
 
 import pytest
@@ -116,6 +117,33 @@ def test_a_body_that_is_only_odd_is_judged(name: str, mode: str) -> None:
         assert out.record.verdict is (Verdict.TERMINATE if model == "forbidden" else Verdict.ALLOW)
         assert (out.rejected is not None) == (model == "forbidden" and mode != "Monitor")
         counted_once(bed, out)
+
+
+MANY = 1_000_000
+BIG = {
+    "43 100k deep": (b'{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", False),
+    "43 100k objects deep": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, False),
+    "44 a million elements": (b'{"model": "forbidden", "messages": [], "x": [%b0]}' % (b"0," * MANY), True),
+    "44 a million empty messages": (b'{"model": "a", "messages": [%b0]}' % (b"0," * MANY), False),
+    "44 a megabyte of keys": (
+        b'{"model": "forbidden", "messages": [], %b}' % b",".join(b'"k%d":0' % number for number in range(90_000)),
+        True,
+    ),
+    "44 a megabyte of one key": (b'{"model": "a", "x": {%b"k":0}}' % (b'"k":0,' * (MANY // 6)), False),
+    "44 a megabyte in one string": (b'{"model": "forbidden", "messages": [], "x": "%b"}' % (b"a" * MANY), True),
+}
+
+
+@pytest.mark.parametrize("name", BIG)
+def test_43_44_a_large_body_is_judged_in_time(name: str) -> None:
+    """Read, or refused as what it is. The bound is 50 ms on a free core; a busy machine is given ten times that."""
+    body, readable = BIG[name]
+    bed = Bed(policy(READS))
+    began = process_time()
+    out = bed.call(body=body, chunks=ANSWER)
+    assert process_time() - began < 0.5
+    assert out.rejected is not None
+    assert (out.rejected.status == 403) is readable
 
 
 @each_mode

@@ -1,9 +1,11 @@
-"""Encoded bodies through a real Envoy: both sides see what was judged, plain and said to be; under Monitor nothing."""
+"""Encoded bodies through a real Envoy: both sides see what was judged, plain and said to be; under Monitor nothing.
+And a body with two lengths, which reaches nobody."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import socket
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -162,3 +164,18 @@ def test_a_stream_that_cannot_be_decoded_is_cut_or_breaks_for_its_caller(up: Sta
     assert got.body.endswith(b"data: [DONE]\n\n")
     got = play(up, "open", "text/event-stream", STREAM, "gzip")
     assert got.body == b"" and (got.broken or got.status == 503)  # 503: Envoy had not yet sent its headers on
+
+
+@pytest.mark.parametrize("coding", ["chunked", "gzip, chunked", "identity"])
+def test_a_request_with_two_lengths_reaches_nobody(up: Stage, coding: str) -> None:
+    up.providers[0].calls.clear()
+    body = chat(model="forbidden")
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\ntransfer-encoding: {coding}"
+    )
+    place = httpx.URL(up.url)
+    with socket.create_connection((place.host, place.port or 80), timeout=10) as wire:
+        wire.sendall(head.encode() + b"\r\nx-team-id: full\r\nconnection: close\r\n\r\n" + body)
+        answer = wire.recv(65_536)
+    assert answer.split(b" ")[1] in (b"400", b"501")
+    assert up.providers[0].calls == []
