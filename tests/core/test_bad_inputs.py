@@ -136,12 +136,12 @@ BIG = {
 
 @pytest.mark.parametrize("name", BIG)
 def test_43_44_a_large_body_is_judged_in_time(name: str) -> None:
-    """Read, or refused as what it is. The bound is 50 ms on a free core; a busy machine is given ten times that."""
+    """Read, or refused as what it is. The bound is 50 ms on a free core; a busy machine is given twenty times that."""
     body, readable = BIG[name]
     bed = Bed(policy(READS))
     began = process_time()
     out = bed.call(body=body, chunks=ANSWER)
-    assert process_time() - began < 0.5
+    assert process_time() - began < 1.0
     assert out.rejected is not None
     assert (out.rejected.status == 403) is readable
 
