@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from policyd.adapters.prices import load_prices
+from policyd.cli.cases.report import as_text
+from policyd.cli.test import run
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.errors import Severity
-from policyd.core.model.decision import Verdict
-from tests.driving import Bed, FlatPrices, answer_of, chat, stream_of
+from tests.driving import Bed, answer_of, chat, stream_of
 
 LIBRARY = Path(__file__).parents[2] / "policies"
 FILES = sorted(LIBRARY.glob("*/policy.yaml"))
@@ -30,22 +32,25 @@ def test_it_compiles_and_enforces_nothing_yet(file: Path) -> None:
     assert file.read_text().startswith("# ")
 
 
-def test_a_session_is_spared_and_then_stopped() -> None:
-    prices = FlatPrices("gpt-4o", "gpt-4o-mini", input=0, output=100_000)
-    bed = Bed(enforced("session-circuit-breaker"), prices=prices)
+def test_every_policy_has_cases_and_every_rule_is_seen_on_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    report = run([LIBRARY], load_prices(None), least=100)
 
-    verdicts = [
-        bed.call(body=chat(max_tokens=4000), chunks=[answer_of("x", completion=4000)]).record.verdict for _ in range(6)
-    ]
+    assert report.failed == 0, as_text(report)
+    assert report.covered, as_text(report)
+    assert {case.suite.document.file for case in report.cases} == {
+        str(file.with_name("policy.test.yaml")) for file in FILES
+    }
+    assert capsys.readouterr().out == ""
 
-    assert verdicts == [
-        Verdict.ALLOW,
-        Verdict.ALLOW,
-        Verdict.ALLOW,
-        Verdict.ALLOW,
-        Verdict.REROUTE,
-        Verdict.TERMINATE,
-    ]
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
+def test_it_says_why_it_is_there_and_what_to_change(file: Path) -> None:
+    reason = [line for line in file.read_text().split("apiVersion:")[0].splitlines() if line.startswith("#")]
+
+    assert len(reason) >= 5
+    assert any(line.startswith("# To change: ") for line in reason)
+    assert any(line.startswith("# Know: ") for line in reason)
+    assert f"({file.parent.name}/policy.yaml)" in (LIBRARY / "README.md").read_text()
 
 
 def test_credentials_are_replaced_and_a_private_key_never_begins() -> None:
