@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from policyd.adapters.envoy.config import Address
+from policyd.adapters.envoy.config import EXTPROC_CLUSTER, Address, addresses
 from policyd.cli import main as root
 from policyd.cli import serve as command
 from policyd.core.model.decision import Mode
@@ -65,6 +66,26 @@ def test_workers_are_supervised(started: list[Settings]) -> None:
     args = "--policies p --workers 3 --redis unix:///r.sock --listen 127.0.0.1:7000 --admin 127.0.0.1:7003"
     assert serve(*args.split()) == 0
     assert (started[0].workers, started[0].redis) == (3, "unix:///r.sock")
+
+
+def test_the_two_commands_of_the_documents_agree_on_the_addresses(
+    started: list[Settings], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text()
+    ours, envoys = (line.split()[1:] for line in page.split("```sh\n")[1].split("```")[0].splitlines())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "p.yaml").write_text(POLICY)
+    for args in (ours, envoys):
+        with pytest.raises(SystemExit) as left:
+            root.main(args)
+        assert left.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    (policyd,) = (each for each in config["static_resources"]["clusters"] if each["name"] == EXTPROC_CLUSTER)
+    endpoints = policyd["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    found = [Address(path=each["endpoint"]["address"]["pipe"]["path"]) for each in endpoints]
+    assert found == list(addresses(started[0].listen, started[0].workers))
+    assert [str(address) for address in found] == ["unix:./policyd.sock", "unix:./policyd.sock.1"]
 
 
 @pytest.mark.parametrize(
