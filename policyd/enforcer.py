@@ -22,6 +22,7 @@ from policyd.core.exchange import Exchange, Ground, State
 from policyd.core.exchange.call import Call as Judging
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import DecisionRecord
+from policyd.core.model.estimate import Estimates
 from policyd.core.model.facts import Facts
 from policyd.core.model.options import Options
 from policyd.core.model.prices import PriceTable
@@ -84,6 +85,7 @@ class Enforcer:
         self._prices, self.options = prices, options or Options()
         self.deadlines, self.clock, self._new_id = deadlines or Deadlines(), clock, new_id
         self._ground: Ground | None = None
+        self.estimates = Estimates()  # INVARIANT: what was learned of models outlives every policy set
         self._settling: set[asyncio.Task[None]] = set()
         self.calls: set[Call] = set()
 
@@ -95,7 +97,7 @@ class Enforcer:
             session_readers = any(asks_session(policy) for policy in policies.policies)
             likeness_readers = any(asks_likeness(policy) for policy in policies.policies)
             plans = Plans(policies.engine, self.options.mode, session_readers, likeness_readers=likeness_readers)
-            ground = self._ground = Ground(policies, plans, self._prices, self.options)
+            ground = self._ground = Ground(policies, plans, self._prices, self.options, self.estimates)
         return ground
 
     def open(self) -> Call:

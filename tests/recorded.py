@@ -120,7 +120,7 @@ class Everything(FlatPrices):
 
 
 class Lab:
-    """One policy, compiled once; every call begins with counters of its own and under the same id."""
+    """One policy, compiled once; every call begins with counters of its own, nothing learned, and the same id."""
 
     def __init__(self, spec: str, **options: object) -> None:
         self.bed = Bed(policy(spec), prices=Everything(), slice_tokens=16, **options)
@@ -131,6 +131,7 @@ class Lab:
         bed = self.bed
         bed.enforcer.counters = bed.memory = MemoryCounters(bed.clock)
         bed.sink.records.clear()
+        bed.enforcer.estimates.clear()
         return bed.call(
             body=stream.body,
             path=stream.path,

@@ -81,6 +81,7 @@ def fields(record: DecisionRecord) -> dict[str, object]:
         "cost_usd": decimal(record.cost_nano, NANO),
         "cost_source": record.cost_source,
         "cost_confidence": record.cost_confidence,
+        "estimate_error": record.estimate_error,
         "price_source": record.price_source,
         "price_digest": record.price_digest,
         "service_tier": record.service_tier,

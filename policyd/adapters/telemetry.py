@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -16,6 +16,7 @@ from policyd.core.model.counters import NANO
 from policyd.core.model.decision import DecisionRecord, Verdict
 
 _LATENCIES = (25e-6, 50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1.6e-3, 3.2e-3, 6.4e-3, 12.8e-3, 25.6e-3, 0.1, 0.5, 2.0)
+_ERRORS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _INSPECTIONS = ("full", "partial", "none")
 _ENDINGS = ("complete", "cut", "rejected", "cancelled", "broken")
 _RELOADS = ("loaded", "unchanged", "refused")
@@ -65,6 +66,7 @@ class Telemetry:
     _events: Counter = field(init=False)
     _tokens: Counter = field(init=False)
     _cost: Counter = field(init=False)
+    _off: Histogram = field(init=False)
     _open: Gauge = field(init=False)
     _latency: _Latency = field(init=False)
     _policy_set: Gauge = field(init=False)
@@ -82,6 +84,12 @@ class Telemetry:
         self._events = self._counter("events", "protocol events read")
         self._tokens = self._counter("tokens", "tokens of calls; cached and written are part of input", "class")
         self._cost = self._counter("cost_usd", "dollars of calls, as priced here")
+        self._off = Histogram(
+            "policyd_estimate_error_ratio",
+            "how far the running cost of streams was off just before their bill came, either way, as a part of it",
+            buckets=_ERRORS,
+            registry=self.registry,
+        )
         self._open = Gauge("policyd_open_calls", "calls that run now", registry=self.registry)
         self._latency = _Latency()
         self.registry.register(self._latency)
@@ -118,6 +126,8 @@ class Telemetry:
         self._ended.labels(_closed(record.ended, _ENDINGS)).inc()
         self._events.inc(record.events)
         self._cost.inc(record.cost_nano / NANO)
+        if record.estimate_error is not None:
+            self._off.observe(abs(record.estimate_error))
         for label, name in _TOKENS.items():
             self._tokens.labels(label).inc(_amount(record.usage.get(name)))
 

@@ -48,6 +48,8 @@ def _adopt(call: Call, decision: Decision, passes: Sequence[_Pass]) -> None:
     call.facts.request.model = last.model
     call.allows = [judged for judged in last.judged if _exempts(judged)]
     call.meter, call.price, call.served_model = last.meter, last.price, last.model or ""
+    if last is not passes[0]:
+        call.estimate_by(last.model)
     begin_cost(call)
     call.holder = last.holder
     call.world = replace(

@@ -12,11 +12,13 @@ from policyd.core.decide.plan import BoundRule, Plan, Plans, enforceable
 from policyd.core.decide.rollout import Variants
 from policyd.core.exchange.metering import Meter
 from policyd.core.model.decision import FailurePolicy
+from policyd.core.model.estimate import Estimates, Rate
 from policyd.core.model.facts import Facts
 from policyd.core.model.options import Options
 from policyd.core.model.prices import Price, PriceTable
 from policyd.core.model.steps import Settle
 from policyd.core.stream.dialects import Dialect
+from policyd.core.stream.dialects.billing import asked_tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Ground:
     prices: PriceTable
     options: Options
     variants: Variants = field(default_factory=Variants)
+    estimates: Estimates = field(default_factory=Estimates)  # the one part of it that grows with the calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,21 @@ class Call:
         if price is None or request.dialect != "anthropic.messages":  # the one that names other models in its bill
             return price.asked(request.service_tier) if price and request.service_tier else price
         return replace(price.asked(request.service_tier), other=look_up)
+
+    def was_read(self) -> None:
+        """The request's body has been read: what is billed by it is known, and what is to be estimated."""
+        request = self.facts.request
+        request.service_tier = asked_tier(self.document)
+        request.plain_input = request.input_tokens
+        self.estimate_by(request.model)
+
+    def estimate_by(self, model: str | None, rate: Rate | None = None) -> None:
+        """Pin what is known of this model now: the input is estimated by it, and what it will answer."""
+        request = self.facts.request
+        known = rate or self.ground.estimates.rate(request.provider, model or "")
+        self.facts.response.rate = known
+        if request.plain_input:
+            request.input_tokens = known.input_tokens(request.plain_input, tools=bool(request.tools))
 
     def next_op(self, what: str) -> str:
         """An idempotency key that no other operation of any call has."""

@@ -20,6 +20,7 @@ from policyd.core.exchange.answering import Answering
 from policyd.core.exchange.call import Call, Ground
 from policyd.core.exchange.departure import depart, header_edit, plain
 from policyd.core.exchange.judging import may_change_answer
+from policyd.core.exchange.learning import learn
 from policyd.core.exchange.opening import OWN_PREFIX, header_map, open_call, unreadable_body
 from policyd.core.exchange.recording import record, renewal, settlement
 from policyd.core.exchange.refusal import refuse, refuse_as
@@ -49,7 +50,6 @@ from policyd.core.model.steps import (
     Tick,
 )
 from policyd.core.stream import json_text
-from policyd.core.stream.dialects.shared import asked_tier
 from policyd.core.stream.encodings import codings_of, decode
 
 
@@ -153,7 +153,7 @@ class Exchange:
             call.body, call.decoded = decode(event.data, codings, most) if codings else event.data, bool(codings)
             call.document = json_text.loads_request(call.body)
             call.dialect.read_request(call.document, call.facts.request)
-            call.facts.request.service_tier = asked_tier(call.document)
+            call.was_read()
         except Malformed as failure:
             call.document = None
             call.facts.unreadable_request = failure.reason
@@ -328,6 +328,7 @@ class Exchange:
         if self.call.plan is None:
             self.call.plan = self.call.ground.plans.of(())
         steps: list[Step] = [*settlement(self.call, ended), record(self.call, now=self._now, ended=ended)]
+        learn(self.call)
         self.recorded = True
         return steps
 

@@ -6,6 +6,7 @@ from policyd.core.decide.combine import Decision
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.costing import UNPRICED, confidence
 from policyd.core.exchange.gauge import Gauge
+from policyd.core.exchange.learning import estimate_error
 from policyd.core.exchange.opening import pseudonym
 from policyd.core.exchange.owing import charged, final_usage
 from policyd.core.model.counters import CounterId, Hold, SessionCharge, SessionId
@@ -97,6 +98,7 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             cost_nano=call.price.cost_nano(usage) if call.price and call.left else 0,
             cost_source=usage.source if call.price else UNPRICED,
             cost_confidence=confidence(call.price, usage),
+            estimate_error=estimate_error(call),
             price_source=response.price_source,
             price_digest=response.price_digest,
             service_tier=usage.service_tier or facts.request.service_tier,

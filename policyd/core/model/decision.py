@@ -254,6 +254,7 @@ class DecisionRecord:
     ended: str  # complete, cut, rejected, cancelled, broken
     conflicts: tuple[str, ...] = ()
     cost_confidence: float = 0.0  # 0..1
+    estimate_error: float | None = None  # of the cost just before the provider's last numbers, as a part of it
     price_source: str = ""  # where the price comes from; empty when there is none
     price_digest: str = ""  # of the price table
     service_tier: str = ""  # batch, flex, priority, ...; empty when nobody named one

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from policyd.core.model.estimate import UNKNOWN, Rate, Seen
 from policyd.core.model.prices import Usage
 
 
@@ -50,6 +51,7 @@ class RequestFacts:
     text: str | None = None  # every text of the request, system included, joined with newlines
     tools: list[str] = field(default_factory=list)  # names
     input_tokens: int = 0  # an estimate, tokens
+    plain_input: int = 0  # the same before what is known of the model; no rule reads this
     choices: int = 1  # how many answers were asked for
     wants_usage: bool = False  # the caller asked for usage at the end of the stream; no rule reads this
     usage_on_request: bool = False  # nobody asked for the stream's usage, and it comes only to who asks
@@ -117,6 +119,8 @@ class ResponseFacts:
     extra: Mapping[str, int] = field(default_factory=dict)  # classes that may be priced apart: see model/prices.py
     service_tier: str = ""  # that the answer names: default, batch, flex, priority, fast
     fee_nano: int | None = None  # nano-dollars: what the provider says the request as such cost
+    rate: Rate = UNKNOWN  # by which the output is estimated until the provider says
+    seen: Seen = field(default_factory=Seen)  # what the estimate rests on
     parts: tuple[tuple[str, Usage], ...] = ()  # the samplings that the call caused, where the provider names each
     cost_nano: int = 0  # nano-dollars; CEL reads cost_usd
     cost_source: str = "unpriced"  # provider, tokenizer, estimate, unpriced

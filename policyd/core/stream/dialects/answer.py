@@ -274,6 +274,7 @@ class Answer:
 
     def _reason(self, choice: int, reason: str) -> None:
         """The finish reason of a choice."""
+        self._tally.weigh()
         self._reasons[choice] = reason
         self.response.finish_reasons = [self._reasons[one] for one in sorted(self._reasons)]
         self._changed |= FINISH

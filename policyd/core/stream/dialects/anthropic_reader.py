@@ -179,9 +179,9 @@ class AnthropicReader:
         self._take(event.get("usage"), final=self._stand.stopped)
 
     def _stop_reason(self, said: dict[str, object]) -> None:
-        reason = text(said.get("stop_reason"), "stop_reason")
-        if reason is None:
+        if (reason := text(said.get("stop_reason"), "stop_reason")) is None:
             return
+        self._tally.weigh()
         self.response.finish_reasons = [reason]
         self._changed |= FINISH
         self._stand = self._stand._replace(stopped=True)

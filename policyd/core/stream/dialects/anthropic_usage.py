@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from policyd.core.model.prices import NONE, Usage
-from policyd.core.stream.dialects.shared import Bill, classes, count, listing, mapping, section, text, tier_of
+from policyd.core.stream.dialects.billing import classes, tier_of
+from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
 
 _FIELDS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
 

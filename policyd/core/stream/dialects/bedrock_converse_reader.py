@@ -12,8 +12,9 @@ from policyd.core.stream import eventstream
 from policyd.core.stream.dialects import Body, Path
 from policyd.core.stream.dialects.answer import HIDDEN, Answer, Mark, Stand, index_of
 from policyd.core.stream.dialects.bedrock_shared import METRICS, TRACE, bill_of, header_bill, is_exception
+from policyd.core.stream.dialects.billing import tier_of
 from policyd.core.stream.dialects.half_json import remainder
-from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text, tier_of
+from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text
 from policyd.core.stream.json_strict import dumps
 
 KNOWN = frozenset(

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from policyd.core.stream.dialects import Body
-from policyd.core.stream.dialects.shared import Bill, classes, listing, mapping, tokens
+from policyd.core.stream.dialects.billing import classes
+from policyd.core.stream.dialects.shared import Bill, listing, mapping, tokens
 from policyd.core.stream.json_strict import dumps
 
 METRICS = "amazon-bedrock-invocationMetrics"

@@ -17,7 +17,8 @@ from policyd.core.model.prices import NONE
 from policyd.core.stream import sse
 from policyd.core.stream.dialects import Body, Path, Reading
 from policyd.core.stream.dialects.answer import Answer, Mark, Stand, index_of
-from policyd.core.stream.dialects.shared import Bill, classes, count, listing, mapping, section, text, tier_of
+from policyd.core.stream.dialects.billing import classes, tier_of
+from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
 from policyd.core.stream.json_strict import dumps
 
 KNOWN = frozenset(

@@ -12,9 +12,10 @@ from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segment
 from policyd.core.stream.dialects.answer import strings
+from policyd.core.stream.dialects.billing import tier_of
 from policyd.core.stream.dialects.openai_shared import Stand
 from policyd.core.stream.dialects.openai_usage import bill_of
-from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, has_text, mark_partial, text, tier_of
+from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, has_text, mark_partial, text
 from policyd.core.stream.json_strict import loads_event
 
 TEXT, FINISH, USAGE, MODEL = int(Changed.TEXT), int(Changed.FINISH), int(Changed.USAGE), int(Changed.MODEL)
@@ -248,6 +249,7 @@ class ChoicesReader:
 
     def _finish(self, index: int, reason: object) -> None:
         said = text(reason, "finish_reason") or ""
+        self._tally.weigh()
         if index not in self._channels:
             self._start_choice(index)
         self._reasons[index] = said

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from policyd.core.stream.dialects.shared import Bill, classes, count, mapping, tier_of
+from policyd.core.stream.dialects.billing import classes, tier_of
+from policyd.core.stream.dialects.shared import Bill, count, mapping
 
 MOST_FEE = 1000  # USD: nobody takes more for a request as such
 

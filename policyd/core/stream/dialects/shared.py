@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from policyd.core.errors import Malformed
+from policyd.core.model.estimate import weigh
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.model.prices import NONE, PARENTS, Usage
 from policyd.core.stream.dialects import Changed, Edit
@@ -66,41 +67,6 @@ class Bill:
     parts: tuple[tuple[str, Usage], ...] = ()  # the samplings of the call, where each is named
 
 
-TIERS = {
-    "default": "default", "standard": "default", "on_demand": "default", "batch": "batch", "flex": "flex",
-    "on_demand_flex": "flex", "priority": "priority", "on_demand_priority": "priority", "fast": "fast",
-}  # fmt: skip
-"""What providers call their service tiers, in lower case, and what the price table calls them. Others are not known to
-have a price of their own (`scale`, `reserved`, `provisioned_throughput`: bought beforehand) and keep their name."""
-
-_NO_TIER = frozenset({"", "auto", "standard_only"})  # whoever asks for these learns from the answer what it was
-
-
-def tier_of(value: object) -> str:
-    """The service tier that a field of a request or an answer names; empty for none."""
-    if isinstance(value, dict):  # Bedrock
-        value = value.get("type")
-    if not isinstance(value, str):
-        return ""
-    name = value.lower()[:64]
-    return "" if name in _NO_TIER else TIERS.get(name, name)
-
-
-def asked_tier(document: object) -> str:
-    """The service tier that a request asks for; empty for the provider's own choice."""
-    if not isinstance(document, dict):
-        return ""
-    found = (tier_of(document.get(field)) for field in ("service_tier", "serviceTier", "speed"))
-    return next((tier for tier in found if tier), "")
-
-
-def classes(**counts: int | None) -> Mapping[str, int]:
-    """The classes of a bill that may be priced apart, without the empty ones."""
-    if not any(counts.values()):
-        return NONE
-    return {name: many for name, many in counts.items() if many}
-
-
 def bounded(bill: Bill) -> Mapping[str, int]:
     """The bill's classes that may be priced apart. INVARIANT: those of one parent are no more than it has."""
     room = {
@@ -119,40 +85,97 @@ def bounded(bill: Bill) -> Mapping[str, int]:
     return kept
 
 
+BLOCK = 96  # characters of text that are weighed at once: weighing costs by the call
+
+
 class Tally:
     """Keeps an answer's token facts: the running estimate, then the provider's numbers.
 
-    The estimate is what the characters suggest, and at least one token for each piece of text: a provider's stream
-    never cuts a token in two events.
+    Of a model that nothing is known of, the estimate is what the characters suggest, and at least one token for each
+    piece of text: a provider's stream never cuts a token in two events. Else its rate says what to go by: the pieces,
+    or the text, weighed a block at a time. INVARIANT: the estimate never falls.
     """
 
-    __slots__ = ("_base", "_milli", "_pieces", "_reasoning", "response", "seen")
+    __slots__ = (
+        "_base",
+        "_milli",
+        "_pending",
+        "_pieces",
+        "_rate",
+        "_reasoning",
+        "_waiting",
+        "_weighs",
+        "response",
+        "seen",
+    )
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.response = response
         self.seen = False  # the provider has named numbers
         self._base = self._milli = self._pieces = 0
         self._reasoning = 0
+        self._rate = response.rate
+        self._weighs = bool(request.stream) and response.rate.weighs
+        self._pending: list[str] = []
+        self._waiting = 0
+        response.seen.weighed = self._weighs
         if not response.input_tokens:
             response.input_tokens = request.input_tokens
 
     def add(self, text: str) -> None:
         """Output text, visible or not."""
-        self._milli += 250 * len(text) if text.isascii() else milli_tokens(text)
         self._pieces += 1
-        estimate = -(-self._milli // 1000)
-        self.response.output_tokens = self._base + (estimate if estimate > self._pieces else self._pieces)
+        self.response.seen.pieces += 1
+        if self._weighs:
+            self._pending.append(text)
+            self._waiting += len(text)
+            if self._waiting >= BLOCK:
+                self.weigh()
+        rate = self._rate
+        if not rate.known:
+            self._milli += 250 * len(text) if text.isascii() else milli_tokens(text)
+            estimate = -(-self._milli // 1000)
+            self.response.output_tokens = self._base + (estimate if estimate > self._pieces else self._pieces)
+            return
+        if rate.by_pieces:
+            estimate = self._base + int(rate.piece * self._pieces)
+        else:  # of what is not weighed yet, no more than what it will surely be
+            estimate = self._base + int((self._milli + 150 * self._waiting) / 1000)
+        if estimate > self.response.output_tokens:
+            self.response.output_tokens = estimate
+
+    def weigh(self) -> None:
+        """Weigh what waits for it."""
+        if not self._waiting:
+            return
+        plain, other = weigh("".join(self._pending))
+        self._pending.clear()
+        self._waiting = 0
+        seen, rate = self.response.seen, self._rate
+        seen.plain += plain
+        seen.other += other
+        if rate.known and not rate.by_pieces:
+            self._milli += int(rate.plain * plain + rate.other * other)
+            self.response.output_tokens = max(self.response.output_tokens, self._base + -(-self._milli // 1000))
 
     def add_reasoning(self, text: str) -> None:
         """Output text that is reasoning."""
         self.add(text)
         self._reasoning += milli_tokens(text)
         response = self.response
+        response.seen.reasoned = True
         response.reasoning_tokens = min(-(-self._reasoning // 1000), response.output_tokens)
 
     def take(self, bill: Bill, *, final: bool) -> None:
         """The provider's numbers. INVARIANT: cached + written <= input, reasoning <= output."""
         response = self.response
+        response.seen.before = (
+            response.input_tokens,
+            response.output_tokens,
+            response.cached_input_tokens,
+            response.cache_write_tokens,
+        )
+        self.weigh()
         response.input_tokens, response.output_tokens = bill.input, bill.output
         response.cached_input_tokens = min(bill.cached, bill.input)
         response.cache_write_tokens = min(bill.cache_write, bill.input - response.cached_input_tokens)
