@@ -22,7 +22,7 @@ from policyd.core.exchange import Exchange, Ground, State
 from policyd.core.exchange.call import Call as Judging
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import DecisionRecord
-from policyd.core.model.estimate import Estimates
+from policyd.core.model.estimate import Estimates, Rate
 from policyd.core.model.facts import Facts
 from policyd.core.model.options import Options
 from policyd.core.model.prices import PriceTable
@@ -177,6 +177,15 @@ class Call:
     def judging(self) -> Judging:
         """The call as its rules see it, for whoever explains it. Nothing in there is to be changed."""
         return self._exchange.call
+
+    @property
+    def rate(self) -> Rate:
+        """What is known of the call's model: by it the call is estimated."""
+        return self._exchange.call.facts.response.rate
+
+    def estimate_by(self, rate: Rate | None) -> None:
+        """Estimate by this rate, whatever is known of the model: a dry run of what was recorded with one."""
+        self._exchange.call.pinned = rate
 
     def renewal(self) -> Extend | None:
         """What renews this call's lease."""

@@ -11,11 +11,12 @@ import base64
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
 from policyd.core.exchange.opening import CREDENTIALS, OWN_PREFIX, key_id
+from policyd.core.model.estimate import UNKNOWN, Rate
 from policyd.core.model.steps import (
     Ended,
     Event,
@@ -63,6 +64,7 @@ class Tap:
     _whole: bool = False  # the answer has come to its own end
     _size: int = 0
     _done: bool = False
+    _rate: Rate = UNKNOWN
 
     def see(self, event: Event) -> None:
         """Take one event of the call, before or after it was judged."""
@@ -79,6 +81,10 @@ class Tap:
                 self.end(now)
             case _:
                 pass
+
+    def estimated_by(self, rate: Rate) -> None:
+        """What was known of the call's model: a dry run estimates by it too, and so cuts where this one did."""
+        self._rate = rate
 
     def request_body(self, data: bytes) -> None:
         self._body = data
@@ -128,7 +134,12 @@ class Tap:
             **_data("body", self._body),
         }
         time = datetime.fromtimestamp(self.begun.wall, UTC).isoformat(timespec="microseconds")
-        return {"time": time.replace("+00:00", "Z"), "request": request, "response": self._response()}
+        return {
+            "time": time.replace("+00:00", "Z"),
+            "request": request,
+            "response": self._response(),
+            "estimate": asdict(self._rate),
+        }
 
     def _response(self) -> dict[str, object] | None:
         if self._answer is None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from policyd.core.model.estimate import Rate
 from policyd.core.model.options import Options
 from policyd.core.model.steps import Event, RequestHeaders, Step
 
@@ -14,6 +15,9 @@ class OpenCall(Protocol):
     """One call being driven: enforcer.Call."""
 
     outstanding: asyncio.Future[Any] | None
+
+    @property
+    def rate(self) -> Rate: ...
 
     async def handle(self, event: Event) -> Sequence[Step]: ...
     async def deliver(self) -> Sequence[Step]: ...
@@ -38,6 +42,10 @@ class Tap(Protocol):
     """Who sees a call's events besides the exchange."""
 
     def see(self, event: Event) -> None: ...
+
+    def estimated_by(self, rate: Rate) -> None:
+        """What was known of the call's model, when it began; told before its end."""
+        ...
 
 
 class Taps(Protocol):

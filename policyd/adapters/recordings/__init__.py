@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from policyd.adapters.errors import Place, UnreadableInput, reason_of
+from policyd.core.model.estimate import Rate
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -39,6 +40,7 @@ class Recording:
     status: int  # 0: no answer was recorded
     response_headers: Headers = ()
     chunks: tuple[tuple[float, bytes], ...] = ()
+    rate: Rate | None = None  # by which it was estimated; None: nothing was known, or nothing is said
     encoded: str = ""  # the content encoding that could not be undone: the bytes are as they were sent
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import BinaryIO
 
 from policyd.adapters.errors import Place, UnreadableInput
 from policyd.adapters.recordings import MAX_LINE, Recording, Seen, parse_json, shape
+from policyd.core.model.estimate import Rate
 from policyd.core.stream.encodings import MOST_STREAMED, Decoding, codings_of
 
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # a byte order mark too
@@ -49,7 +51,19 @@ def recording(place: Place, source: str, document: object) -> Recording:
         response_headers=response_headers,
         chunks=chunks,
         encoded=encoded,
+        rate=_rate(place, exchange.get("estimate")),
     )
+
+
+def _rate(place: Place, value: object) -> Rate | None:
+    if value is None:
+        return None
+    said = shape.mapping(place, value, "estimate")
+    numbers = {name: shape.number(place, said.get(name, 0), f"estimate.{name}") for name in _RATE}
+    return Rate(int(numbers.pop("calls")), **numbers)
+
+
+_RATE = tuple(field.name for field in fields(Rate))
 
 
 def _answer(place: Place, answer: object) -> tuple[int, shape.Headers, tuple[tuple[float, bytes], ...], str]:

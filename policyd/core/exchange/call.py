@@ -59,6 +59,7 @@ class Call:
     allows: list[Judged] = field(default_factory=list)  # matched exemptions: they hold for the whole call
     meter: Meter = field(default_factory=Meter)
     price: Price | None = None
+    pinned: Rate | None = None  # the rate that a recording was estimated by
     asked_model: str = ""  # by the sender
     served_model: str = ""
     body: bytes | None = None  # the request's, as it came, or without its encoding
@@ -115,10 +116,10 @@ class Call:
         request.plain_input = request.input_tokens
         self.estimate_by(request.model)
 
-    def estimate_by(self, model: str | None, rate: Rate | None = None) -> None:
+    def estimate_by(self, model: str | None) -> None:
         """Pin what is known of this model now: the input is estimated by it, and what it will answer."""
         request = self.facts.request
-        known = rate or self.ground.estimates.rate(request.provider, model or "")
+        known = self.pinned or self.ground.estimates.rate(request.provider, model or "")
         self.facts.response.rate = known
         if request.plain_input:
             request.input_tokens = known.input_tokens(request.plain_input, tools=bool(request.tools))

@@ -6,7 +6,7 @@ Rule 1: confidence is the product of what is known of the price and of what is k
 from __future__ import annotations
 
 from policyd.core.exchange.call import Call
-from policyd.core.model.prices import Price, Usage
+from policyd.core.model.prices import Usage
 
 UNPRICED = "unpriced"
 COST_FACTS = frozenset(f"response.{name}" for name in ("cost_usd", "cost_source", "cost_confidence"))
@@ -30,12 +30,15 @@ def tell_cost(call: Call, usage: Usage) -> None:
     response, price = call.facts.response, call.price
     response.cost_nano = price.cost_nano(usage) if price else 0
     response.cost_source = usage.source if price else UNPRICED
-    response.cost_confidence = confidence(price, usage)
+    response.cost_confidence = confidence(call, usage)
 
 
-def confidence(price: Price | None, usage: Usage) -> float:
+def confidence(call: Call, usage: Usage) -> float:
     """How sure the cost of this usage is, 0..1."""
+    price, rate = call.price, call.facts.response.rate
     if price is None:
         return 0.0
-    known = 1.0 if price.knows(usage) else _NO_RATE
-    return round(price.confidence * known * _BY_SOURCE.get(usage.source, 0.0), 4)
+    sure = _BY_SOURCE.get(usage.source, 0.0)
+    if usage.source == "estimate" and rate.known:
+        sure = max(0.0, 1 - rate.error)
+    return round(price.confidence * (1.0 if price.knows(usage) else _NO_RATE) * sure, 4)

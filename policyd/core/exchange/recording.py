@@ -97,7 +97,7 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             },
             cost_nano=call.price.cost_nano(usage) if call.price and call.left else 0,
             cost_source=usage.source if call.price else UNPRICED,
-            cost_confidence=confidence(call.price, usage),
+            cost_confidence=confidence(call, usage),
             estimate_error=estimate_error(call),
             price_source=response.price_source,
             price_digest=response.price_digest,
