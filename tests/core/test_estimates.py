@@ -37,7 +37,7 @@ PROSE = (
     "Rain fell through the night, and in the morning the river had taken the lower road and half the fence.",
 )
 CODE = (
-    "def total(items: list[Item], rate: float = 0.2) -> float:\n    return sum(item.price * (1 + rate) for item in items)\n",
+    "def total(items: list[Item], rate: float) -> float:\n    return sum(item.price * (1 + rate) for item in items)\n",
     "for (let i = 0; i < rows.length; i++) {\n  if (rows[i].id === wanted) {\n    return rows[i];\n  }\n}\n",
     "class Window:\n    def __init__(self, width, height):\n        self.width = width\n        self.height = height\n",
     'if err := store.Put(ctx, key, value); err != nil {\n\treturn fmt.Errorf("put %s: %w", key, err)\n}\n',
@@ -256,7 +256,7 @@ def test_a_dry_run_with_the_rate_of_the_capture_cuts_where_it_did() -> None:
     streams = [recording(one) for one in generated(by_class, lumps, 30, seed=3)]
     events = [one.event for one in play(streams, CUTS)]
     assert events == [one.event for one in play(streams, CUTS)], "the same calls in the same order"
-    known = Rate(20, piece=5.0, plain=0.5, other=2.0, off_piece=1.0, off_text=0.1)
+    known = Rate(20, piece=5.0, plain=6.0, other=6.0, off_piece=1.0, off_text=0.1)
     alone = recording(next(generated(by_class, lumps, 1, seed=4)), rate=known)
     after = play([*streams, alone], CUTS)[-1]
     assert (
@@ -287,7 +287,7 @@ def _streams() -> Iterator[Recording]:
         for one in read_recordings(file):
             kind = dict(one.response_headers).get("content-type", "")
             seen[one.host, kind] += 1
-            if "event-stream" in kind and one.status == 200 and len(one.chunks) and seen[one.host, kind] <= 12:
+            if "event-stream" in kind and one.status == 200 and len(one.chunks) and seen[one.host, kind] <= 6:
                 yield one
 
 
