@@ -97,7 +97,7 @@ class Enforcer:
             session_readers = any(asks_session(policy) for policy in policies.policies)
             likeness_readers = any(asks_likeness(policy) for policy in policies.policies)
             plans = Plans(policies.engine, self.options.mode, session_readers, likeness_readers=likeness_readers)
-            ground = self._ground = Ground(policies, plans, self._prices, self.options, self.estimates)
+            ground = self._ground = Ground(policies, plans, self._prices, self.options, estimates=self.estimates)
         return ground
 
     def open(self) -> Call:

@@ -155,6 +155,7 @@ class DryRun:
         self._kept.record = None
         self.clock.begin(recording)
         playing = _Playing(self._enforcer.open(), self.clock, recording, watcher)
+        playing.call.estimate_by(recording.rate)
         await playing.run(tuple(self._cut(recording.chunks)))
         await self._enforcer.drain()
         record = self._kept.record
