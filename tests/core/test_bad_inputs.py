@@ -29,8 +29,9 @@ def ask(spec: str, mode: str, body: bytes, **how: Any) -> tuple[Bed, Outcome]:
 
 
 def counted_once(bed: Bed, out: Outcome) -> None:
-    """What left is counted once, what did not is not, and nothing is held."""
-    assert sum(bed.memory.snapshot().values()) == (out.sent is not None)
+    """What left is counted once, what did not is not, and nothing is held. Monitor counts what Full would have let go."""
+    refused = out.record.would is Verdict.TERMINATE and out.record.phase == "request"
+    assert sum(bed.memory.snapshot().values()) == (out.sent is not None and not refused)
     bed.clock.advance(25 * 3600)
     assert (bed.memory.size(), bed.enforcer.open_calls) == (0, 0)
 
