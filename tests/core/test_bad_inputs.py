@@ -29,7 +29,7 @@ def ask(spec: str, mode: str, body: bytes, **how: Any) -> tuple[Bed, Outcome]:
 
 
 def counted_once(bed: Bed, out: Outcome) -> None:
-    """What left is counted once, what did not is not, and nothing is held. Monitor counts what Full would have let go."""
+    """What left is counted once, what did not is not, and nothing is held. Monitor counts what Full would let go."""
     refused = out.record.would is Verdict.TERMINATE and out.record.phase == "request"
     assert sum(bed.memory.snapshot().values()) == (out.sent is not None and not refused)
     bed.clock.advance(25 * 3600)
