@@ -20,6 +20,7 @@ from policyd.core.errors import Issue, PolicyError, Severity
 
 SUFFIXES = (".yaml", ".yml")
 TEST_SUFFIXES = (".test.yaml", ".test.yml")
+MAX_BYTES = 128 * 1024 * 1024  # of one file: what the compiler takes, in four bytes a character
 POLL_S = 0.2
 SETTLE_S = 0.03
 PATIENCE = 8  # looks at a directory that keeps changing, before taking what stands still for the length of one read
@@ -83,9 +84,12 @@ def _is_policy(name: str) -> bool:
 
 def _text(file: Path) -> str:
     try:
-        data = file.read_bytes()
+        with file.open("rb") as opened:
+            data = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise UnreadableInput(file, reason_of(error)) from None
+    if len(data) > MAX_BYTES:
+        raise UnreadableInput(file, f"is larger than {MAX_BYTES // 1024 // 1024} MiB: no policy is")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +11,11 @@ from typing import Annotated
 import typer
 
 from policyd.adapters.policies_dir import read_policies
+from policyd.cli.derived_text import as_text as derived_text
 from policyd.cli.render import as_github, as_json, as_sarif, as_text, summary
-from policyd.core.compile.compiler import compile_documents
+from policyd.core.compile.compiler import Compiled, compile_documents
 from policyd.core.errors import Severity
+from policyd.core.review.derived import derived
 from policyd.core.review.review import review
 
 
@@ -25,16 +28,18 @@ class Format(StrEnum):
     GITHUB = "github"
 
 
-def run(paths: list[Path], format: Format = Format.TEXT) -> int:
+def run(paths: list[Path], format: Format = Format.TEXT, *, explain: bool = False) -> int:
     """Checks the policies at these paths and prints the issues; 0 without errors, else 1. Raises UnreadableInput."""
     files = read_policies(paths)
-    issues = review(compile_documents(files))
+    compiled = compile_documents(files)
+    issues = review(compiled)
+    told = _derived(compiled) if explain else None
     match format:
         case Format.TEXT:
-            print(as_text(issues, dict(files)), end="")
+            print(as_text(issues, dict(files)) + derived_text(told or ()), end="")
             print(summary(issues), file=sys.stderr)
         case Format.JSON:
-            print(as_json(issues))
+            print(as_json(issues, told))
         case Format.SARIF:
             print(as_sarif(issues))
         case Format.GITHUB if issues:
@@ -44,9 +49,20 @@ def run(paths: list[Path], format: Format = Format.TEXT) -> int:
     return int(any(issue.severity is Severity.ERROR for issue in issues))
 
 
+def _derived(compiled: Compiled) -> Sequence[Mapping[str, object]]:
+    """Of a set with errors nothing is derived."""
+    policies = compiled.policy_set
+    return () if policies is None else derived(policies.policies, policies.engine)
+
+
 def check(
     paths: Annotated[list[Path], typer.Argument(help="Policy files, or folders of them.", metavar="PATH...")],
     format: Annotated[Format, typer.Option(help="How to print the issues.")] = Format.TEXT,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Tell what was derived: phases, reads, counters, Envoy's part.")
+    ] = False,
 ) -> None:
     """Compile policies and report every issue at once."""
-    raise typer.Exit(run(paths, format))
+    if explain and format in (Format.SARIF, Format.GITHUB):
+        raise typer.BadParameter(f"goes with --format text or json, not {format}", param_hint="--explain")
+    raise typer.Exit(run(paths, format, explain=explain))

@@ -48,10 +48,7 @@ def cost(
     format: Annotated[Format, typer.Option(help="Tables for people, or one JSON document.")] = Format.TEXT,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="Prices that win over the built-in ones.")] = None,
 ) -> None:
-    """Tokens and money of recorded conversations, and of each feature.
-
-    Example: policyd cost tests/cassettes --against baseline.json --max-increase 5%
-    """
+    """Tokens and money of recorded conversations, and of each feature."""
     table = load_prices(prices)
     bill = billed(files, table, tag.lower())
     baseline = None if against is None else read_baseline(against, lambda paths: billed(paths, table, tag.lower()))

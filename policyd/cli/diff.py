@@ -50,10 +50,7 @@ def diff(
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="Prices that win over the built-in ones.")] = None,
     namespace: Annotated[str | None, typer.Option(metavar="NS", help="Only this namespace's policies.")] = None,
 ) -> None:
-    """Play the same traffic through two policy sets: newly stopped, no longer stopped, moved cuts, cost.
-
-    Example: policyd diff --from main/policies --to policies --max-newly-stopped 0 captured.jsonl
-    """
+    """Play the same traffic through two policy sets: newly stopped, no longer stopped, moved cuts, cost."""
     table, options = load_prices(prices), Options(mode=mode, namespace=namespace, observe_all=True)
     before, after = (DryRun(compiled(paths), table, options) for paths in (from_, to))
     comparison = Comparison(max_newly_stopped, max_cost_increase)

@@ -53,10 +53,7 @@ def bootstrap(
     ] = False,
     admin: Annotated[str, typer.Option(metavar="HOST:PORT", help="Envoy's own admin interface; none by default.")] = "",
 ) -> None:
-    """A whole Envoy configuration. It fits every later policy set: each call asks for what its own rules read.
-
-    Example: policyd envoy bootstrap --policies policies/ --upstream openai=https://api.openai.com > envoy.yaml
-    """
+    """A whole Envoy configuration. It fits every later policy set: each call asks for what its own rules read."""
     try:
         wanted = settings(
             listener=listener,

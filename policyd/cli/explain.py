@@ -48,8 +48,6 @@ def explain(
 
     The calls before it in the file are judged first, so that counters are what they were. Prompts and answers of the
     recording are shown, credentials never.
-
-    Example: policyd explain --policies policies/ recorded.jsonl#3
     """
     file, number = place_of(call)
     options = Options(mode=mode, namespace=namespace, observe_all=True)

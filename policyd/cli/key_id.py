@@ -15,10 +15,7 @@ def key_id(
         str, typer.Argument(help="The credential, as its header carries it; `-` or nothing reads it from stdin.")
     ] = "-",
 ) -> None:
-    """Print what `caller.key` reads for a credential, so that a policy or a search can name it without holding it.
-
-    Example: policyd key-id < key.txt
-    """
+    """Print what `caller.key` reads for a credential, so that a policy or a search can name it without holding it."""
     text = sys.stdin.readline() if credential == "-" else credential
     text = text.strip()
     if text[:7].lower() == "bearer ":

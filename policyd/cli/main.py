@@ -16,6 +16,7 @@ import typer.core
 import typer.main
 
 from policyd.adapters.errors import FINDINGS, OK, UNAVAILABLE, USAGE, Known, told
+from policyd.cli.examples import epilog
 
 __all__ = ["FINDINGS", "OK", "UNAVAILABLE", "USAGE", "main"]
 
@@ -28,6 +29,7 @@ COMMANDS = {
     "diff": "Compare two policy sets on the same traffic.",
     "cost": "Compare what recorded conversations cost with what they did.",
     "explain": "Judge one recorded call aloud, and say why the verdict is this one.",
+    "schema": "Print the JSON Schema of a policy or a test file, for editors.",
     "envoy": "Print the Envoy side of it, as YAML.",
     "key-id": "Print the pseudonym of a credential, as rules and records see it.",
 }
@@ -60,7 +62,14 @@ def load(name: str) -> Any:
         found.command(name)(getattr(module, name.replace("-", "_")))
     command = typer.main.get_command(found)
     command.name = name
+    _show_examples(name, command)
     return command
+
+
+def _show_examples(name: str, command: Any) -> None:
+    for below, one in getattr(command, "commands", {}).items():
+        one.epilog = epilog(f"{name} {below}")
+    command.epilog = epilog(name)
 
 
 app = typer.Typer(

@@ -59,9 +59,10 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text)
 
 
-def as_json(issues: Sequence[Issue]) -> str:
-    """The contract's one JSON document."""
-    return json.dumps({"issues": [_fields(issue) for issue in issues]}, indent=2)
+def as_json(issues: Sequence[Issue], policies: Sequence[Mapping[str, object]] | None = None) -> str:
+    """The contract's one JSON document; `policies`: what was derived of each, where that was asked for."""
+    told = {} if policies is None else {"policies": list(policies)}
+    return json.dumps({"issues": [_fields(issue) for issue in issues], **told}, indent=2)
 
 
 def _fields(issue: Issue) -> dict[str, object]:

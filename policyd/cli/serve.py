@@ -105,10 +105,7 @@ def serve(
         typer.Option(metavar="FILE", callback=_from_file, is_eager=True, help="The same options as YAML or TOML."),
     ] = None,
 ) -> None:
-    """Run the ext_proc server beside Envoy.
-
-    Example: policyd serve --policies policies/ --listen unix:./policyd.sock --records records/ --admin 127.0.0.1:9901
-    """
+    """Run the ext_proc server beside Envoy."""
     _refuse_clashes(listen, admin, workers, redis)
     _begin_log(identity, idle_state=state is not None and redis is None)
     options = Options(

@@ -46,10 +46,7 @@ def test(
     ] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="Prices that win over the built-in ones.")] = None,
 ) -> None:
-    """Run the `*.test.yaml` cases beside policies: calls in a row on a fake clock, through the engine that serves.
-
-    Example: policyd test policies/ --min-coverage 100
-    """
+    """Run the `*.test.yaml` cases beside policies: calls in a row on a fake clock, through the engine that serves."""
     report = run(paths, load_prices(prices), least=min_coverage, only=only)
     match format:
         case Format.TEXT:

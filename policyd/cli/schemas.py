@@ -1,0 +1,103 @@
+"""The shapes of files as JSON Schema, so that editors complete and underline while a file is written.
+
+Rule 1: written from the models that read the files; docs/schemas/ holds the same, and a test keeps them fresh.
+Rule 2: a schema sees the shape alone. What needs more than one field to be judged is `policyd check`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Schema = dict[str, Any]
+
+BASE = "https://policyd.dev/schemas"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of file. `file` is its name below docs/schemas/ and `BASE`."""
+
+    file: str
+    title: str
+    make: Callable[[], Schema]
+
+
+def _policy() -> Schema:
+    from policyd.core.model.policy import ACTIONS, PolicyDocument
+
+    schema = PolicyDocument.model_json_schema(by_alias=True)
+    schema["$defs"]["RuleSpec"]["oneOf"] = [{"required": [action]} for action in ACTIONS]
+    schema["$defs"]["WindowSpec"]["oneOf"] = [
+        {"required": [kind]} for kind in ("lifetime", "idle", "sliding", "calendar")
+    ]
+    for place, words in _WORDS.items():
+        owner, _, name = place.partition(".")
+        schema["$defs"][owner]["properties"][name]["description"] = words
+    return schema
+
+
+def _test() -> Schema:
+    from policyd.cli.cases.model import json_schema
+
+    return json_schema()
+
+
+KINDS = {
+    "policy": Kind("policy.json", "A policy of policyd: LLMPolicy or ClusterLLMPolicy", _policy),
+    "test": Kind("policytest.json", "Cases of policies, for `policyd test`", _test),
+}
+
+_WORDS = {
+    "PolicySpec.mode": "Monitor records what it would have done (default), Soft enforces Critical rules, Full all.",
+    "PolicySpec.failurePolicy": "When a rule cannot be judged: Fail refuses (default), Ignore lets pass, marked.",
+    "PolicySpec.match": "Which calls it is about: globs over the whole string. An empty list means all.",
+    "PolicySpec.matchConditions": "CEL over the request that must hold for the policy to apply.",
+    "PolicySpec.params": "Typed literals, read as params.NAME.",
+    "PolicySpec.variables": "CEL, in order; read as variables.NAME.",
+    "PolicySpec.counters": "Sums that live across calls; read as counters.NAME.",
+    "PolicySpec.rules": "All are judged; the strictest that matches wins.",
+    "CounterSpec.key": "CEL string, or a list of them: whose counter it is, such as session.id or caller.key.",
+    "CounterSpec.charge": "What a call counts for: Cost, Requests, tokens of a kind, or {expression: CEL number}.",
+    "CounterSpec.window": "One of lifetime, idle, sliding (durations such as 24h) or calendar.",
+    "CounterSpec.limit": "Such as 2.00 USD, 100000 tokens or 60 requests; or {by: CEL, default: …, values: {…}}.",
+    "CounterSpec.clamp": "Lower the request's max_tokens to what the limit still allows.",
+    "CounterSpec.onExceeded": "Terminate (default): the limit denies by itself. Continue: rules decide.",
+    "RuleSpec.when": "CEL; true means act. Without it the rule always acts.",
+    "RuleSpec.severity": "Soft enforces Critical alone; among rules of equal strictness the graver wins.",
+    "RuleSpec.mode": "Never further than the policy's own.",
+    "RuleSpec.holdBack": "Characters of the answer that wait until they are judged.",
+    "RuleSpec.allow": "Exempts the call from the rules it names.",
+    "RuleSpec.constrain": "Changes the call and lets it run.",
+    "RuleSpec.reroute": "Another model or upstream, before the request leaves.",
+    "RuleSpec.terminate": "Refuses the call, or ends its answer properly.",
+}
+
+
+def schema(name: str) -> Schema:
+    """The schema of one kind of file."""
+    kind = KINDS[name]
+    made = _untitled(kind.make())
+    return {"$schema": DIALECT, "$id": f"{BASE}/{kind.file}", "title": kind.title, **made}
+
+
+def _untitled(node: Any) -> Any:
+    """Without the titles that only repeat names: `title` as a keyword is a text, as a property it is a schema. Where
+    names have a pattern, there are no others."""
+    match node:
+        case dict():
+            closed = {"additionalProperties": False} if "patternProperties" in node else {}
+            kept = {key: value for key, value in node.items() if not (key == "title" and isinstance(value, str))}
+            return {key: _untitled(value) for key, value in kept.items()} | closed
+        case list():
+            return [_untitled(item) for item in node]
+        case _:
+            return node
+
+
+def text(name: str) -> str:
+    """The schema as it stands in docs/schemas/."""
+    return json.dumps(schema(name), indent=2, ensure_ascii=False) + "\n"
