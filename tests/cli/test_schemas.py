@@ -118,13 +118,23 @@ def errors(name: str, document: object) -> list[str]:
 # ---- what ships ------------------------------------------------------------------------------------------------------
 
 
+class Plain(yaml.SafeLoader):
+    """As editors read YAML 1.2: a time is a text."""
+
+
+Plain.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def shown() -> list[tuple[str, str, dict[str, Any]]]:
     """Every policy and every case file that ships or that a page shows."""
     found = []
     for file in [*(ROOT / "policies").rglob("*.yaml"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
         texts = re.findall(r"^```yaml\n(.*?)^```", file.read_text(), re.M | re.S) if file.suffix == ".md" else []
         for one in texts or ([file.read_text()] if file.suffix == ".yaml" else []):
-            for document in yaml.safe_load_all(one):
+            for document in yaml.load_all(one, Loader=Plain):
                 if isinstance(document, dict) and document.get("apiVersion") == "policyd.dev/v1alpha1":
                     name = "test" if document["kind"] == "PolicyTest" else "policy"
                     found.append((str(file.relative_to(ROOT)), name, document))

@@ -59,7 +59,7 @@ def _warn_unread(one: Reviewed, counter: CompiledCounter, path: Path) -> None:
     if counter.denies:
         return
     if counter.limit is None:
-        message = f"nobody reads counter {name}: it has no limit, and no rule names it"
+        message = f"nobody reads counter {name}: no limit, and no rule names it; records alone show it"
         one.findings.warn(
             (*path, "name"), "POL112", message, "give it a `limit:`, or read it in a rule; else remove it"
         )
