@@ -93,7 +93,7 @@ def sees(name: str) -> list[Stream]:
 def damaged(data: bytes, rng: random.Random) -> Iterator[bytes]:
     """The same bytes sound, broken off, and with one bit flipped."""
     yield data
-    yield data[: rng.randrange(len(data))]
+    yield data[: rng.randrange(1, len(data))]
     at = rng.randrange(len(data))
     yield data[:at] + bytes([data[at] ^ (1 << rng.randrange(8))]) + data[at + 1 :]
 
