@@ -196,6 +196,33 @@ def test_every_expectation_can_fail(tmp_path: Path, right: str, capsys: pytest.C
     )
 
 
+def test_counters_begin_where_their_scope_and_mode_have_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = POLICY.replace("limit: 1.00 USD}", "limit: 1.00 USD, scope: Global}")
+    cases = """
+  - name: across tenants
+    counters: [{name: spend, key: s, value: 1 USD}]
+    request: {caller: {tenant: acme}}
+    calls:
+      - expect: {verdict: terminate, by: spent}
+  - name: within one
+    counters: [{name: p/calls, policy: agents/p, key: [t, u], value: 2 requests, tenant: acme}]
+    calls:
+      - expect: {verdict: constrain}
+      - request: {caller: {tenant: acme}}
+        expect: {verdict: terminate, by: calls.exceeded}
+  - name: in a Monitor's own life
+    mode: Monitor
+    counters: [{name: spend, key: s, value: 0.50 USD}, {name: seen, key: gpt-4o-mini, value: "7"}]
+    calls:
+      - response: {usage: {output_tokens: 100}}
+        expect: {enforced: false, counters: {spend: 0.60 USD, seen: "207"}}
+"""
+
+    assert leave(play(tmp_path, cases, policy=policy)) == 0, capsys.readouterr().out
+
+
 def test_a_failure_shows_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = GOOD.replace("text: hello\n          output", "text: hell is other people\n          output")
     assert leave(play(tmp_path, wrong)) == 1

@@ -6,6 +6,7 @@ By default some of each kind are tried; POLICYD_MUTATIONS=all tries every place 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import re
@@ -17,7 +18,8 @@ import pytest
 
 from policyd.adapters.errors import UnreadableInput
 from policyd.adapters.prices import load_prices
-from policyd.cli.test import run
+from policyd.cli.cases.reading import read_suites
+from policyd.cli.cases.running import cases_of, prices_of, run_case
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.errors import Issue, PolicyError, Severity
 from policyd.core.review.review import review
@@ -137,10 +139,17 @@ def caught_by(mutant: Mutant, tmp_path: Path) -> str:
         return "check"
     (tmp_path / "policy.yaml").write_text(mutant.text)
     (tmp_path / "policy.test.yaml").write_text((LIBRARY / mutant.policy / "policy.test.yaml").read_text())
+    return "cases" if cases_fail(tmp_path) else ""
+
+
+def cases_fail(folder: Path) -> bool:
+    """Whether a case fails, or cannot even be run; the first one is enough."""
     try:
-        return "cases" if run([tmp_path], PRICES).failed else ""
+        found = read_suites([folder])
     except (PolicyError, UnreadableInput):
-        return "cases"
+        return True
+    runs = (asyncio.run(run_case(suite, at, prices_of(suite, PRICES))) for suite, at in cases_of(found.suites))
+    return bool(found.issues) or any(not result.passed for result in runs)
 
 
 PRICES = load_prices(None)
