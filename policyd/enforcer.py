@@ -52,6 +52,12 @@ class CounterStore(Protocol):
     async def settle(self, step: Settle) -> Readings: ...
 
 
+class AtOnce(Protocol):
+    """What a CounterStore in this process may offer beside: the same answers without a task and a timer for each."""
+
+    def at_once(self, need: Need) -> Readings: ...
+
+
 class RecordSink(Protocol):
     """Where decision records go. `write` returns at once; the work is done off the byte path."""
 
@@ -83,6 +89,7 @@ class Enforcer:
     ) -> None:
         self._policies, self.counters, self.sink = policies, counters, sink
         self._prices, self.options = prices, options or Options()
+        self.at_once: Callable[[Need], Readings] | None = getattr(counters, "at_once", None)
         self.deadlines, self.clock, self._new_id = deadlines or Deadlines(), clock, new_id
         self._ground: Ground | None = None
         self.estimates = Estimates()  # INVARIANT: what was learned of models outlives every policy set
@@ -153,8 +160,20 @@ async def within(answer: Awaitable[Readings], seconds: float) -> Readings:
     except OSError as error:
         return Readings(failure=f"the counter store is not available ({type(error).__name__})")
     except Exception as error:
-        log.exception("a defect of the counter store; it is taken as not available")
-        return Readings(failure=f"the counter store failed ({type(error).__name__})")
+        return _defect(error)
+
+
+def answer_of(at_once: Callable[[Need], Readings], need: Need) -> Readings:
+    """The answer of a store in this process, or why there is none."""
+    try:
+        return at_once(need)
+    except Exception as error:
+        return _defect(error)
+
+
+def _defect(error: Exception) -> Readings:
+    log.exception("a defect of the counter store; it is taken as not available")
+    return Readings(failure=f"the counter store failed ({type(error).__name__})")
 
 
 class Call:
@@ -227,7 +246,11 @@ class Call:
 
     async def _fetch(self, steps: list[Step]) -> None:
         """Bring what is needed, until nothing is, or until only an extension is, for which text may wait."""
+        at_once = self._enforcer.at_once
         while (need := self._exchange.need) is not None and self.outstanding is None:
+            if at_once is not None:
+                steps += self._exchange.resume(answer_of(at_once, need))
+                continue
             task = asyncio.ensure_future(self._ask(need))
             if isinstance(need, Extend):
                 await asyncio.sleep(0)  # a store in this process has answered by now: then nothing has to wait

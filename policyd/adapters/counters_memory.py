@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from policyd.adapters.tally import Agenda, Due, Stake, Tally
+from policyd.adapters.tally import Agenda, Due, Stake, Tally, bad_holds, bad_settlement, plain, plain_session
 from policyd.core.model.counters import (
     MAX_AMOUNT,
     CounterId,
@@ -25,7 +25,7 @@ from policyd.core.model.counters import (
     SessionReading,
 )
 from policyd.core.model.sketch import KEPT, SIZE, likeness
-from policyd.core.model.steps import Extend, Read, Reserve, Settle
+from policyd.core.model.steps import Extend, Need, Read, Reserve, Settle
 
 SESSION_S = 24 * 3600.0  # a session is forgotten this long after its last finished call
 LAPSED_S = 24 * 3600.0  # how late a settlement may come and still replace what its lapsed lease was charged
@@ -95,10 +95,22 @@ class MemoryCounters:
     async def settle(self, step: Settle) -> Readings:
         return self.settle_now(step)
 
+    def at_once(self, need: Need) -> Readings:
+        """The same for whoever need not wait."""
+        match need:
+            case Reserve():
+                return self.reserve_now(need)
+            case Settle():
+                return self.settle_now(need)
+            case Extend():
+                return self.extend_now(need)
+            case Read():
+                return self.read_now(need)
+
     def read_now(self, need: Read) -> Readings:
         """What these counters stand at; the holds of every call are `held`."""
         now = self._tick()
-        found = (self._tallies.get(_plain(counter)) for counter in need.counters)
+        found = (self._tallies.get(plain(counter)) for counter in need.counters)
         counters = tuple(Reading() if tally is None else _reading(tally, None, now) for tally in found)
         return Readings(counters, self._session_reading(need.session, now))
 
@@ -119,17 +131,24 @@ class MemoryCounters:
         call = self._calls.get(step.call)
         if call is not None and call.settled is not None:
             return call.settled
-        if failure := _bad_settlement(step):
+        if failure := bad_settlement(step):
             return Readings(failure=failure)
         call = call or self._open(step.call)
         self._drop_stakes(call, now)
         lost = [counter for counter, amount in step.charges if not self._charge(counter, amount, now)]
         complete = self._charge_session(step.session, now) and not lost
-        found = [self._tallies.get(_plain(counter)) for counter, _ in step.charges]
+        found = [self._tallies.get(plain(counter)) for counter, _ in step.charges]
         counters = tuple(Reading() if tally is None else _reading(tally, None, now) for tally in found)
         call.settled = Readings(counters, failure="" if complete else "full")
         self._agenda.put(call, now + self._remember_s)
         return call.settled
+
+    def steady(self, counters: Sequence[CounterId], session: SessionId, until: float) -> bool:
+        """Whether time alone changes none of these counters, nor this session, before then or at that moment."""
+        found = [self._tallies.get(plain(counter)) for counter in counters]
+        known = self._sessions.get(plain_session(session))
+        running = all(not tally.slots or tally.slots[0].until > until for tally in found if tally is not None)
+        return running and (known is None or known.due > until)
 
     def snapshot(self) -> Mapping[CounterId, int]:
         """Every counter that stands above zero, and its settled value."""
@@ -171,11 +190,11 @@ class MemoryCounters:
         """Why nothing can be held, whatever the counters stand at; empty when something can."""
         if call is not None and call.settled is not None:
             return "settled"
-        if bad := _bad_holds(holds, observed):
+        if bad := bad_holds(holds, observed):
             return bad
         if len(self._tallies) + len(holds) <= self._max:
             return ""
-        return "" if all(_plain(hold.counter) in self._tallies for hold in holds) else "full"
+        return "" if all(plain(hold.counter) in self._tallies for hold in holds) else "full"
 
     def _observe(self, call: _Call, tallies: Sequence[Tally], observed: Sequence[int]) -> None:
         for tally, seen in zip(tallies, observed, strict=True):
@@ -211,7 +230,7 @@ class MemoryCounters:
         """Count an amount; false when there is no room for one more counter. Nothing is nothing: it opens no window."""
         if not amount:
             return True
-        if len(self._tallies) >= self._max and _plain(counter) not in self._tallies:
+        if len(self._tallies) >= self._max and plain(counter) not in self._tallies:
             return False
         tally = self._tally(counter)
         tally.charge(min(amount, MAX_AMOUNT), now)
@@ -221,7 +240,7 @@ class MemoryCounters:
     def _charge_session(self, charge: SessionCharge | None, now: float) -> bool:
         if charge is None:
             return True
-        key = _plain_session(charge.session)
+        key = plain_session(charge.session)
         if key not in self._sessions and len(self._sessions) >= self._max:
             return False
         session = self._sessions.setdefault(key, _Session(key, now))
@@ -269,7 +288,7 @@ class MemoryCounters:
         return self._calls.setdefault(id, _Call(id))
 
     def _tally(self, counter: CounterId) -> Tally:
-        key = _plain(counter)
+        key = plain(counter)
         tally = self._tallies.get(key)
         if tally is None:
             tally = self._tallies[key] = Tally(key)
@@ -290,7 +309,7 @@ class MemoryCounters:
     def _session_reading(self, session: SessionId | None, now: float) -> SessionReading | None:
         if session is None:
             return None
-        if (known := self._sessions.get(_plain_session(session))) is None:
+        if (known := self._sessions.get(plain_session(session))) is None:
             return SessionReading()
         age = max(0.0, now - known.first)
         return SessionReading(known.calls, known.cost_nano, known.tokens, age, known.similarity)
@@ -326,25 +345,3 @@ def _reading(tally: Tally, stake: Stake | None, now: float) -> Reading:
     if stake is None:
         return Reading(tally.value(now), tally.held)
     return Reading(tally.value(now), tally.held - (0 if stake.lapsed else stake.held), stake.granted)
-
-
-def _bad_holds(holds: Sequence[Hold], observed: Sequence[int]) -> str:
-    """A hold that makes no sense is a mistake of the caller's program, never of a user."""
-    if len(observed) != len(holds):
-        return "observed does not fit the holds"
-    sound = all(0 <= hold.least <= hold.most <= MAX_AMOUNT for hold in holds) and all(seen >= 0 for seen in observed)
-    return "" if sound else "amount out of range"
-
-
-def _bad_settlement(step: Settle) -> str:
-    session = step.session
-    amounts = [amount for _, amount in step.charges] + ([session.cost_nano, session.tokens] if session else [])
-    return "" if all(amount >= 0 for amount in amounts) else "amount out of range"
-
-
-def _plain(counter: CounterId) -> CounterId:
-    return counter if counter.tenant else replace(counter, tenant="default")
-
-
-def _plain_session(session: SessionId) -> SessionId:
-    return session if session.tenant else SessionId("default", session.id)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from policyd.core.model.counters import CROWDED_S, MAX_AMOUNT, CounterId, WindowKind
+from policyd.core.model.counters import CROWDED_S, MAX_AMOUNT, CounterId, Hold, SessionId, WindowKind
+from policyd.core.model.steps import Settle
 from policyd.core.model.windows import counts_until
 
 _SWEEP_FROM = 64  # stale entries: fewer are not worth a pass
@@ -216,3 +217,28 @@ class Stake:
         if self.slot is not None:
             self.tally.take_back(self.slot, self.charged, now)
         self.slot, self.charged = None, 0
+
+
+def bad_holds(holds: Sequence[Hold], observed: Sequence[int]) -> str:
+    """A hold that makes no sense is a mistake of the caller's program, never of a user."""
+    if len(observed) != len(holds):
+        return "observed does not fit the holds"
+    sound = all(0 <= hold.least <= hold.most <= MAX_AMOUNT for hold in holds) and all(seen >= 0 for seen in observed)
+    return "" if sound else "amount out of range"
+
+
+def bad_settlement(step: Settle) -> str:
+    """Why nothing can be charged; empty when it can."""
+    session = step.session
+    amounts = [amount for _, amount in step.charges] + ([session.cost_nano, session.tokens] if session else [])
+    return "" if all(amount >= 0 for amount in amounts) else "amount out of range"
+
+
+def plain(counter: CounterId) -> CounterId:
+    """The counter under the name that it is kept by: an empty tenant is the default one."""
+    return counter if counter.tenant else replace(counter, tenant="default")
+
+
+def plain_session(session: SessionId) -> SessionId:
+    """The same for a session."""
+    return session if session.tenant else SessionId("default", session.id)

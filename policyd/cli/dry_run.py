@@ -18,6 +18,7 @@ from typing import Protocol
 
 from policyd.adapters.counters_memory import MemoryCounters
 from policyd.adapters.recordings import Recording
+from policyd.cli.gathering import Gathering, Undoable, gathered
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.exchange.call import Call as Judging
 from policyd.core.exchange.opening import CREDENTIAL_HEADERS, RECORDED
@@ -31,7 +32,6 @@ from policyd.core.model.steps import (
     Ended,
     Event,
     Headers,
-    PassRequestBody,
     PassRequestHeaders,
     PassResponseBody,
     PassResponseHeaders,
@@ -126,17 +126,22 @@ class DryRun:
         options: Options,
         rechunk: Rechunk | None = None,
         *,
-        counters: Callable[[Callable[[], float]], CounterStore] = MemoryCounters,
+        counters: Callable[[Callable[[], float]], CounterStore] | None = None,
+        gather: bool = True,
     ) -> None:
+        """`counters`: another store than one in memory. `gather`: chunks may come as one where that changes nothing."""
         self.clock = Clock()
         self.on_played: Callable[[Judging], None] | None = None  # is shown each call when it is over
         self._kept = Kept()
         self._calls = 0
         self._rechunk = rechunk
         self._random = random.Random(rechunk.seed) if rechunk and rechunk.seed is not None else None
+        store = Undoable(MemoryCounters(self.clock.counters, remember_s=0.0))
+        gathers = gather and rechunk is None and counters is None
+        self._gathering = Gathering(policies, store, options.lease_s / 2) if gathers else None
         self._enforcer = Enforcer(
             policies=lambda: policies,
-            counters=counters(self.clock.counters),
+            counters=store if counters is None else counters(self.clock.counters),
             prices=prices,
             sink=self._kept,
             options=options,
@@ -152,17 +157,32 @@ class DryRun:
 
     async def play(self, recording: Recording, watcher: Watcher | None = None) -> Played:
         """One call, from its first header to its record."""
-        self._kept.record = None
         self.clock.begin(recording)
-        playing = _Playing(self._enforcer.open(), self.clock, recording, watcher)
+        began = self.clock.now, self.clock.latest
+        gathering = self._gathering if watcher is None else None
+        playing, record = await self._once(recording, watcher, gathering)
+        if playing.gathered and gathering is not None:
+            if record.ended == "complete":
+                gathering.store.keep()
+            else:
+                gathering.store.undo()
+                self.clock.now, self.clock.latest = began
+                playing, record = await self._once(recording, watcher, None)
+        if self.on_played is not None:
+            self.on_played(playing.call.judging)
+        return Played(recording, record, playing.call.facts, playing.output.hexdigest())
+
+    async def _once(
+        self, recording: Recording, watcher: Watcher | None, gathering: Gathering | None
+    ) -> tuple[_Playing, DecisionRecord]:
+        self._kept.record = None
+        playing = _Playing(self._enforcer.open(), self.clock, recording, watcher, gathering)
         playing.call.estimate_by(recording.rate)
         await playing.run(tuple(self._cut(recording.chunks)))
         await self._enforcer.drain()
         record = self._kept.record
         assert record is not None, "INVARIANT: a call that began is recorded once"
-        if self.on_played is not None:
-            self.on_played(playing.call.judging)
-        return Played(recording, record, playing.call.facts, playing.output.hexdigest())
+        return playing, record
 
     def _cut(self, chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]]:
         if self._rechunk is None:
@@ -186,6 +206,8 @@ class _Playing:
     clock: Clock
     recording: Recording
     watcher: Watcher | None = None
+    gathering: Gathering | None = None
+    gathered: bool = False
     output: hashlib._Hash = field(default_factory=hashlib.sha256)
     over: bool = False  # whatever comes now, the client gets nothing more
     body_mode: BodyMode = BodyMode.NONE
@@ -228,8 +250,10 @@ class _Playing:
                 await self._stream(chunks)
 
     async def _stream(self, chunks: Sequence[tuple[float, bytes]]) -> None:
-        last = len(chunks) - 1
         broken = _is_broken(chunks)
+        if not broken and self._may_gather(chunks):
+            chunks = tuple(gathered(chunks))
+        last = len(chunks) - 1
         for index, (ms, data) in enumerate(chunks):
             await self._pass_time(ms)
             if not data and self.wake is not None and not self.over:
@@ -237,6 +261,15 @@ class _Playing:
             if self.over or (broken and index == last):
                 return
             await self._feed(ResponseChunk(data, index == last, self.clock.now))
+
+    def _may_gather(self, chunks: Sequence[tuple[float, bytes]]) -> bool:
+        until = self._base + chunks[-1][0] / 1000
+        if self.gathering is None or self.wake is not None:
+            return False
+        self.gathered = self.gathering.may(self.call.judging, chunks, self._base, until)
+        if self.gathered:
+            self.gathering.store.begin()
+        return self.gathered
 
     async def _pass_time(self, ms: float) -> None:
         """Until so many milliseconds after the call's start; what is due on the way is brought."""
@@ -277,7 +310,7 @@ class _Playing:
                 self.over = True
             case WakeAt(at=at):
                 self.wake = at
-            case PassRequestBody() | _:
+            case _:
                 pass
 
     def _put(self, data: bytes) -> None:
