@@ -89,7 +89,6 @@ class Enforcer:
     ) -> None:
         self._policies, self.counters, self.sink = policies, counters, sink
         self._prices, self.options = prices, options or Options()
-        self.at_once: Callable[[Need], Readings] | None = getattr(counters, "at_once", None)
         self.deadlines, self.clock, self._new_id = deadlines or Deadlines(), clock, new_id
         self._ground: Ground | None = None
         self.estimates = Estimates()  # INVARIANT: what was learned of models outlives every policy set
@@ -246,7 +245,7 @@ class Call:
 
     async def _fetch(self, steps: list[Step]) -> None:
         """Bring what is needed, until nothing is, or until only an extension is, for which text may wait."""
-        at_once = self._enforcer.at_once
+        at_once: Callable[[Need], Readings] | None = getattr(self._enforcer.counters, "at_once", None)
         while (need := self._exchange.need) is not None and self.outstanding is None:
             if at_once is not None:
                 steps += self._exchange.resume(answer_of(at_once, need))

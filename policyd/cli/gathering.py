@@ -49,7 +49,15 @@ class Undoable:
         return Readings()
 
     def at_once(self, need: Need) -> Readings:
-        return self._memory.at_once(need)
+        match need:
+            case Read():
+                return self._memory.read_now(need)
+            case Reserve():
+                return self._memory.reserve_now(need)
+            case Extend():
+                return self._memory.extend_now(need)
+            case Settle():
+                return self._memory.settle_now(need)
 
     def begin(self) -> None:
         """From now on nothing is settled."""
