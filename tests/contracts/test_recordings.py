@@ -12,8 +12,9 @@ import brotli
 import pytest
 import yaml
 
+from policyd.adapters import recordings
 from policyd.adapters.errors import UnreadableInput
-from policyd.adapters.recordings import Recording, read_recordings
+from policyd.adapters.recordings import Recording, exchange_jsonl, read_recordings
 from policyd.core.stream.encodings import zstd
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus" / "recorded"
@@ -216,6 +217,13 @@ def test_cassette_bodies(tmp_path: Path, body: object, expected: bytes) -> None:
     assert whole(recording) == expected
 
 
+# A dozen lines that stand for 10 to the power of 11 texts: nothing may write them out.
+ENDLESS = (
+    "a0: &a0 [x]\n"
+    + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+    + "interactions:\n- request: {method: POST, uri: 'http://a/', headers: {h: [*a11]}}\n  response: {status: 200}\n"
+)
+
 BROKEN = [
     ("", "is empty"),
     (" \n\t\n", "is empty"),
@@ -241,6 +249,14 @@ BROKEN = [
     ('{"request": ' + "1" * 5000 + "}", "a number is too long"),
     ("interactions:\n- request: {a\n", "broken YAML"),
     ("interactions:\n- request: !!python/object/apply:os.system [ls]\n", ":2:12: broken YAML"),
+    ("interactions: " + "[" * 100_000, ":1:214: nested deeper than 200"),
+    ("interactions:\n" + "- " * 20_000, ":2:399: nested deeper than 200"),
+    (ENDLESS, "a.txt#0: request.headers: expected a header's value, not a list"),
+    (yaml.safe_dump(cassette(headers={"h": [10**30]})), "response.headers: expected a header's value"),
+    ("interactions: []\n---\ninteractions: []\n", ":2:1: broken YAML"),
+    ("a,b\n1,2\n", "not a recording"),
+    ("<?xml version='1.0'?><har/>", ":1:1: not a recording"),
+    ("interactions: []".encode("utf-16"), "is not text"),
     ("interactions: 5\n", "interactions: expected a list"),
     ("interactions: [5]\n", "a.txt#0: interactions[0]: expected an object"),
     (yaml.safe_dump(cassette(status="x")), "response.status: expected an HTTP status"),
@@ -256,6 +272,32 @@ def test_what_is_no_recording_is_refused_with_its_position(tmp_path: Path, data:
     assert message in str(error.value)
     assert str(error.value).startswith(str(tmp_path / "a.txt"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", [yaml.safe_dump(cassette()), json.dumps(har())])
+def test_a_document_that_is_too_large_is_refused(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recordings, "MAX_DOCUMENT", len(text) - 1)
+    with pytest.raises(UnreadableInput, match=r"a\.txt: is one document of more than \d+ bytes; split it"):
+        read(tmp_path, text)
+
+
+def test_a_line_that_is_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = json.dumps(exchange())
+    for module in (recordings, exchange_jsonl):
+        monkeypatch.setattr(module, "MAX_LINE", len(line) + 5)
+    with pytest.raises(UnreadableInput, match=r"a\.txt:2: the line is longer than"):
+        read(tmp_path, line + "\n" + line + " " * 10)
+    with pytest.raises(UnreadableInput, match=r"a\.txt: a line of it is longer than"):
+        read(tmp_path, line + " " * 10)
+
+
+def test_reading_tells_how_far_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join(json.dumps(exchange()) for _ in range(3)) + "\n")
+    seen: list[int] = []
+    assert len(list(read_recordings(file, seen.append))) == 3
+    assert (len(seen), seen[-1]) == (3, file.stat().st_size)
+    assert seen == sorted(seen)
 
 
 def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
