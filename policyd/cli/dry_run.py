@@ -180,9 +180,8 @@ class DryRun:
         playing.call.estimate_by(recording.rate)
         await playing.run(tuple(self._cut(recording.chunks)))
         await self._enforcer.drain()
-        record = self._kept.record
-        assert record is not None, "INVARIANT: a call that began is recorded once"
-        return playing, record
+        assert self._kept.record is not None, "INVARIANT: a call that began is recorded once"
+        return playing, self._kept.record
 
     def _cut(self, chunks: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, bytes]]:
         if self._rechunk is None:
@@ -263,12 +262,12 @@ class _Playing:
             await self._feed(ResponseChunk(data, index == last, self.clock.now))
 
     def _may_gather(self, chunks: Sequence[tuple[float, bytes]]) -> bool:
-        until = self._base + chunks[-1][0] / 1000
         if self.gathering is None or self.wake is not None:
             return False
-        self.gathered = self.gathering.may(self.call.judging, chunks, self._base, until)
-        if self.gathered:
+        until = self._base + chunks[-1][0] / 1000
+        if self.gathering.may(self.call.judging, chunks, self._base, until):
             self.gathering.store.begin()
+            self.gathered = True
         return self.gathered
 
     async def _pass_time(self, ms: float) -> None:
