@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -220,7 +219,10 @@ def test_an_enormous_file_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_check_explains_what_it_derived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copy(ROOT / "policies" / "session-circuit-breaker" / "policy.yaml", tmp_path / "p.yaml")
+    counter = "{name: spend, key: session.id, charge: Cost, window: {idle: 1h}, limit: 2 USD}"
+    almost = "{name: almost, when: counters.spend.used > 0.8 && request.model == 'o3', reroute: {model: m}}"
+    spent = "{name: spent, when: counters.spend.exceeded, terminate: {}}"
+    (tmp_path / "p.yaml").write_text(policy(f"counters: [{counter}]\nrules: [{almost}, {spent}]"))
     with pytest.raises(SystemExit):
         main(["check", str(tmp_path), "--explain", "--format", "json"])
     (told,) = json.loads(capsys.readouterr().out)["policies"]
