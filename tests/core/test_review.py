@@ -69,6 +69,9 @@ def test_a_rule_that_can_never_match(when: str) -> None:
         'request.tools.exists(t, t.name == "a") && request.tools.exists(t, t.name == "b")',
         'request.tools.all(t, t.name == "a" && t.name == "b")',  # true of no tools
         'has(request.model) && request.model != ""',
+        "!(response.events < 1) && response.events <= 1",
+        "!(response.events > 1) && response.events >= 1",
+        "!(request.temperature > 1) && !(request.temperature <= 1)",  # nothing says that it is a number
         'request.headers["x"] == "a"',
         "counters.c.value / counters.c.value != 1.0",
         "false",  # a lone word is meant
