@@ -266,7 +266,7 @@ class _Playing:
             return False
         until = self._base + chunks[-1][0] / 1000
         if self.gathering.may(self.call.judging, chunks, self._base, until):
-            self.gathering.store.begin()
+            self.gathering.store.begin(self.call.judging.ground.estimates)
             self.gathered = True
         return self.gathered
 

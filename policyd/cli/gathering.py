@@ -15,6 +15,7 @@ from policyd.core.compile.policyset import CompiledPolicy, CompiledRule, PolicyS
 from policyd.core.exchange.call import Call
 from policyd.core.model.counters import Readings, SessionId
 from policyd.core.model.decision import Constrain
+from policyd.core.model.estimate import Estimates
 from policyd.core.model.steps import Extend, Need, Read, Reserve, Settle
 
 log = logging.getLogger("policyd")
@@ -32,6 +33,7 @@ class Undoable:
     def __init__(self, memory: MemoryCounters) -> None:
         self._memory = memory
         self._kept: list[Settle] | None = None
+        self._learned: tuple[Estimates, Estimates] | None = None  # what is known of models, and what was before
 
     async def read(self, need: Read) -> Readings:
         return self._memory.read_now(need)
@@ -59,9 +61,9 @@ class Undoable:
             case Settle():
                 return self._memory.settle_now(need)
 
-    def begin(self) -> None:
-        """From now on nothing is settled."""
-        self._kept = []
+    def begin(self, estimates: Estimates) -> None:
+        """From now on nothing is settled, and what is learned can be forgotten."""
+        self._kept, self._learned = [], (estimates, estimates.copy())
 
     def keep(self) -> None:
         """Settle what was to be settled."""
@@ -70,7 +72,10 @@ class Undoable:
                 log.error("a settlement failed: %s", failure)
 
     def undo(self) -> None:
-        """Give back what was held, and charge nothing."""
+        """Give back what was held, charge nothing, and have learned nothing."""
+        if self._learned is not None:
+            estimates, before = self._learned
+            estimates.become(before)
         for step in self._taken():
             self._memory.settle_now(Settle(step.op, step.call, ()))
 

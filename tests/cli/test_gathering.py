@@ -51,6 +51,7 @@ SPECS = {  # name -> (spec, whether a call that is not stopped is gathered)
         "onExceeded: Continue}]\n  rules: [{name: r, when: counters.c.exceeded, terminate: {}}]",
         True,
     ),
+    "usage": ("rules: [{name: r, when: response.output_tokens == 12, terminate: {}}]", True),
     "session": ("rules: [{name: r, when: session.calls > 4 && session.tokens > 50, terminate: {}}]", True),
     "elapsed": ("rules: [{name: r, when: response.elapsed_ms > 455.0, terminate: {}}]", False),
     "first": ("rules: [{name: r, when: response.ttft_ms > 205.0, terminate: {}}]", False),
@@ -82,7 +83,9 @@ def told(policies: Path, recordings: Sequence[Recording], *, gather: bool) -> li
 
     async def play() -> list[tuple[object, ...]]:
         played = [await run.play(recording) for recording in recordings]
-        return [(fields(one.record) | {"id": ""}, one.output_sha256, one.facts.response.text()) for one in played]
+        learned = run._enforcer.estimates.rate("openai", "gpt-4o")
+        told = [(fields(one.record) | {"id": ""}, one.output_sha256, one.facts.response.text()) for one in played]
+        return [*told, (learned,)]
 
     return asyncio.run(play())
 

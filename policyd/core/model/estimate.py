@@ -157,6 +157,14 @@ class Estimates:
         """Forget every model: dry runs that are to be compared begin alike."""
         self._rates.clear()
 
+    def copy(self) -> Estimates:
+        """What is known now, to go back to."""
+        return Estimates(self._rates.copy())
+
+    def become(self, other: Estimates) -> None:
+        """Know what the other knows, and nothing else."""
+        self._rates = other._rates.copy()
+
     def __len__(self) -> int:
         return len(self._rates)
 
