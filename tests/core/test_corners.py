@@ -66,6 +66,21 @@ rules:
     assert (out.record.verdict, out.record.served_model) == (Verdict.REROUTE, "gpt-4o-mini")
 
 
+@pytest.mark.parametrize("answer", [[answer_of("ab")], stream_of("a", "b")])
+def test_what_could_not_be_told_of_the_model_asked_for_can_be_told_of_its_target(answer: list[bytes]) -> None:
+    picky = """failurePolicy: Ignore
+matchConditions: [{name: known, expression: 'params.tiers[request.model] == "small"'}]
+params: {tiers: {gpt-4o-mini: small}}
+counters:
+- {name: c, key: session.id, charge: OutputTokens, window: {lifetime: 1h}, limit: 100 tokens}"""
+    move = policy("rules: [{name: move, reroute: {model: gpt-4o-mini}}]", "mover")
+    body = chat(stream=len(answer) > 1)
+
+    out = Bed(policy(picky), move).call(body=body, chunks=answer)
+
+    assert out.rule("c.exceeded").outcome is Outcome.NOT_MATCHED
+
+
 @pytest.mark.parametrize("when", ["counters.c.value > 500", "counters.c.value > 500 && response.events > 0"])
 @pytest.mark.parametrize("answer", [[answer_of("ab")], stream_of("a", "b")])
 def test_a_policy_for_the_model_asked_for_does_not_count_a_call_that_goes_elsewhere(

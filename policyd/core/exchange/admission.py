@@ -52,13 +52,19 @@ def _adopt(call: Call, decision: Decision, passes: Sequence[_Pass]) -> None:
         call.estimate_by(last.model)
     begin_cost(call)
     call.holder = last.holder
-    call.world = replace(
-        last.world, facts=call.facts, blind={k: v for one in passes for k, v in one.world.blind.items()}
-    )
+    call.world = replace(last.world, facts=call.facts, blind=_blind(passes))
     call.add(decision)
     seal_request(call, last.judged)
     if decision.verdict is Verdict.TERMINATE:
         last.release()
+
+
+def _blind(passes: Sequence[_Pass]) -> dict[str, str]:
+    """What cannot be judged of the answer: what the last pass could not tell, and of policies for the model asked for
+    alone what the first could not."""
+    first, last = passes[0].world.blind, passes[-1].world.blind
+    told = {policy.qualified for policy in passes[-1].plan.policies}
+    return last if first is last else {**{name: why for name, why in first.items() if name not in told}, **last}
 
 
 def _exempts(judged: Judged) -> bool:
