@@ -69,8 +69,7 @@ rules:
 @pytest.mark.parametrize("answer", [[answer_of("ab")], stream_of("a", "b")])
 def test_what_could_not_be_told_of_the_model_asked_for_can_be_told_of_its_target(answer: list[bytes]) -> None:
     picky = """failurePolicy: Ignore
-matchConditions: [{name: known, expression: 'params.tiers[request.model] == "small"'}]
-params: {tiers: {gpt-4o-mini: small}}
+matchConditions: [{name: known, expression: '{"gpt-4o-mini": "small"}[request.model] == "small"'}]
 counters:
 - {name: c, key: session.id, charge: OutputTokens, window: {lifetime: 1h}, limit: 100 tokens}"""
     move = policy("rules: [{name: move, reroute: {model: gpt-4o-mini}}]", "mover")
