@@ -1,0 +1,18 @@
+"""One real API server for all tests of a run that leave it as they found it, or use names of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.k8s import server
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.ApiServer]:
+    """kube-apiserver and etcd, ready; skips, saying why, where they cannot be had."""
+    if reason := server.missing():
+        pytest.skip(reason)
+    with server.api_server(tmp_path_factory.mktemp("k8s")) as running:
+        yield running

@@ -1,0 +1,247 @@
+"""A real Kubernetes API server on loopback: kube-apiserver and etcd of the Go module beside this file, built once.
+
+Rule 1: what runs is the whole kube-apiserver, so that Deployments, HPAs and NetworkPolicies are known to it; without
+        kubelet, scheduler and controllers: objects are defaulted, validated, stored, watched, guarded, and that is all.
+Rule 2: binaries lie in `~/.cache/policyd/k8s/VERSION` (`POLICYD_K8S_CACHE`), outside the repository. They are built
+        only where `POLICYD_K8S=1` asks for it: a cold build takes an hour or so on two cores.
+Rule 3: what cannot be had is a skip with its reason. Everything listens on 127.0.0.1 and dies with the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import signal
+import ssl
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+import yaml
+
+from tests.envoy.harness import a_moment, free_port
+
+VERSION = "v1.35.4"
+MODULE = Path(__file__).parent
+CACHE = Path(os.environ.get("POLICYD_K8S_CACHE") or Path.home() / ".cache" / "policyd" / "k8s")
+MAY_BUILD = os.environ.get("POLICYD_K8S") == "1"
+
+READY_S = 90.0
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, Linux
+_MINOR = VERSION.removeprefix("v").split(".")[:2]
+_NAMED = "-s -w " + " ".join(
+    f"-X k8s.io/component-base/version.{name}={value}"
+    for name, value in (("gitVersion", VERSION), ("gitMajor", _MINOR[0]), ("gitMinor", _MINOR[1]))
+)
+PARTS = {"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver", "etcd": "go.etcd.io/etcd/server/v3"}
+
+
+def folder() -> Path:
+    """Where the binaries of this version lie, or would."""
+    return CACHE / VERSION
+
+
+def missing() -> str:
+    """Why there is no API server here; empty when there is one."""
+    if shutil.which("openssl") is None:
+        return "no openssl, for the keys of an API server"
+    if all((folder() / name).is_file() for name in PARTS):
+        return ""
+    if not MAY_BUILD:
+        return f"no kube-apiserver {VERSION} in the cache: POLICYD_K8S=1 builds one there, once, with Go"
+    if shutil.which("go") is None:
+        return "no kube-apiserver, and no Go to build it with"
+    return build()
+
+
+def build() -> str:
+    """Build what is missing; empty when that worked, else why not."""
+    folder().mkdir(parents=True, exist_ok=True)
+    for name, package in PARTS.items():
+        target = folder() / name
+        if target.exists():
+            continue
+        fresh = target.with_name(f"{name}.{os.getpid()}")
+        command = ["go", "build", "-trimpath", "-ldflags", _NAMED, "-o", str(fresh), package]
+        done = subprocess.run(
+            command, cwd=MODULE, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True
+        )
+        if done.returncode:
+            return f"{name} could not be built: {done.stderr.strip().splitlines()[-1:]}"
+        fresh.replace(target)
+    return ""
+
+
+# ---- as a client sees it --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """An API server, and who asks."""
+
+    url: str
+    ca: Path | None
+    token: str
+
+    def client(self, **headers: str) -> httpx.Client:
+        """A blocking client for a test's own questions."""
+        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(self.ca)) if self.ca else True
+        bearer = {"authorization": f"Bearer {self.token}", **headers}
+        return httpx.Client(base_url=self.url, verify=verify, headers=bearer, timeout=30, trust_env=False)
+
+    def kubeconfig(self, file: Path) -> Path:
+        """The same as a file that `kubectl` and `policyd` read."""
+        cluster = {"server": self.url} | ({"certificate-authority": str(self.ca)} if self.ca else {})
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "tests",
+            "clusters": [{"name": "tests", "cluster": cluster}],
+            "users": [{"name": "tests", "user": {"token": self.token}}],
+            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "tests"}}],
+        }
+        file.write_text(yaml.safe_dump(document))
+        return file
+
+
+# ---- the server -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class ApiServer:
+    """etcd and kube-apiserver, in one folder of their own."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    etcd_port: int = field(default_factory=free_port)
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    etcd: subprocess.Popen[bytes] | None = None
+    apiserver: subprocess.Popen[bytes] | None = None
+
+    @property
+    def access(self) -> Access:
+        """As its administrator."""
+        return Access(f"https://127.0.0.1:{self.port}", self.folder / "certs" / "apiserver.crt", self.token)
+
+    def start(self) -> ApiServer:
+        """Start both, and wait until it is ready."""
+        self._write_keys()
+        self.start_etcd()
+        self.start_apiserver()
+        return self
+
+    def _write_keys(self) -> None:
+        key, public = self.folder / "sa.key", self.folder / "sa.pub"
+        self._openssl("genrsa", "-out", str(key), "2048")
+        self._openssl("rsa", "-in", str(key), "-pubout", "-out", str(public))
+        (self.folder / "tokens.csv").write_text(f'{self.token},admin,admin,"system:masters"\n')
+
+    @staticmethod
+    def _openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], check=True, capture_output=True)
+
+    def start_etcd(self) -> None:
+        client, peer = f"http://127.0.0.1:{self.etcd_port}", f"http://127.0.0.1:{free_port()}"
+        self.etcd = self._run(
+            "etcd",
+            f"--data-dir={self.folder / 'etcd'}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",
+        )
+
+    def start_apiserver(self) -> None:
+        self.apiserver = self._run(
+            "kube-apiserver",
+            f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            f"--secure-port={self.port}",
+            f"--cert-dir={self.folder / 'certs'}",
+            f"--token-auth-file={self.folder / 'tokens.csv'}",
+            "--authorization-mode=RBAC",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-signing-key-file={self.folder / 'sa.key'}",
+            f"--service-account-key-file={self.folder / 'sa.pub'}",
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--endpoint-reconciler-type=none",
+        )
+        self._wait_until_ready()
+
+    def _run(self, name: str, *words: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            command = [str(folder() / name), *words]
+            return subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent)
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            assert self.apiserver is not None
+            if self.apiserver.poll() is not None:
+                break
+            with contextlib.suppress(OSError, httpx.HTTPError), self.access.client() as client:
+                if client.get("/readyz").status_code == 200:
+                    return
+            a_moment()
+        raise AssertionError("kube-apiserver did not become ready:\n" + self._said("kube-apiserver"))
+
+    def _said(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()[-4000:]
+
+    # ---- what goes wrong --------------------------------------------------------------------------------------------
+
+    def stop_apiserver(self) -> None:
+        """Gone at once, as a crash would leave it."""
+        _end(self.apiserver)
+        self.apiserver = None
+
+    def compact(self) -> None:
+        """Forget every revision but the newest, as etcd does to those who were away for long."""
+        revision = self._etcd("kv/range", {"key": "AA=="})["header"]["revision"]
+        self._etcd("kv/compaction", {"revision": revision, "physical": True})
+
+    def _etcd(self, what: str, asked: dict[str, object]) -> dict[str, dict[str, str]]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.etcd_port}/v3/{what}", json.dumps(asked).encode())
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found: dict[str, dict[str, str]] = json.loads(answer.read())
+            return found
+
+    def stop(self) -> None:
+        _end(self.apiserver)
+        _end(self.etcd)
+
+
+def _end(process: subprocess.Popen[bytes] | None) -> None:
+    if process is not None:
+        process.kill()
+        process.wait()
+
+
+_prctl = partial(ctypes.CDLL(None).prctl, _DEATH_SIGNAL, signal.SIGKILL) if os.uname().sysname == "Linux" else None
+
+
+def _die_with_parent() -> None:
+    if _prctl is not None:
+        _prctl()
+
+
+@contextlib.contextmanager
+def api_server(place: Path) -> Iterator[ApiServer]:
+    """A fresh one with a folder of its own."""
+    server = ApiServer(place)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
