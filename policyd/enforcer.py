@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -197,13 +197,13 @@ class Call:
         return self._exchange.call
 
     @property
-    def rate(self) -> Rate:
-        """What is known of the call's model: by it the call is estimated."""
-        return self._exchange.call.facts.response.rate
+    def rates(self) -> Mapping[str, Rate]:
+        """What is known of the models asked for and rerouted to: by it the call is estimated."""
+        return self._exchange.call.rates
 
-    def estimate_by(self, rate: Rate | None) -> None:
-        """Estimate by this rate, whatever is known of the model: a dry run of what was recorded with one."""
-        self._exchange.call.pinned = rate
+    def estimate_by(self, rates: Mapping[str, Rate] | None) -> None:
+        """Estimate by these, whatever is known of the models: a dry run of what was recorded with them."""
+        self._exchange.call.pinned = rates
 
     def renewal(self) -> Extend | None:
         """What renews this call's lease."""

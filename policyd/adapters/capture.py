@@ -10,13 +10,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
 from policyd.core.exchange.opening import CREDENTIALS, OWN_PREFIX, key_id
-from policyd.core.model.estimate import UNKNOWN, Rate
+from policyd.core.model.estimate import Rate
 from policyd.core.model.steps import (
     Ended,
     Event,
@@ -64,7 +64,7 @@ class Tap:
     _whole: bool = False  # the answer has come to its own end
     _size: int = 0
     _done: bool = False
-    _rate: Rate = UNKNOWN
+    _rates: Mapping[str, Rate] = field(default_factory=dict)
 
     def see(self, event: Event) -> None:
         """Take one event of the call, before or after it was judged."""
@@ -82,9 +82,9 @@ class Tap:
             case _:
                 pass
 
-    def estimated_by(self, rate: Rate) -> None:
-        """What was known of the call's model: a dry run estimates by it too, and so cuts where this one did."""
-        self._rate = rate
+    def estimated_by(self, rates: Mapping[str, Rate]) -> None:
+        """What was known of the call's models: a dry run estimates by it too, and so cuts where this one did."""
+        self._rates = dict(rates)
 
     def request_body(self, data: bytes) -> None:
         self._body = data
@@ -138,7 +138,7 @@ class Tap:
             "time": time.replace("+00:00", "Z"),
             "request": request,
             "response": self._response(),
-            "estimate": asdict(self._rate),
+            "estimate": {model: asdict(rate) for model, rate in self._rates.items()},
         }
 
     def _response(self) -> dict[str, object] | None:

@@ -177,7 +177,7 @@ class DryRun:
     ) -> tuple[_Playing, DecisionRecord]:
         self._kept.record = None
         playing = _Playing(self._enforcer.open(), self.clock, recording, watcher, gathering)
-        playing.call.estimate_by(recording.rate)
+        playing.call.estimate_by(recording.rates)
         await playing.run(tuple(self._cut(recording.chunks)))
         await self._enforcer.drain()
         assert self._kept.record is not None, "INVARIANT: a call that began is recorded once"

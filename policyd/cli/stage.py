@@ -81,9 +81,9 @@ class Stage:
         return {stat["name"]: stat["value"] for stat in stats if "value" in stat}
 
     def records(self) -> list[dict[str, object]]:
-        """Every decision record so far, oldest first."""
+        """Every decision record so far, oldest first. A line without its end is still being written."""
         files = sorted((self.folder / "records").glob("*.jsonl"))
-        lines = (line for file in files for line in file.read_text().splitlines())
+        lines = (line for file in files for line in file.read_text().split("\n")[:-1])
         return [record for record in map(json.loads, lines) if record.get("kind") == "decision"]
 
     def wait_for_records(self, count: int) -> list[dict[str, object]]:

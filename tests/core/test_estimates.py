@@ -171,7 +171,7 @@ def recording(stream: Made, model: str = "gpt-4o", rate: Rate | None = None) -> 
         status=200,
         response_headers=(("content-type", "text/event-stream"), ("date", "Fri, 20 Nov 2026 12:00:00 GMT")),
         chunks=((1.0, data.encode()),),
-        rate=rate,
+        rates={model: rate} if rate else None,
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
 from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE
 from policyd.adapters.envoy.service import handler, largest_message
-from policyd.core.model.estimate import UNKNOWN
+from policyd.core.model.estimate import Rate
 from policyd.core.model.options import Options
 from policyd.core.model.steps import (
     BodyMode,
@@ -76,7 +76,7 @@ class ScriptedCall:
     script: Script
     events: list[Event] = field(default_factory=list)
     outstanding: asyncio.Future[Any] | None = None
-    rate = UNKNOWN
+    rates: dict[str, Rate] = field(default_factory=dict)
     late: Sequence[Step] = ()
 
     async def handle(self, event: Event) -> Sequence[Step]:

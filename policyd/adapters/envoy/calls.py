@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from policyd.core.model.estimate import Rate
@@ -17,7 +17,7 @@ class OpenCall(Protocol):
     outstanding: asyncio.Future[Any] | None
 
     @property
-    def rate(self) -> Rate: ...
+    def rates(self) -> Mapping[str, Rate]: ...
 
     async def handle(self, event: Event) -> Sequence[Step]: ...
     async def deliver(self) -> Sequence[Step]: ...
@@ -43,8 +43,8 @@ class Tap(Protocol):
 
     def see(self, event: Event) -> None: ...
 
-    def estimated_by(self, rate: Rate) -> None:
-        """What was known of the call's model, when it began; told before its end."""
+    def estimated_by(self, rates: Mapping[str, Rate]) -> None:
+        """What was known of the call's models, when it began; told before its end."""
         ...
 
 

@@ -9,7 +9,7 @@ Rule 3: what cannot be read raises UnreadableInput with its position; nothing is
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -40,7 +40,7 @@ class Recording:
     status: int  # 0: no answer was recorded
     response_headers: Headers = ()
     chunks: tuple[tuple[float, bytes], ...] = ()
-    rate: Rate | None = None  # by which it was estimated; None: nothing was known, or nothing is said
+    rates: Mapping[str, Rate] | None = None  # by model: how it was estimated; None: nothing is said of it
     encoded: str = ""  # the content encoding that could not be undone: the bytes are as they were sent
 
 

@@ -61,13 +61,17 @@ def recording(place: Place, source: str, document: object) -> Recording:
         response_headers=response_headers,
         chunks=chunks,
         encoded=encoded,
-        rate=_rate(place, exchange.get("estimate")),
+        rates=_rates(place, exchange.get("estimate")),
     )
 
 
-def _rate(place: Place, value: object) -> Rate | None:
+def _rates(place: Place, value: object) -> dict[str, Rate] | None:
     if value is None:
         return None
+    return {model: _rate(place, one) for model, one in shape.mapping(place, value, "estimate").items()}
+
+
+def _rate(place: Place, value: object) -> Rate:
     said = shape.mapping(place, value, "estimate")
     numbers = {name: shape.number(place, said.get(name, 0), f"estimate.{name}") for name in _RATE}
     return Rate(int(numbers.pop("calls")), **numbers)

@@ -12,7 +12,7 @@ from policyd.core.decide.plan import BoundRule, Plan, Plans, enforceable
 from policyd.core.decide.rollout import Variants
 from policyd.core.exchange.metering import Meter
 from policyd.core.model.decision import FailurePolicy
-from policyd.core.model.estimate import Estimates, Rate
+from policyd.core.model.estimate import UNKNOWN, Estimates, Rate
 from policyd.core.model.facts import Facts
 from policyd.core.model.options import Options
 from policyd.core.model.prices import Price, PriceTable
@@ -59,7 +59,8 @@ class Call:
     allows: list[Judged] = field(default_factory=list)  # matched exemptions: they hold for the whole call
     meter: Meter = field(default_factory=Meter)
     price: Price | None = None
-    pinned: Rate | None = None  # the rate that a recording was estimated by
+    pinned: Mapping[str, Rate] | None = None  # by model: what a recording was estimated by
+    rates: dict[str, Rate] = field(default_factory=dict)  # by model: what this call was estimated by
     asked_model: str = ""  # by the sender
     served_model: str = ""
     body: bytes | None = None  # the request's, as it came, or without its encoding
@@ -119,10 +120,16 @@ class Call:
     def estimate_by(self, model: str | None) -> None:
         """Pin what is known of this model now: the input is estimated by it, and what it will answer."""
         request = self.facts.request
-        known = self.pinned or self.ground.estimates.rate(request.provider, model or "")
+        known = self._rate_of(request.provider, model or "")
         self.facts.response.rate = known
         if request.plain_input:
             request.input_tokens = known.input_tokens(request.plain_input, tools=bool(request.tools))
+
+    def _rate_of(self, provider: str, model: str) -> Rate:
+        pinned = self.pinned
+        known = self.ground.estimates.rate(provider, model) if pinned is None else pinned.get(model, UNKNOWN)
+        self.rates[model] = known
+        return known
 
     def next_op(self, what: str) -> str:
         """An idempotency key that no other operation of any call has."""
