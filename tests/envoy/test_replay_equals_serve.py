@@ -42,14 +42,14 @@ VARYING = {"id", "time", "duration_ms"}
 POLICIES = {
     "budget": """
         counters:
-        - {name: spend, key: caller.team, charge: Cost, window: {lifetime: 24h}, limit: 0.0016 USD}
+        - {name: spend, key: caller.team, charge: Cost, window: {lifetime: 24h}, limit: 0.0012 USD}
         - {name: calls, key: [caller.key, request.model], charge: Requests, window: {sliding: 1h}, limit: 14 requests}
         rules:
         - {name: dear, when: counters.spend.used >= 0.3 && request.model == "gpt-4o", reroute: {model: gpt-4o-mini}}
         - {name: spent, severity: Critical, when: counters.spend.exceeded, terminate: {status: 429, fallback: spent}}
         """,
     "tokens": """
-        counters: [{name: out, key: session.id, charge: OutputTokens, window: {idle: 1h}, limit: 60 tokens}]
+        counters: [{name: out, key: session.id, charge: OutputTokens, window: {idle: 1h}, limit: 90 tokens}]
         """,
     "models": 'rules: [{name: old, when: request.model == "gpt-3.5-turbo", terminate: {status: 400}}]',
     "session": "rules: [{name: long, when: session.calls >= 9 && session.tokens > 300, terminate: {status: 429}}]",
