@@ -18,6 +18,7 @@ from typing import Protocol
 
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.decide.plan import Plans, asks_likeness, asks_session
+from policyd.core.decide.rollout import Variants
 from policyd.core.exchange import Exchange, Ground, State
 from policyd.core.exchange.call import Call as Judging
 from policyd.core.model.counters import Readings
@@ -39,6 +40,7 @@ from policyd.core.model.steps import (
     Step,
     Tick,
 )
+from policyd.core.model.tokens import NoVocabularies, Vocabularies
 
 log = logging.getLogger("policyd")
 
@@ -86,11 +88,13 @@ class Enforcer:
         deadlines: Deadlines | None = None,
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: secrets.token_hex(12),
+        vocabularies: Vocabularies | None = None,
     ) -> None:
         self._policies, self.counters, self.sink = policies, counters, sink
         self._prices, self.options = prices, options or Options()
         self.deadlines, self.clock, self._new_id = deadlines or Deadlines(), clock, new_id
         self._ground: Ground | None = None
+        self.vocabularies = vocabularies or NoVocabularies()
         self.estimates = Estimates()  # INVARIANT: what was learned of models outlives every policy set
         self._settling: set[asyncio.Task[None]] = set()
         self.calls: set[Call] = set()
@@ -103,7 +107,8 @@ class Enforcer:
             session_readers = any(asks_session(policy) for policy in policies.policies)
             likeness_readers = any(asks_likeness(policy) for policy in policies.policies)
             plans = Plans(policies.engine, self.options.mode, session_readers, likeness_readers=likeness_readers)
-            ground = self._ground = Ground(policies, plans, self._prices, self.options, estimates=self.estimates)
+            ground = Ground(policies, plans, self._prices, self.options, Variants(), self.estimates, self.vocabularies)
+            self._ground = ground
         return ground
 
     def open(self) -> Call:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from policyd.adapters.prices import load_prices
+from policyd.adapters.vocabularies import load_vocabularies
 from policyd.cli.diff_report import JsonDiff, MarkdownDiff, Printer, TextDiff
 from policyd.cli.diff_sums import Comparison, changes_between
 from policyd.cli.dry_run import DryRun
@@ -52,7 +53,7 @@ def diff(
 ) -> None:
     """Play the same traffic through two policy sets: newly stopped, no longer stopped, moved cuts, cost."""
     table, options = load_prices(prices), Options(mode=mode, namespace=namespace, observe_all=True)
-    before, after = (DryRun(compiled(paths), table, options) for paths in (from_, to))
+    before, after = (DryRun(compiled(paths), table, options, vocabularies=load_vocabularies()) for paths in (from_, to))
     comparison = Comparison(max_newly_stopped, max_cost_increase)
     with closing(_printer(format)) as printer:
         asyncio.run(_play(before, after, files, comparison, printer))

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from policyd.adapters.counters_memory import MemoryCounters
 from policyd.adapters.recordings import Recording
-from policyd.cli.gathering import Gathering, Undoable, gathered
+from policyd.cli.gathering import Gathering, Undoable, gathered, is_broken
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.exchange.call import Call as Judging
 from policyd.core.exchange.opening import CREDENTIAL_HEADERS, RECORDED
@@ -45,6 +45,7 @@ from policyd.core.model.steps import (
     Tick,
     WakeAt,
 )
+from policyd.core.model.tokens import Vocabularies
 from policyd.enforcer import Call, CounterStore, Deadlines, Enforcer
 
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "host"))
@@ -128,8 +129,9 @@ class DryRun:
         *,
         counters: Callable[[Callable[[], float]], CounterStore] | None = None,
         gather: bool = True,
+        vocabularies: Vocabularies | None = None,
     ) -> None:
-        """`counters`: another store than one in memory. `gather`: chunks may come as one where that changes nothing."""
+        """`counters`: a store that is not in memory. `gather`: chunks may come as one where that changes nothing."""
         self.clock = Clock()
         self.on_played: Callable[[Judging], None] | None = None  # is shown each call when it is over
         self._kept = Kept()
@@ -148,6 +150,7 @@ class DryRun:
             deadlines=Deadlines(store_s=3600.0, settle_s=3600.0),
             clock=lambda: self.clock.now,
             new_id=self._next_id,
+            vocabularies=vocabularies,
         )
 
     def _next_id(self) -> str:
@@ -219,7 +222,7 @@ class _Playing:
         await self._request()
         if not self.over and self.recording.status:
             await self._answer(chunks)
-        broken = not self.recording.status or _is_broken(chunks)
+        broken = not self.recording.status or is_broken(chunks)
         await self._feed(Ended(self.clock.now, cancelled=broken and not self.over))
 
     async def _request(self) -> None:
@@ -243,13 +246,13 @@ class _Playing:
                     self._put(data)
             case BodyMode.WHOLE:
                 await self._pass_time(chunks[-1][0])
-                if not _is_broken(chunks):
+                if not is_broken(chunks):
                     await self._feed(ResponseChunk(b"".join(data for _, data in chunks), True, self.clock.now))
             case BodyMode.STREAM:
                 await self._stream(chunks)
 
     async def _stream(self, chunks: Sequence[tuple[float, bytes]]) -> None:
-        broken = _is_broken(chunks)
+        broken = is_broken(chunks)
         if not broken and self._may_gather(chunks):
             chunks = tuple(gathered(chunks))
         last = len(chunks) - 1
@@ -319,11 +322,6 @@ class _Playing:
 
     def _recorded(self) -> bytes:
         return b"".join(data for _, data in self.recording.chunks)
-
-
-def _is_broken(chunks: Sequence[tuple[float, bytes]]) -> bool:
-    """Whether the answer never came to its own end: then its last chunk is empty, and says until when nothing came."""
-    return bool(chunks) and not chunks[-1][1]
 
 
 def _request_headers(recording: Recording) -> Headers:

@@ -12,6 +12,7 @@ import typer
 from policyd.adapters.errors import UnreadableInput
 from policyd.adapters.prices import load_prices
 from policyd.adapters.recordings import Recording, read_recordings
+from policyd.adapters.vocabularies import load_vocabularies
 from policyd.cli.aloud.hearing import HeardSet, Listening
 from policyd.cli.aloud.report import as_json, as_text
 from policyd.cli.aloud.secrets import scrubber
@@ -71,7 +72,7 @@ async def judge(
 ) -> Told:
     """The call at this place, with all that was heard while it was judged. Raises UnreadableInput."""
     listening = Listening(policies.engine)
-    run = DryRun(HeardSet(policies, listening), prices, options)
+    run = DryRun(HeardSet(policies, listening), prices, options, vocabularies=load_vocabularies())
     played = await _play(run, listening, place, alone=alone)
     return Told(policies, listening, played, scrubber(played.recording))
 

@@ -136,3 +136,8 @@ def _reads(rule: CompiledRule) -> frozenset[str]:
 
 def _paces(rule: CompiledRule) -> bool:
     return isinstance(rule.action, Constrain) and rule.action.pace is not None
+
+
+def is_broken(chunks: Sequence[tuple[float, bytes]]) -> bool:
+    """Whether the answer never came to its own end: then its last chunk is empty, and says until when nothing came."""
+    return bool(chunks) and not chunks[-1][1]

@@ -14,6 +14,7 @@ import typer
 
 from policyd.adapters.policies_dir import read_policies
 from policyd.adapters.prices import load_prices
+from policyd.adapters.vocabularies import load_vocabularies
 from policyd.cli.dry_run import DryRun, Rechunk
 from policyd.cli.fail_on import conditions
 from policyd.cli.replay_report import JsonPrinter, Printer, TextPrinter
@@ -69,7 +70,7 @@ def replay(
     policy_set = compiled(policies)
     summary = Summary(conditions(fail_on or (), policy_set))
     table = load_prices(prices)
-    run = DryRun(policy_set, table, options, cut)
+    run = DryRun(policy_set, table, options, cut, vocabularies=load_vocabularies())
     with closing(JsonPrinter() if format is Format.JSON else _text(run)) as printer:
         asyncio.run(_play(run, Recorded(table), files, summary, printer))
     raise typer.Exit(int(summary.found))

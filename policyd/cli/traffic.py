@@ -6,12 +6,13 @@ Rule 1: the bar is for a terminal on stderr only; whatever is piped or written t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from policyd.adapters.recordings import Recording, read_recordings
+from policyd.adapters.vocabularies import load_vocabularies
 
 
 class Bar(Protocol):
@@ -56,13 +57,29 @@ def traffic(files: Sequence[Path], what: str) -> Iterator[Iterator[Recording]]:
 
 
 def _calls(files: Sequence[Path], bar: Bar) -> Iterator[Recording]:
-    before = 0
+    before, lacking = 0, _lacking()
     for file in files:
         for recording in read_recordings(file, lambda done, before=before: bar.bytes(before + done)):  # type: ignore[misc]
             bar.call(recording)
+            lacking(recording)
             yield recording
         before += _size(file)
         bar.bytes(before)
+
+
+def _lacking() -> Callable[[Recording], None]:
+    """What says, once each, that a call was counted by a vocabulary that is not at hand: here it is estimated."""
+    known, said = load_vocabularies(), set[str]()
+
+    def look(recording: Recording) -> None:
+        for rate in (recording.rates or {}).values():
+            name = rate.tokenizer
+            if name and name not in said and known.count(name) is None:
+                said.add(name)
+                words = "was counted by a vocabulary that is not at hand: cuts may move without policyd[tokens]"
+                print(f"policyd: {clean(recording.source)}: {words} ({clean(name)})", file=sys.stderr)
+
+    return look
 
 
 def _size(file: Path) -> int:

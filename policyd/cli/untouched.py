@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from policyd.adapters.vocabularies import load_vocabularies
 from policyd.cli.dry_run import DryRun, Played
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.compile.policyset import PolicySet
@@ -13,7 +14,7 @@ from policyd.core.model.prices import PriceTable
 
 def untouched(prices: PriceTable) -> DryRun:
     """A dry run without a policy: every answer passes whole, and is read."""
-    return DryRun(no_policies(), prices, Options(observe_all=True))
+    return DryRun(no_policies(), prices, Options(observe_all=True), vocabularies=load_vocabularies())
 
 
 def no_policies() -> PolicySet:

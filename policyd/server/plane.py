@@ -34,6 +34,7 @@ from policyd.adapters.policies_dir import PolicyDirectory, Reload
 from policyd.adapters.prices import load_prices
 from policyd.adapters.records import RecordFile, Sinks
 from policyd.adapters.telemetry import Telemetry
+from policyd.adapters.vocabularies import load_vocabularies
 from policyd.core.compile.compiler import Compiler
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.model.decision import Mode
@@ -77,6 +78,7 @@ class DataPlane:
                 prices=prices,
                 sink=self._sink(stack),
                 options=self.settings.options,
+                vocabularies=load_vocabularies(),
             )
             if self.settings.redis is not None:
                 stack.push_async_callback(_ended, asyncio.create_task(enforcer.keep_leases()))

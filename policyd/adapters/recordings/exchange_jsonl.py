@@ -74,10 +74,11 @@ def _rates(place: Place, value: object) -> dict[str, Rate] | None:
 def _rate(place: Place, value: object) -> Rate:
     said = shape.mapping(place, value, "estimate")
     numbers = {name: shape.number(place, said.get(name, 0), f"estimate.{name}") for name in _RATE}
-    return Rate(int(numbers.pop("calls")), **numbers)
+    tokenizer = shape.text(place, said.get("tokenizer", ""), "estimate.tokenizer")
+    return Rate(int(numbers.pop("calls")), **numbers, tokenizer=tokenizer[:64])
 
 
-_RATE = tuple(field.name for field in fields(Rate))
+_RATE = tuple(field.name for field in fields(Rate) if field.name != "tokenizer")
 
 
 def _answer(place: Place, answer: object) -> tuple[int, shape.Headers, tuple[tuple[float, bytes], ...], str]:

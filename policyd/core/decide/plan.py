@@ -32,6 +32,11 @@ RESPONSE_HEADER_READS = frozenset({"response.status", "response.headers"})
 SESSION_STORE_READS = frozenset(f"session.{name}" for name in ("calls", "cost_usd", "tokens", "age", "similarity"))
 
 
+SPENDING_READS = frozenset({"request.input_tokens"}) | {
+    f"response.{name}" for name in ("input_tokens", "output_tokens", "reasoning_tokens", "cost_usd", "cost_source")
+}
+
+
 def reads_request_body(reads: frozenset[str]) -> bool:
     return any(_root(read) in REQUEST_BODY_READS for read in reads)
 
@@ -169,6 +174,16 @@ class Plan:
             or any(reads_response_body(bound.rule.reads) for bound in self.rules)
             or any(needs_usage(counter) for _, counter in self.counters)
             or self.reads_session
+        )
+
+    @cached_property
+    def reads_tokens(self) -> bool:
+        """Whether it makes a difference, while a call runs, how many tokens it is: to a rule, a counter or a pace."""
+        rules = [bound.rule for bound in self.rules]
+        return (
+            any(read in SPENDING_READS for rule in rules for read in rule.reads)
+            or any(needs_usage(counter) for _, counter in self.counters)
+            or any(isinstance(rule.action, Constrain) and rule.action.pace for rule in rules)
         )
 
     @cached_property

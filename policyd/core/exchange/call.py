@@ -10,6 +10,7 @@ from policyd.core.decide.combine import Decision, join
 from policyd.core.decide.evaluate import Judged, World
 from policyd.core.decide.plan import BoundRule, Plan, Plans, enforceable
 from policyd.core.decide.rollout import Variants
+from policyd.core.exchange.counted import count_along
 from policyd.core.exchange.metering import Meter
 from policyd.core.model.decision import FailurePolicy
 from policyd.core.model.estimate import UNKNOWN, Estimates, Rate
@@ -17,6 +18,7 @@ from policyd.core.model.facts import Facts
 from policyd.core.model.options import Options
 from policyd.core.model.prices import Price, PriceTable
 from policyd.core.model.steps import Settle
+from policyd.core.model.tokens import NoVocabularies, Vocabularies
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.billing import asked_tier
 
@@ -31,6 +33,7 @@ class Ground:
     options: Options
     variants: Variants = field(default_factory=Variants)
     estimates: Estimates = field(default_factory=Estimates)  # the one part of it that grows with the calls
+    vocabularies: Vocabularies = field(default_factory=NoVocabularies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +127,16 @@ class Call:
         self.facts.response.rate = known
         if request.plain_input:
             request.input_tokens = known.input_tokens(request.plain_input, tools=bool(request.tools))
+        live = known.tokenizer and self.ground.plans.of(self.policies_for(model or "")).reads_tokens
+        count_along(self.facts, self.ground.vocabularies.count(known.tokenizer) if live else None)
 
     def _rate_of(self, provider: str, model: str) -> Rate:
         pinned = self.pinned
-        known = self.ground.estimates.rate(provider, model) if pinned is None else pinned.get(model, UNKNOWN)
+        known = pinned.get(model) if pinned is not None else None
+        if known is None:
+            known = self.ground.estimates.rate(provider, model) if pinned is None else UNKNOWN
+            if name := self.ground.vocabularies.of(model):
+                known = replace(known, tokenizer=name)
         self.rates[model] = known
         return known
 

@@ -81,6 +81,7 @@ class Rate:
     tools: float = 1.0  # the input of requests that offer tools
     off_piece: float = 0.0  # how far the estimate by events was off lately, as a part of the truth
     off_text: float = 0.0  # the same by text
+    tokenizer: str = ""  # of this call: the vocabulary that counts what it can in the rate's place
 
     @property
     def known(self) -> bool:

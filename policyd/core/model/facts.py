@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from policyd.core.model.estimate import UNKNOWN, Rate, Seen
 from policyd.core.model.prices import Usage
+from policyd.core.model.tokens import Asked, Count
 
 
 @dataclass(slots=True)
@@ -52,6 +53,8 @@ class RequestFacts:
     tools: list[str] = field(default_factory=list)  # names
     input_tokens: int = 0  # an estimate, tokens
     plain_input: int = 0  # the same before what is known of the model; no rule reads this
+    exact: bool = False  # its input was counted by a tokenizer; no rule reads this
+    asked: Asked | None = None  # what can be counted of it, where a tokenizer may; no rule reads this
     choices: int = 1  # how many answers were asked for
     wants_usage: bool = False  # the caller asked for usage at the end of the stream; no rule reads this
     usage_on_request: bool = False  # nobody asked for the stream's usage, and it comes only to who asks
@@ -121,6 +124,7 @@ class ResponseFacts:
     fee_nano: int | None = None  # nano-dollars: what the provider says the request as such cost
     rate: Rate = UNKNOWN  # by which the output is estimated until the provider says
     seen: Seen = field(default_factory=Seen)  # what the estimate rests on
+    count: Count | None = None  # counts the tokens as they come, where a tokenizer is at hand and a rule reads them
     parts: tuple[tuple[str, Usage], ...] = ()  # the samplings that the call caused, where the provider names each
     cost_nano: int = 0  # nano-dollars; CEL reads cost_usd
     cost_source: str = "unpriced"  # provider, tokenizer, estimate, unpriced

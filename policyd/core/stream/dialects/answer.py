@@ -191,19 +191,19 @@ class Answer:
         response.text_chars += len(value)
         response.delta = response.delta + value if response.delta else value
         self._changed |= TEXT
-        self._tally.add(value)
+        self._tally.add(value, channel)
         self._segment(channel, path, value)
 
     def _think(self, path: Path, value: str, channel: Channel = HIDDEN) -> None:
         """Reasoning."""
         if value:
-            self._tally.add_reasoning(value)
+            self._tally.add_reasoning(value, channel)
             self._segment(channel, path, value)
 
     def _aside(self, path: Path, value: str, channel: Channel = HIDDEN) -> None:
         """Output that is neither visible text nor counted as reasoning."""
         if value:
-            self._tally.add(value)
+            self._tally.add(value, channel)
             self._segment(channel, path, value)
 
     def _again(self, path: Path, value: object, channel: Channel = AGAIN) -> None:
@@ -228,7 +228,7 @@ class Answer:
         if value:
             self.response.refusal = (self.response.refusal or "") + value
             self._changed |= REFUSAL
-            self._tally.add(value)
+            self._tally.add(value, channel)
             self._segment(channel, path, value)
 
     def _open_call(self, block: int, name: str, path: Path, choice: int = 0) -> None:
@@ -242,7 +242,7 @@ class Answer:
         self.response.tool_calls.append(call)
         self._calls[block] = (call, channel)
         self._changed |= TOOLS
-        self._tally.add(name)
+        self._tally.add(name, channel)
         self._segment(channel, path, "")
 
     def _argue(self, block: int, path: Path, value: str) -> None:
@@ -253,7 +253,7 @@ class Answer:
             call, channel = self._calls[block]
             call.arguments += value
             self._changed |= TOOLS
-            self._tally.add(value)
+            self._tally.add(value, channel)
             self._segment(channel, path, value)
 
     def _call(self, name: str, path: Path, arguments: object, choice: int = 0) -> None:
@@ -264,7 +264,7 @@ class Answer:
             self._argue(-1, path, arguments)
         elif arguments is not None:
             call.arguments = dumps(arguments)
-            self._tally.add(call.arguments)
+            self._tally.add(call.arguments, channel)
             self._again(path, arguments, channel)
         self._close_call(-1)
 

@@ -164,7 +164,7 @@ class MessageReader(ChoicesReader):
 
     def _reasoning(self, index: int, path: Path, value: str) -> None:
         if value:
-            self._tally.add_reasoning(value)
+            self._tally.add_reasoning(value, ("reasoning", index, 0))
             self._segment(("reasoning", index, 0), path, value)
 
     def _field(self, index: int, path: Path, key: str, value: object) -> None:
@@ -195,7 +195,7 @@ class MessageReader(ChoicesReader):
         if value:
             self.response.refusal = (self.response.refusal or "") + value
             self._changed |= REFUSAL
-            self._tally.add(value)
+            self._tally.add(value, ("refusal", index, 0))
             self._segment(("refusal", index, 0), path, value)
 
     def _reasoning_details(self, index: int, path: Path, details: list[object]) -> None:
@@ -284,7 +284,7 @@ class MessageReader(ChoicesReader):
         if name and name != call.fact.name:
             call.fact.name += name
             self._changed |= TOOLS
-            self._tally.add(name)
+            self._tally.add(name, ("args", call.choice, call.part))
         arguments = said.get(field)
         if isinstance(arguments, dict):
             raise Malformed("arguments is not a string")
@@ -292,7 +292,7 @@ class MessageReader(ChoicesReader):
         if value:
             call.fact.arguments += value
             self._changed |= TOOLS
-            self._tally.add(value)
+            self._tally.add(value, ("args", call.choice, call.part))
         # INVARIANT: an event that only names a tool is part of the call too, so it carries a segment, if an empty one:
         # where arguments are judged before they leave, the name must wait with them.
         self._segment(("args", call.choice, call.part), (*path, field), value)

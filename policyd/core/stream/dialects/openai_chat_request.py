@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
-from policyd.core.stream.dialects.openai_shared import deployment, read_usage_wish
+from policyd.core.stream.dialects.openai_shared import deployment, estimate_input, read_usage_wish
 from policyd.core.stream.dialects.shared import (
     cap_edit,
     count,
     flag,
-    input_estimate,
     listing,
     mapping,
     number,
@@ -88,7 +87,7 @@ def _read_messages(document: dict[str, object], facts: RequestFacts) -> None:
     texts = [segment.text for segment in segments(document)]
     facts.text = "\n".join(texts)
     tools = [document.get("tools"), document.get("functions"), document.get("response_format")]
-    facts.input_tokens = input_estimate(texts, len(messages), parts, [tool for tool in tools if tool])
+    estimate_input(facts, texts, len(messages), parts, [tool for tool in tools if tool])
 
 
 def _visible(content: object) -> tuple[str, int]:

@@ -59,7 +59,7 @@ class CompletionReader(ChoicesReader):
         self._veil(index, place, choice)
         for field in ("reasoning", "reasoning_content"):
             if said := text(choice.get(field), field):
-                self._tally.add_reasoning(said)
+                self._tally.add_reasoning(said, ("reasoning", index, 0))
                 self._segment(("reasoning", index, 0), ("choices", place, field), said)
         self._unknown(index, ("choices", place), choice, KNOWN | SILENT)
 

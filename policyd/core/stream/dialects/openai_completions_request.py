@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, RequestChange, Segment
-from policyd.core.stream.dialects.openai_shared import deployment, prompts_of, read_usage_wish
+from policyd.core.stream.dialects.openai_shared import deployment, estimate_input, prompts_of, read_usage_wish
 from policyd.core.stream.dialects.shared import (
     cap_edit,
     count,
     flag,
-    input_estimate,
     mapping,
     number,
     set_edits,
@@ -45,7 +44,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.messages = [Message("user", said) for _, said in prompts]
     texts = [segment.text for segment in segments(document)]
     facts.text = "\n".join(texts)
-    facts.input_tokens = input_estimate(texts, 0, 0, None) + sum(tokens)
+    estimate_input(facts, texts, 0, 0, (), ids=sum(tokens))
 
 
 def _choices(document: dict[str, object], prompts: int) -> int:

@@ -13,8 +13,8 @@ from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
 from policyd.core.stream.dialects.embeddings import EmbeddingAnswer
-from policyd.core.stream.dialects.openai_shared import deployment, error, prompts_of, provider_of_path
-from policyd.core.stream.dialects.shared import Bill, count, input_estimate, mapping, set_edits, text
+from policyd.core.stream.dialects.openai_shared import deployment, error, estimate_input, prompts_of, provider_of_path
+from policyd.core.stream.dialects.shared import Bill, count, mapping, set_edits, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
 
 READ = frozenset({"model", "input", "stream"})
@@ -42,7 +42,7 @@ class OpenAIEmbeddings:
         texts, tokens, parts = _inputs(document.get("input"))
         facts.messages = [Message("user", said) for _, said in texts]
         facts.text = "\n".join(said for _, said in texts)
-        facts.input_tokens = input_estimate((said for _, said in texts), 0, parts, None) + sum(tokens)
+        estimate_input(facts, [said for _, said in texts], 0, parts, (), ids=sum(tokens))
 
     def request_segments(self, doc: object) -> Sequence[Segment]:
         """Every editable text of a request."""

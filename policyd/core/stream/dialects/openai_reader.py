@@ -210,7 +210,7 @@ class ChoicesReader:
         response.text_chars += len(value)
         response.delta = response.delta + value if response.delta else value
         self._changed |= TEXT
-        self._tally.add(value)
+        self._tally.add(value, channel)
         if self.want_segments:
             self._segments.append(Segment(channel, path, value))
 

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Sequence
 from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.openai_responses_items import Said, plain_strings, said_in
-from policyd.core.stream.dialects.openai_shared import deployment
+from policyd.core.stream.dialects.openai_shared import deployment, estimate_input
 from policyd.core.stream.dialects.shared import (
     cap_edit,
     count,
     flag,
-    input_estimate,
     listing,
     mapping,
     number,
@@ -64,7 +63,7 @@ def _read_input(document: dict[str, object], facts: RequestFacts) -> None:
     texts = [segment.text for segment in segments(document)]
     facts.text = "\n".join(texts)
     tools = [document.get("tools"), document.get("text")]
-    facts.input_tokens = input_estimate(texts, len(facts.messages), parts, [tool for tool in tools if tool])
+    estimate_input(facts, texts, len(facts.messages), parts, [tool for tool in tools if tool])
 
 
 def _items(given: object) -> list[dict[str, object]]:

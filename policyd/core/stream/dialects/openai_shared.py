@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts
+from policyd.core.model.tokens import Asked
 from policyd.core.stream.dialects import Body, Path
-from policyd.core.stream.dialects.shared import Bill, flag, mapping
+from policyd.core.stream.dialects.shared import Bill, flag, input_estimate, mapping
 from policyd.core.stream.json_strict import dumps
 
 DONE = b"data: [DONE]\n\n"
@@ -64,6 +66,14 @@ def prompts_of(prompt: object, what: str) -> tuple[list[tuple[Path, str]], list[
         else:
             raise Malformed(f"{what} holds what is neither text nor token ids")
     return texts, tokens
+
+
+def estimate_input(
+    facts: RequestFacts, texts: Sequence[str], messages: int, parts: int, tools: Sequence[object], *, ids: int = 0
+) -> None:
+    """The estimate of a request's input, and what a tokenizer can count of it."""
+    facts.input_tokens = input_estimate(texts, messages, parts, tools) + ids
+    facts.asked = Asked(texts, messages, tools, ids, whole=not parts)
 
 
 class Stand(NamedTuple):

@@ -13,7 +13,8 @@ from policyd.core.errors import Malformed
 from policyd.core.model.estimate import weigh
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.model.prices import NONE, PARENTS, Usage
-from policyd.core.stream.dialects import Changed, Edit
+from policyd.core.model.tokens import Running
+from policyd.core.stream.dialects import Changed, Channel, Edit
 from policyd.core.stream.json_strict import MAX_COUNT, dumps
 
 CHANGES = tuple(Changed(bits) for bits in range(256))
@@ -93,16 +94,19 @@ class Tally:
 
     Of a model that nothing is known of, the estimate is what the characters suggest, and at least one token for each
     piece of text: a provider's stream never cuts a token in two events. Else its rate says what to go by: the pieces,
-    or the text, weighed a block at a time. INVARIANT: the estimate never falls.
+    or the text, weighed a block at a time; a tokenizer, where one counts along. INVARIANT: the estimate never falls.
     """
 
     __slots__ = (
         "_base",
+        "_count",
+        "_counted",
         "_milli",
         "_pending",
         "_pieces",
         "_rate",
         "_reasoning",
+        "_running",
         "_waiting",
         "_weighs",
         "response",
@@ -119,11 +123,15 @@ class Tally:
         self._pending: list[str] = []
         self._waiting = 0
         response.seen.weighed = self._weighs
+        self._count, self._counted = response.count, 0
+        self._running: dict[Channel | None, Running] = {}
+        if self._count is not None:
+            response.usage_source = "tokenizer" if request.exact else "estimate"
         if not response.input_tokens:
             response.input_tokens = request.input_tokens
 
-    def add(self, text: str) -> None:
-        """Output text, visible or not."""
+    def add(self, text: str, channel: Channel | None = None) -> None:
+        """Output text, visible or not; `channel`: which text it is more of."""
         self._pieces += 1
         self.response.seen.pieces += 1
         if self._weighs:
@@ -131,6 +139,9 @@ class Tally:
             self._waiting += len(text)
             if self._waiting >= BLOCK:
                 self.weigh()
+        if self._count is not None:
+            self._count_on(text, channel)
+            return
         rate = self._rate
         if not rate.known:
             self._milli += 250 * len(text) if text.isascii() else milli_tokens(text)
@@ -144,6 +155,16 @@ class Tally:
         if estimate > self.response.output_tokens:
             self.response.output_tokens = estimate
 
+    def _count_on(self, text: str, channel: Channel | None) -> None:
+        running = self._running.get(channel)
+        if running is None:
+            assert self._count is not None
+            running = self._running[channel] = Running(self._count)
+        before = running.tokens
+        self._counted += running.add(text) - before
+        if (counted := self._base + self._counted) > self.response.output_tokens:
+            self.response.output_tokens = counted
+
     def weigh(self) -> None:
         """Weigh what waits for it."""
         if not self._waiting:
@@ -154,13 +175,13 @@ class Tally:
         seen, rate = self.response.seen, self._rate
         seen.plain += plain
         seen.other += other
-        if rate.known and not rate.by_pieces:
+        if rate.known and not rate.by_pieces and self._count is None:
             self._milli += int(rate.plain * plain + rate.other * other)
             self.response.output_tokens = max(self.response.output_tokens, self._base + -(-self._milli // 1000))
 
-    def add_reasoning(self, text: str) -> None:
+    def add_reasoning(self, text: str, channel: Channel = ("reasoning", 0, 0)) -> None:
         """Output text that is reasoning."""
-        self.add(text)
+        self.add(text, channel)
         self._reasoning += milli_tokens(text)
         response = self.response
         response.seen.reasoned = True
@@ -188,7 +209,8 @@ class Tally:
         if bill.fee_nano is not None:
             response.fee_nano = bill.fee_nano
         self.seen = True
-        self._base, self._milli, self._pieces = bill.output, 0, 0
+        self._base, self._milli, self._pieces, self._counted = bill.output, 0, 0, 0
+        self._running.clear()
         self._reasoning = 1000 * response.reasoning_tokens
 
     def start(self, bill: Bill) -> None:
