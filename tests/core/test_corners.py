@@ -359,3 +359,25 @@ def test_the_providers_own_numbers_are_judged_when_they_come(when: str) -> None:
     out = Bed(policy(spec), prices=Dear()).call(body=chat(stream=True), chunks=chunks)
 
     assert (out.record.verdict, out.record.event) == (Verdict.TERMINATE, 3)
+
+
+@pytest.mark.parametrize("failure_policy", ["Fail", "Ignore"])
+@pytest.mark.parametrize(
+    ("stream", "chunks", "headers"),
+    [
+        (True, [*stream_of("a")[:-1], b"data: {broken\n\n", *stream_of("b")], None),
+        (False, [b'{"broken'], None),
+        (False, [answer_of("a")], (("content-type", "application/json"), ("content-encoding", "rot13"))),
+    ],
+    ids=["event", "body", "encoding"],
+)
+def test_that_an_answer_could_not_be_read_is_a_fact_to_act_on(
+    failure_policy: str, stream: bool, chunks: list[bytes], headers: tuple[tuple[str, str], ...] | None
+) -> None:
+    spec = "rules:\n- {name: blind, when: response.inspection != 'full', terminate: {reason: not_understood}}"
+    bed = Bed(policy(f"failurePolicy: {failure_policy}\n{spec}"))
+
+    out = bed.call(body=chat(stream=stream), chunks=chunks, response_headers=headers)
+
+    assert (out.record.verdict, out.record.reason, out.record.enforced) == (Verdict.TERMINATE, "not_understood", True)
+    assert [rule.outcome for rule in out.record.rules] == [Outcome.MATCHED]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from policyd.core.compile.policyset import CelFailure, CompiledPolicy, CounterRef, Watcher
+from policyd.core.compile.policyset import CelFailure, CompiledPolicy, CompiledRule, CounterRef, Watcher
 from policyd.core.decide.plan import (
     BoundRule,
     Plan,
@@ -84,7 +84,7 @@ def cannot_judge(bound: BoundRule, world: World) -> str:
         return f"request not readable: {facts.unreadable_request}"
     if not facts.request.dialect and (edits_request_body(rule) or redacts_response(rule)):
         return "the call is in no dialect that policyd can edit"
-    if facts.unreadable_response and (reads_response_body(rule.reads) or redacts_response(rule)):
+    if facts.unreadable_response and _needs_unread(rule, facts):
         return f"answer not readable: {facts.unreadable_response}"
     if facts.unmetered and reads_spending(bound):
         return f"answer not readable: {facts.unmetered}"
@@ -93,6 +93,13 @@ def cannot_judge(bound: BoundRule, world: World) -> str:
     if world.counter_failures:
         return _counter_failure(bound, world.counter_failures)
     return ""
+
+
+def _needs_unread(rule: CompiledRule, facts: Facts) -> bool:
+    """Whether this rule needs what could not be read of the answer. That it could not be read is itself a fact, which
+    rules can act on: `inspection` is known exactly then."""
+    told = {"response.inspection"} if facts.response.inspection != "full" else frozenset[str]()
+    return reads_response_body(rule.reads - told) or redacts_response(rule)
 
 
 def _counter_failure(bound: BoundRule, failures: Mapping[CounterRef, str]) -> str:
