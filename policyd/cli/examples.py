@@ -1,7 +1,7 @@
 """Examples of every command, as its `--help` shows them. A test runs each of them.
 
-Rule 1: the folder that they speak of has policies/ with cases in it, main/ (the policies as they were), recorded.jsonl
-        and key.txt. The examples of one command follow one another.
+Rule 1: the folder that they speak of has policies/ with cases in it, main/ (the policies as they were), records/ of
+        what policies/ did, recorded.jsonl, key.txt and wrong.txt. The examples of one command follow one another.
 """
 
 from __future__ import annotations
@@ -44,6 +44,16 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "explain": (
         ("policyd explain --policies policies/ recorded.jsonl#0", "why the first call got its verdict"),
         ("policyd explain --policies policies/ --format json recorded.jsonl#0", "for a program"),
+    ),
+    "promote": (
+        (
+            "policyd promote words --policies policies/ --records records/ --max-would-stop 1%",
+            "whether it may be enforced",
+        ),
+        (
+            "policyd promote words --policies policies/ --records records/ --disputed wrong.txt --write",
+            "and enforce it, unless a stop is disputed",
+        ),
     ),
     "schema": (("policyd schema policy > policy.json", "for an editor that is offline"),),
     "envoy bootstrap": (

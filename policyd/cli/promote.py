@@ -98,10 +98,6 @@ def promote(
     """Say whether a policy in Monitor may be enforced, by what it would have done, and change its mode.
 
     Exits with 1 when a gate is not met.
-
-    Examples:
-      policyd promote session-budget --policies policies/ --records /var/log/policyd --max-would-stop 1%
-      policyd promote agents/session-budget --policies policies/ --records records --disputed wrong.txt --write
     """
     gate = Gate(min_calls, threshold(max_would_stop) if max_would_stop else None, threshold(max_disputed))
     documents = read_policies(policies)

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
+from policyd.adapters.records import encode
 from policyd.cli.examples import EXAMPLES
 from policyd.cli.main import COMMANDS, load, main
-from tests.driving import chat, policy, stream_of
+from tests.driving import Bed, chat, policy, stream_of
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -40,6 +41,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     line = {"request": {**request, "body": chat(stream=True).decode()}, "response": answer}
     (folder / "recorded.jsonl").write_text(json.dumps(line) + "\n")
     (folder / "key.txt").write_text("Bearer sk-example\n")
+    watched = 'rules: [{name: r, when: request.text.contains("launch"), terminate: {}}]'
+    (folder / "policies" / "words.yaml").write_text(policy(watched, "words", mode="Monitor"))
+    (folder / "wrong.txt").write_text("")
+    (folder / "records").mkdir()
+    bed = Bed(*((folder / "policies" / name).read_text() for name in ("budget.yaml", "words.yaml")))
+    told = encode(bed.call(body=chat(), headers=[("x-user-id", "u")], chunks=stream_of("a")).record)
+    (folder / "records" / "records-1.jsonl").write_bytes(b"%s\n" % told * 1000)
     return folder
 
 

@@ -4,6 +4,7 @@ cluster answers, and the caller's credentials stay behind."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -165,21 +166,29 @@ def test_another_model_at_the_same_upstream_keeps_credentials(up: Stage) -> None
     check_length(call)
 
 
-def test_a_body_sent_in_chunks_leaves_whole(up: Stage) -> None:
+@each_protocol
+@pytest.mark.parametrize("gaps", [(0.0, 0.0), (0.05, 0.0), (0.0, 0.05)], ids=["at once", "late", "late end"])
+def test_a_body_sent_in_chunks_goes_where_it_is_sent(up: Stage, protocol: str, gaps: tuple[float, float]) -> None:
+    """However its pieces and its end come: before policyd has answered to the headers, or after."""
     body = OPENAI.body()
 
     def pieces() -> Iterator[bytes]:
+        waiting = threading.Event()
         yield body[:10]
+        waiting.wait(gaps[0])
         yield body[10:]
+        waiting.wait(gaps[1])
 
-    before = len(upstream_calls(up, "backup"))
-    with caller(up) as client:
-        answer = client.post(OPENAI.path, content=pieces(), headers={**steering("moved", events=3), **CREDENTIALS})
-    call = upstream_calls(up, "backup")[before]
-    assert answer.status_code == 200
-    assert json.loads(call.body) == {**json.loads(body), "model": SMALL}
-    # A body that did not say how long it is leaves in chunks again: Envoy makes us, where it may hand it on early.
-    assert (call.header("content-length"), call.header("transfer-encoding")) == ("", "chunked")
+    headers = {**steering("moved", events=3), **CREDENTIALS}
+    for _ in range(3):
+        before = len(upstream_calls(up, "backup"))
+        with caller(up, protocol) as client:
+            answer = client.post(OPENAI.path, content=pieces(), headers=headers)
+        assert answer.status_code == 200, answer.text
+        call = upstream_calls(up, "backup")[before]
+        assert json.loads(call.body) == {**json.loads(body), "model": SMALL}
+        assert call.credentials == []
+        check_length(call)
 
 
 def messages(up: Stage) -> int:

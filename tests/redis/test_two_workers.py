@@ -197,6 +197,7 @@ def test_16_counters_cost_a_call_one_round_trip_before_it_and_one_after(up: Stag
     counters = {len(record["counters"]) for record in up.records() if record["counters"]}  # type: ignore[arg-type]
     print(f"{CALLS} calls of {COUNTERS} counters: {commands}")
     assert max(counters) == COUNTERS
-    assert commands["evalsha"] == 2 * CALLS, f"one to reserve, one to settle: {sent}"
+    # A call that is open when the leases are renewed, every five seconds, has one more.
+    assert 2 * CALLS <= commands["evalsha"] <= 2 * CALLS + 2, f"one to reserve, one to settle: {sent}"
     assert "eval" not in commands
     check_shared(up, before, CALLS)

@@ -199,6 +199,13 @@ class Plan:
         return (*whole, *some)
 
     @cached_property
+    def reroutes(self) -> bool:
+        """Whether any rule of this selection could send the call elsewhere."""
+        return any(
+            isinstance(bound.rule.action, Reroute) and enforceable(bound.rule, self.process) for bound in self.rules
+        )
+
+    @cached_property
     def enforces(self) -> bool:
         """Whether any rule of this selection could be acted on: if not, not a header of the answer changes."""
         return any(enforceable(bound.rule, self.process) for bound in self.rules)

@@ -122,7 +122,8 @@ class Exchange:
             self.state = State.BODY
             self._with_body = True
             unsized = all(name != "content-length" for name, _ in event.headers)
-            return [PassRequestHeaders(self._strip, want_body=True, unsized=unsized)]
+            early = unsized and not call.ground.plans.of(call.policies_for(None)).reroutes
+            return [PassRequestHeaders(self._strip, want_body=True, unsized=early)]
         return self._admit()
 
     def _begin(self, now: float, wall: float) -> None:

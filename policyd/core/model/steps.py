@@ -162,7 +162,9 @@ class PassRequestHeaders:
 
     edit: HeaderEdit = HeaderEdit()
     want_body: bool = False
-    unsized: bool = False  # nobody has said how long that body is: it may be more than may be read
+    # Nobody has said how long that body is: it may be more than may be read, and then its beginning is brought. Envoy
+    # makes us say no where the call might be sent elsewhere: what comes so keeps the route that it had.
+    unsized: bool = False
     reroute: bool = False  # compute the route anew
 
 
