@@ -26,8 +26,9 @@ Text = Annotated[str, Field(max_length=16_384, pattern=r"^[^\x00-\x08\x0b-\x1f\x
 Line = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[\x20-\x7e]*$")]
 Name = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?$")]
 Identifier = Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-PolicyName = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"  # of a DNS name: what Kubernetes takes for the name of an object
+PolicyName = Annotated[str, Field(max_length=253, pattern=rf"^{_LABEL}(\.{_LABEL})*$")]
+Namespace = Annotated[str, Field(max_length=63, pattern=rf"^{_LABEL}$")]
 Glob = Annotated[str, Field(min_length=1, max_length=256)]
 Globs = Annotated[list[Glob], Field(max_length=256)]
 HeaderName = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]

@@ -1,0 +1,114 @@
+"""The CRDs: fresh, structural, and bounded everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from policyd.cli.crds import KINDS, definition, resource
+from policyd.cli.main import main
+from policyd.core.model.policy import PolicySpec
+from tests.k8s.structural import errors
+
+FILE = Path(__file__).parents[2] / "deploy" / "k8s" / "crds" / "policyd.dev.yaml"
+
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+
+
+def test_the_definitions_are_fresh(capsys: pytest.CaptureFixture[str]) -> None:
+    """`policyd crds > deploy/k8s/crds/policyd.dev.yaml` writes them anew."""
+    with pytest.raises(SystemExit) as left:
+        main(["crds"])
+    assert (left.value.code or 0, capsys.readouterr().out) == (0, FILE.read_text())
+    assert list(yaml.safe_load_all(FILE.read_text())) == [definition(kind) for kind in KINDS]
+
+
+def nodes(schema: Any, at: str = "", nested: bool = False) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Every schema below one; `nested`: below `anyOf` or `not`, where it only restricts."""
+    yield at, schema, nested
+    for name, one in schema.get("properties", {}).items():
+        yield from nodes(one, f"{at}.{name}", nested)
+    for word in ("items", "additionalProperties", "not"):
+        if word in schema:
+            yield from nodes(schema[word], f"{at}/{word}", nested or word == "not")
+    for one in schema.get("anyOf", ()):
+        yield from nodes(one, at, True)
+
+
+@each_kind
+def test_every_place_has_a_type_or_is_open_on_purpose(kind: Any) -> None:
+    places = [(at, node) for at, node, nested in nodes(resource(kind)) if not nested]
+    untyped = [at.rpartition(".")[2] for at, node in places if "type" not in node]
+    assert all(node.get("x-kubernetes-preserve-unknown-fields") for _, node in places if "type" not in node)
+    assert untyped == ["params/additionalProperties", "key", "charge", "limit", "set/additionalProperties"]
+    assert not any(
+        {"type", "additionalProperties", "default"} & set(node) for _, node, nested in nodes(resource(kind)) if nested
+    )
+
+
+@each_kind
+def test_every_list_map_text_and_number_has_a_bound(kind: Any) -> None:
+    for at, node, nested in nodes(resource(kind)):
+        if nested or at == ".metadata":
+            continue
+        match node.get("type"):
+            case "string":
+                assert node.get("enum") or "maxLength" in node, at
+            case "array":
+                assert "maxItems" in node, at
+            case "object":
+                assert "properties" in node or "maxProperties" in node, at
+            case "integer" | "number":
+                assert "minimum" in node, at
+
+
+@each_kind
+def test_the_model_loses_no_field_on_the_way(kind: Any) -> None:
+    fields = {field.alias for field in PolicySpec.model_fields.values()}
+    assert set(resource(kind)["properties"]["spec"]["properties"]) == fields
+
+
+STATUS = {
+    "digest": "sha256:" + "0" * 64,
+    "replicas": {"programmed": 2, "total": 3},
+    "ancestors": [
+        {
+            "ancestorRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"},
+            "controllerName": "policyd.dev/operator",
+            "conditions": [
+                {
+                    "type": "Accepted",
+                    "status": "False",
+                    "observedGeneration": 3,
+                    "lastTransitionTime": "2026-01-01T00:00:00Z",
+                    "reason": "Invalid",
+                    "message": "12:7: unknown variable `requst`",
+                }
+            ],
+        }
+    ],
+}
+
+
+def test_the_status_is_gateway_apis() -> None:
+    schema = resource(KINDS[0])["properties"]["status"]
+    assert list(errors(STATUS, schema)) == []
+    assert list(errors({"ancestors": [{"conditions": []}]}, schema)) != []
+
+
+def test_kubectl_shows_what_matters() -> None:
+    for kind in KINDS:
+        made = definition(kind)["spec"]
+        version = made["versions"][0]
+        assert [column["name"] for column in version["additionalPrinterColumns"]] == [
+            "Mode",
+            "Accepted",
+            "Programmed",
+            "Age",
+        ]
+        assert version["subresources"] == {"status": {}}
+        assert made["names"]["shortNames"] and made["names"]["categories"]
