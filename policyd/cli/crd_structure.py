@@ -84,8 +84,8 @@ class _Walk:
             required = {"required": node["required"]} if node.get("required") else {}
             return {"properties": {name: self.schema(one) for name, one in node["properties"].items()}, **required}
         if node.get("type") == "object":
-            values = next(iter(node.get("patternProperties", {}).values()), node.get("additionalProperties"))
-            return {"additionalProperties": self.schema(values)}
+            named = list(node.get("patternProperties", {}).values())
+            return {"additionalProperties": self.schema(named[0] if named else node["additionalProperties"])}
         return {}
 
     def _union(self, shapes: list[Schema]) -> Schema:
