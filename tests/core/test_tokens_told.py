@@ -96,6 +96,12 @@ def legacy(one: str) -> dict[str, Any]:
     return {"tokens": [one], "token_logprobs": [-0.1], "top_logprobs": [{one: -0.1}], "text_offset": [0]}
 
 
+def debug(*texts: str) -> dict[str, Any]:
+    """What Groq tells of a request with `debug`."""
+    told = {"output_tokens": [*texts], "output_token_ids": [ord(char) for text in texts for char in text]}
+    return {"id": "req", "debug": {**told, "input_tokens": None}}
+
+
 STOP = chunk({}, "stop")
 TOLD: dict[str, tuple[str, bytes]] = {
     "chat": ("openai", sse(*(chosen({"content": one}, logprobs={"content": tokens(one)}) for one in PIECES), STOP)),
@@ -103,6 +109,9 @@ TOLD: dict[str, tuple[str, bytes]] = {
                                        chosen({}, "stop", logprobs={"content": tokens(*PIECES)}))),
     "vllm": ("openai", sse(*(chosen({"content": one}, token_ids=[ord(one)]) for one in PIECES), STOP)),
     "vllm, in deltas": ("openai", sse(*(chunk({"content": one, "token_ids": [ord(one)]}) for one in PIECES), STOP)),
+    "groq": ("openai", sse(*(chunk({"content": one}, x_groq=debug(one)) for one in PIECES), STOP)),
+    "groq, at the end": ("openai", sse(*(chunk({"content": one}) for one in PIECES),
+                                       chunk({}, "stop", x_groq=debug(*PIECES)))),
     "together": ("together", sse(*(chosen({"content": one, "token_id": ord(one)}, text=one) for one in PIECES), STOP)),
     "fireworks": ("openai", sse(*(chosen({"content": one}, raw_output=raw(one)) for one in PIECES), STOP)),
     "fireworks, at the end": ("openai", sse(*(chosen({"content": one}) for one in PIECES),

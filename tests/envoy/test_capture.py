@@ -14,6 +14,7 @@ import pytest
 from policyd.adapters.prices import load_prices
 from policyd.adapters.recordings import read_recordings
 from policyd.adapters.records import fields
+from policyd.adapters.vocabularies import load_vocabularies
 from policyd.cli.dry_run import DryRun, Rechunk
 from policyd.cli.replay import compiled
 from policyd.cli.stage import Stage
@@ -70,7 +71,9 @@ def captured(folder: Path) -> list[str]:
 
 
 def replayed(policies: Path, capture: Path, rechunk: Rechunk | None) -> list[dict[str, object]]:
-    run = DryRun(compiled([policies]), load_prices(None), Options(observe_all=True), rechunk)
+    run = DryRun(
+        compiled([policies]), load_prices(None), Options(observe_all=True), rechunk, vocabularies=load_vocabularies()
+    )
 
     async def play() -> list[dict[str, object]]:
         return [fields((await run.play(recording)).record) for recording in read_recordings(capture)]

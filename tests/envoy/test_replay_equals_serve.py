@@ -27,6 +27,7 @@ import pytest
 from policyd.adapters.prices import load_prices
 from policyd.adapters.recordings import read_recordings
 from policyd.adapters.records import fields
+from policyd.adapters.vocabularies import load_vocabularies
 from policyd.cli import main as root
 from policyd.cli.dry_run import DryRun, Rechunk
 from policyd.cli.replay import compiled
@@ -148,7 +149,9 @@ def plain(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def played(policies: Path, capture: Path, rechunk: Rechunk | None) -> list[dict[str, Any]]:
-    run = DryRun(compiled([policies]), load_prices(None), Options(observe_all=True), rechunk)
+    run = DryRun(
+        compiled([policies]), load_prices(None), Options(observe_all=True), rechunk, vocabularies=load_vocabularies()
+    )
 
     async def play() -> list[dict[str, Any]]:
         return [fields((await run.play(recording)).record) for recording in read_recordings(capture)]

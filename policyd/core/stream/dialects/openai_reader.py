@@ -75,6 +75,8 @@ class ChoicesReader:
                 self._begin(document)
             if choices:
                 self._choices(choices, whole=False)
+            if "x_groq" in document:
+                self._groq_veil(document["x_groq"])
             if (usage := document.get("usage")) is not None or "x_groq" in document:
                 self._usage(usage or _groq_usage(document), alone=not choices, tier=document.get("service_tier"))
                 if usage and choices == []:
@@ -100,6 +102,7 @@ class ChoicesReader:
             return Reading(changed=CHANGES[ERROR | USAGE])
         self._begin(document)
         self._choices(choices, whole=True)
+        self._groq_veil(document.get("x_groq"))
         usage = document.get("usage") or _groq_usage(document)
         self._usage(usage, alone=True, tier=document.get("service_tier"))
         self._close_all()
@@ -246,6 +249,14 @@ class ChoicesReader:
         for field in sorted(told.keys() & {"token_id", *VEILS}) if self.want_segments else ():
             if told[field]:
                 self._segments.append(Segment(("veil", index, 0), (*path, field), "null"))
+
+    def _groq_veil(self, extra: object) -> None:
+        """With `debug` Groq tells the tokens of request and answer, as numbers and as text."""
+        told = extra.get("debug") if isinstance(extra, dict) else None
+        if not isinstance(told, dict) or not self.want_segments:
+            return
+        for field in sorted(field for field in told if told[field]):
+            self._segments.append(Segment(("veil", 0, 0), ("x_groq", "debug", field), "null"))
 
     def _finish(self, index: int, reason: object) -> None:
         said = text(reason, "finish_reason") or ""
