@@ -56,7 +56,7 @@ def _derived(compiled: Compiled) -> Sequence[Mapping[str, object]]:
 
 
 def check(
-    paths: Annotated[list[Path], typer.Argument(help="Policy files, or folders of them.", metavar="PATH...")],
+    paths: Annotated[list[Path], typer.Argument(help="Policy files, or folders of them.", metavar="PATH")],
     format: Annotated[Format, typer.Option(help="How to print the issues.")] = Format.TEXT,
     explain: Annotated[
         bool, typer.Option("--explain", help="Tell what was derived: phases, reads, counters, Envoy's part.")

@@ -30,7 +30,7 @@ class Format(StrEnum):
 
 def cost(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="Exchange JSONL, HAR 1.2, VCR cassettes, or folders of them.")
+        list[Path], typer.Argument(metavar="FILE", help="Exchange JSONL, HAR 1.2, VCR cassettes, or folders of them.")
     ],
     against: Annotated[
         Path | None,

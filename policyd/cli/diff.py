@@ -33,7 +33,7 @@ class Format(StrEnum):
 
 
 def diff(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Exchange JSONL, HAR 1.2 or VCR cassettes.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Exchange JSONL, HAR 1.2 or VCR cassettes.")],
     from_: Annotated[list[Path], typer.Option("--from", metavar="PATH", help="The policies as they are; repeatable.")],
     to: Annotated[list[Path], typer.Option("--to", metavar="PATH", help="The policies as they shall be; repeatable.")],
     mode: Annotated[Mode, typer.Option(help="The process's mode.", case_sensitive=False)] = Mode.FULL,

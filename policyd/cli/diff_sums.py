@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from policyd.adapters.records import decimal
 from policyd.cli.dry_run import Played
+from policyd.cli.replay_sums import stopped_at
 from policyd.cli.thresholds import Threshold
 from policyd.core.model.counters import NANO
 from policyd.core.model.decision import DecisionRecord, Verdict
@@ -79,8 +80,8 @@ def changes_between(was: Played, now: Played) -> Change | None:
 
 
 def _side(record: DecisionRecord) -> Side:
-    would = record.would.value
-    return Side(record.verdict.value, would, record.enforced, record.determined_by, record.event, record.cost_nano)
+    verdict, would, event = record.verdict.value, record.would.value, stopped_at(record)
+    return Side(verdict, would, record.enforced, record.determined_by, event, record.cost_nano)
 
 
 def _kind(was: Played, now: Played) -> Kind | None:

@@ -72,7 +72,8 @@ async def judge(
 ) -> Told:
     """The call at this place, with all that was heard while it was judged. Raises UnreadableInput."""
     listening = Listening(policies.engine)
-    run = DryRun(HeardSet(policies, listening), prices, options, vocabularies=load_vocabularies())
+    watched = HeardSet(policies, listening)
+    run = DryRun(watched, prices, options, gather=False, vocabularies=load_vocabularies())
     played = await _play(run, listening, place, alone=alone)
     return Told(policies, listening, played, scrubber(played.recording))
 

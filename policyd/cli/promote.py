@@ -81,7 +81,7 @@ class Gate:
 def promote(
     policy: Annotated[str, typer.Argument(metavar="POLICY", help="The policy: NAME or NAMESPACE/NAME.")],
     policies: Annotated[list[Path], typer.Option(metavar="PATH", help="Policies: a file or a folder; repeatable.")],
-    records: Annotated[Path, typer.Option(metavar="DIR", help="The decision records of `serve --records`.")],
+    records: Annotated[Path, typer.Option(metavar="DIR", help="What `serve --records` wrote, or `replay --records`.")],
     to: Annotated[To, typer.Option(help="The mode it is to have.", case_sensitive=False)] = To.FULL,
     min_calls: Annotated[int, typer.Option(min=0, metavar="N", help="Calls that it must have seen.")] = 1000,
     max_would_stop: Annotated[

@@ -15,6 +15,7 @@ import typer
 from policyd.adapters.policies_dir import read_policies
 from policyd.adapters.prices import load_prices
 from policyd.adapters.vocabularies import load_vocabularies
+from policyd.cli.dry_records import DryRecords, dry_records
 from policyd.cli.dry_run import DryRun, Rechunk
 from policyd.cli.fail_on import conditions
 from policyd.cli.replay_report import JsonPrinter, Printer, TextPrinter
@@ -37,7 +38,7 @@ class Format(StrEnum):
 
 
 def replay(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Exchange JSONL, HAR 1.2 or VCR cassettes.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Exchange JSONL, HAR 1.2 or VCR cassettes.")],
     policies: Annotated[list[Path], typer.Option(metavar="PATH", help="Policies: a file or a folder; repeatable.")],
     mode: Annotated[Mode, typer.Option(help="The process's mode.", case_sensitive=False)] = Mode.FULL,
     format: Annotated[Format, typer.Option(help="A table for people, or one JSON document.")] = Format.TEXT,
@@ -51,17 +52,15 @@ def replay(
             metavar="RULE|CEL", help="Exit 1 when a call is matched by this rule, or by this CEL; repeatable."
         ),
     ] = None,
+    records: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the decision records there, for `policyd promote`.")
+    ] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="Prices that win over the built-in ones.")] = None,
     namespace: Annotated[str | None, typer.Option(metavar="NS", help="Only this namespace's policies.")] = None,
 ) -> None:
     """Dry run policies over recorded traffic, through the engine that serves, counters included.
 
     Exits with 1 when a --fail-on is found.
-
-    Examples:
-      policyd replay --policies policies/ captured.jsonl
-      policyd replay --policies policies/ --mode Monitor --format json cassettes/*.yaml
-      policyd replay --policies policies/ --fail-on budgets/spent --fail-on 'response.output_tokens > 4000' day.jsonl
     """
     if seed is not None and rechunk is None:
         raise typer.BadParameter("goes with --rechunk", param_hint="--seed")
@@ -72,7 +71,9 @@ def replay(
     table = load_prices(prices)
     run = DryRun(policy_set, table, options, cut, vocabularies=load_vocabularies())
     with closing(JsonPrinter() if format is Format.JSON else _text(run)) as printer:
-        asyncio.run(_play(run, Recorded(table), files, summary, printer))
+        with dry_records(records) as kept:
+            asyncio.run(_play(run, Recorded(table), files, summary, (printer, kept)))
+        printer.end(summary)
     raise typer.Exit(int(summary.found))
 
 
@@ -92,10 +93,13 @@ def compiled(paths: Sequence[Path]) -> PolicySet:
     return compilation.policy_set
 
 
-async def _play(run: DryRun, recorded: Recorded, files: Sequence[Path], summary: Summary, printer: Printer) -> None:
+async def _play(
+    run: DryRun, recorded: Recorded, files: Sequence[Path], summary: Summary, told: tuple[Printer, DryRecords]
+) -> None:
+    printer, records = told
     with traffic(files, "replay") as recordings:
         for recording in recordings:
             played = await run.play(recording)
             summary.add(played, await recorded.nano(played))
             printer.row(played)
-    printer.end(summary)
+            records.add(played.record)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from policyd.adapters.records import counter_fields, decimal
 from policyd.cli.dry_run import Played
-from policyd.cli.replay_sums import CutPoints, Summary
+from policyd.cli.replay_sums import CutPoints, Summary, stopped_at
 from policyd.cli.rule_times import RuleTimes
 from policyd.cli.spool import Document
 from policyd.cli.traffic import clean
@@ -162,7 +162,7 @@ def _cells(played: Played) -> tuple[str, ...]:
         clean(record.model or record.operation),
         verdict,
         ", ".join(record.determined_by),
-        "" if record.event is None else str(record.event),
+        "" if (event := stopped_at(record)) is None else str(event),
         str(usage.get("input_tokens", "")),
         str(usage.get("output_tokens", "")),
         decimal(record.cost_nano, NANO),

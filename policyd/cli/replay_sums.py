@@ -109,7 +109,7 @@ class Summary:
                 self.rules.setdefault(key, RuleSum()).add(result)
         if record.would is Verdict.TERMINATE or record.verdict is Verdict.TERMINATE:
             by = ", ".join(record.determined_by) or record.reason
-            self.cuts.setdefault(by, CutPoints()).add(record.event)
+            self.cuts.setdefault(by, CutPoints()).add(stopped_at(record))
 
     @property
     def found(self) -> bool:
@@ -136,6 +136,15 @@ class Summary:
     def _rule(key: tuple[str, str, str], one: RuleSum) -> dict[str, object]:
         namespace, policy, rule = key
         return {"policy": policy, "namespace": namespace, "rule": rule, **one.fields()}
+
+
+def stopped_at(record: DecisionRecord) -> int | None:
+    """The event of a cut, None for a refusal. A policy in Monitor let the call leave, though in Full it would not have:
+    its own fate of the call tells."""
+    if record.enforced or record.event is None:
+        return record.event
+    fates = {f"{fate.policy}/{fate.rule}": fate.event for fate in record.shadow}
+    return next((fates[rule] for rule in record.determined_by if rule in fates), record.event)
 
 
 def _count(value: object) -> int:

@@ -36,7 +36,7 @@ class Format(StrEnum):
 
 
 def test(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Test files, or folders with policies.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Test files, or folders with policies.")],
     format: Annotated[Format, typer.Option(help="For people, one JSON document, or JUnit's XML.")] = Format.TEXT,
     min_coverage: Annotated[
         float, typer.Option(metavar="PERCENT", min=0, max=100, help="Fail where the cases have seen less of the rules.")

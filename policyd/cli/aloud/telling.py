@@ -21,6 +21,7 @@ from policyd.cli.dry_run import Played
 from policyd.core.compile.cel_facts import FACTS, PART_FIELDS, part_of, part_rows
 from policyd.core.compile.policyset import CelFailure, CompiledPolicy, CompiledRule, PolicySet
 from policyd.core.decide.plan import SESSION_STORE_READS, asks_session
+from policyd.core.exchange.costing import COST_FACTS, UNPRICED
 from policyd.core.model.counters import NANO, Charge
 from policyd.core.model.decision import CounterResult, DecisionRecord, Outcome, RuleResult
 from policyd.core.model.facts import Facts
@@ -123,7 +124,16 @@ class Told:
             if fact.present(facts) and (asked or path not in SESSION_STORE_READS):  # not asked for, not known
                 value = fact.get(facts)
                 found[path] = self.shown(part_rows(part_of(fact), value) if part_of(fact) else value)
-        return found
+        return {**found, **self._cost()}
+
+    def _cost(self) -> Fields:
+        """What the call cost in the end; where a rule reads that it is among the facts, as it was when judged."""
+        record = self.played.record
+        read = any(COST_FACTS & rule.reads for policy in self.policies.policies for rule in policy.rules)
+        if read or record.cost_source == UNPRICED:
+            return {}
+        told = record.cost_nano / NANO, record.cost_source, record.cost_confidence
+        return dict(zip(("response.cost_usd", "response.cost_source", "response.cost_confidence"), told, strict=True))
 
 
 def _condition(rule: CompiledRule) -> str:

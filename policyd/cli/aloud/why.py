@@ -31,13 +31,20 @@ def why(result: RuleResult, rule: CompiledRule, record: DecisionRecord, rules: R
     """What became of one rule."""
     match result.outcome:
         case Outcome.NOT_MATCHED:
-            return result.reason or ("the counter is within its limit" if rule.implied else "its condition is false")
+            return result.reason or (_silent(rule, record) if rule.implied else "its condition is false")
         case Outcome.EXEMPTED:
             return f"exempted by {quoted(_exempting(rule, record, rules))}"
         case Outcome.ERRORED:
             return f"it could not be judged ({result.reason}): {_failed(result, rule, record, rules)}"
         case Outcome.MATCHED:
             return _acted(result, rule, record, rules)
+
+
+def _silent(rule: CompiledRule, record: DecisionRecord) -> str:
+    mine = (rule.namespace, rule.policy, rule.implied)
+    if any(one.exceeded for one in record.counters if (one.namespace, one.policy, one.name) == mine):
+        return "a rule of its policy that reads `exceeded` answers for it"
+    return "the counter is within its limit"
 
 
 def _failed(result: RuleResult, rule: CompiledRule, record: DecisionRecord, rules: Rules) -> str:

@@ -67,7 +67,8 @@ class Part:
 class Compiler:
     """Compiles again and again; a file whose text has not changed since the last time is not compiled anew.
 
-    `mode`: every policy is taken as if this were its own mode, which is how a policy is tried before it is enforced.
+    `mode`: every policy is taken as if this were its own mode, for every call, which is how a policy is tried before it
+    is enforced.
     """
 
     def __init__(self, mode: Mode | None = None) -> None:
@@ -121,8 +122,15 @@ def _compile(findings: Findings, mode: Mode | None) -> Written | None:
     if document is None:
         return None
     if mode is not None:
-        document = document.model_copy(update={"spec": document.spec.model_copy(update={"mode": mode.value})})
+        document = _tried_in(mode, document)
     return Written(document, findings, _policy(document, findings), _canonical(document))
+
+
+def _tried_in(mode: Mode, document: PolicyDocument) -> PolicyDocument:
+    """In this mode for every call: a share of them could not be tried."""
+    rules = [rule.model_copy(update={"rollout": None}) for rule in document.spec.rules]
+    update = {"mode": mode.value, "rollout": None, "rules": rules}
+    return document.model_copy(update={"spec": document.spec.model_copy(update=update)})
 
 
 def _policy(document: PolicyDocument, findings: Findings) -> CompiledPolicy:
