@@ -55,6 +55,16 @@ def told(error: PolicyError | UnreadableInput | NotAvailable) -> tuple[int, list
             return UNAVAILABLE, [f"policyd: {error}"]
 
 
+def read_text(file: Path) -> str:
+    """The text of a user's file, without a byte order mark. Raises UnreadableInput."""
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UnreadableInput(file, reason_of(error)) from None
+    except UnicodeDecodeError as error:
+        raise UnreadableInput(file, f"not UTF-8: byte {error.start + 1}") from None
+
+
 def reason_of(error: OSError) -> str:
     """The system's own words for an error, without the path that `str(error)` would repeat."""
     return (error.strerror or type(error).__name__).lower()

@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from policyd.adapters.decisions import read_decisions
-from policyd.adapters.errors import FINDINGS, UnreadableInput
+from policyd.adapters.errors import FINDINGS, UnreadableInput, read_text
 from policyd.adapters.policies_dir import read_policies
 from policyd.cli.mode_edit import with_mode
 from policyd.cli.thresholds import Threshold, threshold
@@ -103,7 +103,7 @@ def promote(
     documents = read_policies(policies)
     policy_set = _compiled(documents)
     chosen = _chosen(policy_set, policy)
-    wrong = _ids(disputed) if disputed else frozenset()
+    wrong = frozenset(read_text(disputed).split()) if disputed else frozenset()
     seen = gathered(records, chosen, "" if any_set else policy_set.digest, wrong)
     missed = gate.findings(seen)
     changed = _write(documents, chosen, to) if write and not missed else None
@@ -147,15 +147,6 @@ def _chosen(policy_set: PolicySet, name: str) -> CompiledPolicy:
     known = ", ".join(policy.qualified for policy in found or policy_set.policies)
     what = f"{name} is one of several" if found else f"there is no policy {name}"
     raise typer.BadParameter(f"{what}; there are: {known}", param_hint="POLICY")
-
-
-def _ids(file: Path) -> frozenset[str]:
-    try:
-        return frozenset(file.read_text(encoding="utf-8").split())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnreadableInput(
-            file, f"cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
-        ) from None
 
 
 def _write(documents: list[tuple[str, str]], policy: CompiledPolicy, to: To) -> Path:

@@ -24,7 +24,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
-from policyd.adapters.errors import UnreadableInput, reason_of
+from policyd.adapters.errors import read_text
 from policyd.adapters.prices.table import NANO, NANO_PER_MTOK, Override, rate_of
 from policyd.core.compile.places import Document
 from policyd.core.compile.select import glob_matches
@@ -51,7 +51,7 @@ _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,18})?")
 
 def read_overrides(file: Path) -> tuple[Override, ...]:
     """The entries of a price file, in order. Raises UnreadableInput, or PolicyError with everything wrong in it."""
-    documents, issues = read_documents(str(file), _text(file))
+    documents, issues = read_documents(str(file), read_text(file))
     if not documents and not issues:
         issues.append(Issue(Span(str(file), 1, 1), "PRICE001", Severity.ERROR, "the file has no prices", _HINT))
     found = _Finder(issues)
@@ -59,15 +59,6 @@ def read_overrides(file: Path) -> tuple[Override, ...]:
     if found.issues:
         raise PolicyError(tuple(found.issues))
     return overrides
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UnreadableInput(file, reason_of(error)) from None
-    except UnicodeDecodeError as error:
-        raise UnreadableInput(file, f"not UTF-8: byte {error.start + 1}") from None
 
 
 class _Finder:

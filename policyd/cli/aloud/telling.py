@@ -13,7 +13,7 @@ from google.protobuf.message import Message as PbMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
-from policyd.adapters.records import decimal
+from policyd.adapters.records import counter_fields, decimal
 from policyd.cli.aloud.hearing import Listening, Value
 from policyd.cli.aloud.secrets import Scrubber
 from policyd.cli.aloud.why import Rules, left_out, rules_of, why
@@ -157,19 +157,7 @@ def _rule(result: RuleResult) -> Fields:
 
 def _counter(result: CounterResult) -> Fields:
     scale = Charge(result.charge.partition(":")[0]).scale
-    return {
-        "policy": result.policy,
-        "namespace": result.namespace,
-        "name": result.name,
-        "key": result.key,
-        "charge": result.charge,
-        "before": decimal(result.before, scale),
-        "spent": decimal(result.spent, scale),
-        "after": decimal(result.before + result.spent, scale),
-        "limit": None if result.limit is None else decimal(result.limit, scale),
-        "exceeded": result.exceeded,
-        "available": result.available,
-    }
+    return {**counter_fields(result), "after": decimal(result.before + result.spent, scale)}
 
 
 # ---- values as JSON -------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from policyd.adapters.errors import UnreadableInput, reason_of
+from policyd.adapters.errors import UnreadableInput, read_text
 from policyd.adapters.policies_dir import TEST_SUFFIXES, read_policies
 from policyd.cli.cases.checking import check_cases
 from policyd.cli.cases.model import KIND, TestDocument, json_schema
@@ -81,7 +81,7 @@ def read_suites(paths: Sequence[Path]) -> Suites:
     """Every suite below these paths. Raises UnreadableInput, or PolicyError where a policy does not compile."""
     found = Suites()
     for file in test_files(paths):
-        text = found.texts[str(file)] = _text(file)
+        text = found.texts[str(file)] = read_text(file)
         documents, issues = read_documents(str(file), text)
         found.issues += issues
         if not documents and not issues:
@@ -89,15 +89,6 @@ def read_suites(paths: Sequence[Path]) -> Suites:
         for document in documents:
             _read(file, document, found)
     return found
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UnreadableInput(file, reason_of(error)) from None
-    except UnicodeDecodeError as error:
-        raise UnreadableInput(file, f"not UTF-8: byte 0x{error.object[error.start]:02x}") from None
 
 
 def _read(file: Path, document: Document, found: Suites) -> None:
