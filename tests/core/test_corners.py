@@ -381,3 +381,15 @@ def test_that_an_answer_could_not_be_read_is_a_fact_to_act_on(
 
     assert (out.record.verdict, out.record.reason, out.record.enforced) == (Verdict.TERMINATE, "not_understood", True)
     assert [rule.outcome for rule in out.record.rules] == [Outcome.MATCHED]
+
+
+@pytest.mark.parametrize("failure_policy", ["Fail", "Ignore"])
+def test_the_time_is_told_of_a_stream_that_has_an_event_nobody_understands(failure_policy: str) -> None:
+    spec = "rules:\n- {name: slow, when: response.elapsed_ms > 1000, terminate: {fallback: too slow}}"
+    chunks = [*stream_of("a")[:-1], b"data: {broken\n\n", *stream_of("b")[:-1]]
+
+    bed = Bed(policy(f"failurePolicy: {failure_policy}\n{spec}"))
+    out, quick = (bed.call(body=chat(stream=True), chunks=chunks, silent_s=silent) for silent in (5.0, 0.0))
+
+    assert (out.record.ended, out.record.reason, out.record.inspection) == ("cut", "slow", "partial")
+    assert quick.body == b"".join(chunks)

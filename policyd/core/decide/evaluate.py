@@ -97,8 +97,10 @@ def cannot_judge(bound: BoundRule, world: World) -> str:
 
 def _needs_unread(rule: CompiledRule, facts: Facts) -> bool:
     """Whether this rule needs what could not be read of the answer. That it could not be read is itself a fact, which
-    rules can act on: `inspection` is known exactly then."""
-    told = {"response.inspection"} if facts.response.inspection != "full" else frozenset[str]()
+    rules can act on: `inspection` is known exactly then; and so is the time, while the answer is still followed."""
+    told = {"response.inspection"} if facts.response.inspection != "full" else set[str]()
+    if told and not facts.unmetered:
+        told.add("response.elapsed_ms")
     return reads_response_body(rule.reads - told) or redacts_response(rule)
 
 
