@@ -12,11 +12,12 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from policyd.adapters.errors import Place, UnreadableInput, reason_of
+from policyd.adapters.reloads import Compilation, Compile, Documents, Reload, forbids
 from policyd.core.compile.policyset import PolicySet
-from policyd.core.errors import Issue, PolicyError, Severity
+from policyd.core.errors import Issue, PolicyError
 
 SUFFIXES = (".yaml", ".yml")
 TEST_SUFFIXES = (".test.yaml", ".test.yml")
@@ -24,9 +25,6 @@ MAX_BYTES = 128 * 1024 * 1024  # of one file: what the compiler takes, in four b
 POLL_S = 0.2
 SETTLE_S = 0.03
 PATIENCE = 8  # looks at a directory that keeps changing, before taking what stands still for the length of one read
-
-Documents = list[tuple[str, str]]
-"""(file name as the user would write it, its text)"""
 
 Signature = tuple[tuple[str, int, int, int, int], ...]
 """(name, device-wide file number, size, modified, changed) of every file"""
@@ -105,28 +103,6 @@ def _place(file: Path, data: bytes, offset: int) -> Place:
 # ---- watching -------------------------------------------------------------------------------------------------------
 
 
-class Compilation(Protocol):
-    """What compiling gives: a set, or None and the errors that forbid one."""
-
-    @property
-    def policy_set(self) -> PolicySet | None: ...
-    @property
-    def issues(self) -> Sequence[Issue]: ...
-
-
-Compile = Callable[[Documents], Compilation]
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """What one look at changed files came to. `digest` names the set in force afterwards."""
-
-    result: str  # loaded | unchanged | refused
-    digest: str
-    issues: tuple[Issue, ...] = ()
-    failure: str = ""  # why the files could not even be read
-
-
 @dataclass(slots=True)
 class PolicyDirectory:
     """The policy set in force, kept in step with files. `start` once, then `watch` until cancelled."""
@@ -145,11 +121,16 @@ class PolicyDirectory:
         assert self._current is not None, "start() first"
         return self._current
 
+    @property
+    def away(self) -> str:
+        """Why where policies come from is out of reach; files never are: one that cannot be read is refused."""
+        return ""
+
     def start(self) -> tuple[Issue, ...]:
         """Put the first set in force and give its warnings. Raises UnreadableInput, or PolicyError with all issues."""
         compilation = self.compile(self._steady())
         issues = tuple(compilation.issues)
-        if compilation.policy_set is None or _forbids(issues):
+        if compilation.policy_set is None or forbids(issues):
             raise PolicyError(issues)
         self._current = compilation.policy_set
         return issues
@@ -194,7 +175,7 @@ class PolicyDirectory:
     def _swap(self, compilation: Compilation) -> Reload:
         issues = tuple(compilation.issues)
         new = compilation.policy_set
-        if new is None or _forbids(issues):
+        if new is None or forbids(issues):
             return Reload("refused", self.current.digest, issues)
         if new.digest == self.current.digest:
             return Reload("unchanged", new.digest, issues)
@@ -232,7 +213,3 @@ def _refuse_empty(files: Signature) -> None:
     for name, _, size, _, _ in files:
         if not size:
             raise UnreadableInput(name, "is empty; delete the file to drop its policies")
-
-
-def _forbids(issues: Sequence[Issue]) -> bool:
-    return any(issue.severity is Severity.ERROR for issue in issues)

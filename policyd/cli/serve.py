@@ -26,7 +26,7 @@ from policyd.adapters.envoy.config import (
 from policyd.adapters.errors import NotAvailable, UnreadableInput, reason_of
 from policyd.core.model.decision import Mode
 from policyd.core.model.options import Options
-from policyd.server.settings import Settings
+from policyd.server.settings import KUBE, Settings
 
 _LIST = "policies"
 _GRPC_LARGEST = 1 << 30  # bytes
@@ -72,7 +72,9 @@ def _from_file(ctx: typer.Context, file: Path | None) -> Path | None:
 
 
 def serve(
-    policies: Annotated[list[Path], typer.Option(metavar="PATH", help="Policies: a file or a folder; repeatable.")],
+    policies: Annotated[
+        list[Path], typer.Option(metavar="PATH", help="A file or a folder, repeatable; or kube:[CONTEXT].")
+    ],
     listen: Annotated[
         Address, typer.Option(metavar="unix:PATH|HOST:PORT", parser=_address, help="Where Envoy finds it.")
     ] = DEFAULT_EXTPROC,  # type: ignore[assignment]
@@ -99,7 +101,9 @@ def serve(
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, max=MAX_WORKERS, help="Processes; more than one need --redis.")
     ] = 1,
-    state: Annotated[Path | None, typer.Option(metavar="DIR", help="Where unsettled usage is kept.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keeps what Redis is owed, and the last good policies of kube:.")
+    ] = None,
     config: Annotated[  # noqa: ARG001 - read before all others
         Path | None,
         typer.Option(metavar="FILE", callback=_from_file, is_eager=True, help="The same options as YAML or TOML."),
@@ -107,7 +111,8 @@ def serve(
 ) -> None:
     """Run the ext_proc server beside Envoy."""
     _refuse_clashes(listen, admin, workers, redis)
-    _begin_log(identity, idle_state=state is not None and redis is None)
+    kube = _from_kube(policies)
+    _begin_log(identity, idle_state=state is not None and redis is None and not kube)
     options = Options(
         mode=mode, identity=identity, namespace=namespace, max_request=max_request, observe_all=capture is not None
     )
@@ -145,6 +150,13 @@ def _begin_log(identity: str, *, idle_state: bool) -> None:
         log.warning("who is calling is what headers say: let nobody reach Envoy who may lie")
     if idle_state:
         log.warning("--state: nothing is kept there as long as counters live in this process")
+
+
+def _from_kube(policies: list[Path]) -> bool:
+    asked = [place for place in map(str, policies) if place.startswith(KUBE)]
+    if asked and len(policies) > 1:
+        raise typer.BadParameter(f"{asked[0]} stands alone", param_hint="--policies")
+    return bool(asked)
 
 
 def _refuse_clashes(listen: Address, admin: Address | None, workers: int, redis: str | None) -> None:

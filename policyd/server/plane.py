@@ -30,17 +30,18 @@ from policyd.adapters.envoy.health import NOT_SERVING, SERVING, Health
 from policyd.adapters.envoy.service import handler, largest_message
 from policyd.adapters.errors import NotAvailable
 from policyd.adapters.jsonlines import LineFile, process_file
-from policyd.adapters.policies_dir import PolicyDirectory, Reload
 from policyd.adapters.prices import load_prices
 from policyd.adapters.records import RecordFile, Sinks
+from policyd.adapters.reloads import Reload
 from policyd.adapters.telemetry import Telemetry
 from policyd.adapters.vocabularies import load_vocabularies
-from policyd.core.compile.compiler import Compiler
 from policyd.core.compile.policyset import PolicySet
+from policyd.core.errors import Issue
 from policyd.core.model.decision import Mode
 from policyd.enforcer import CounterStore, Enforcer, RecordSink
 from policyd.server.listening import bind_failure, make_way, umask
 from policyd.server.settings import Settings
+from policyd.server.sources import Source, source_of
 
 if TYPE_CHECKING:
     from policyd.adapters.counters_redis import Condition  # half of a tenth of a second that only --redis pays
@@ -60,17 +61,17 @@ class DataPlane:
     address: str = ""  # where it listens, once it does
     _state: str = "starting"
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
-    _directory: PolicyDirectory = field(init=False)
+    _directory: Source = field(init=False)
     _redis: Callable[[], Condition] | None = None
 
     def __post_init__(self) -> None:
-        self._directory = PolicyDirectory(self.settings.policies, Compiler(), self._reloaded)
+        self._directory = source_of(self.settings, self._reloaded)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises PolicyError, UnreadableInput or NotAvailable when it cannot start."""
         async with AsyncExitStack() as stack:
             prices = load_prices(self.settings.prices)
-            for issue in self._directory.start():
+            for issue in await self._first():
                 log.warning("%s", issue)
             enforcer = Enforcer(
                 policies=lambda: self._directory.current,
@@ -90,6 +91,10 @@ class DataPlane:
             self._in_force(self._directory.current)
             self._tell_to_stop_on_signals(stack)
             await self._serve(server, enforcer, health)
+
+    async def _first(self) -> tuple[Issue, ...]:
+        started = self._directory.start()
+        return started if isinstance(started, tuple) else await started
 
     # ---- parts ------------------------------------------------------------------------------------------------------
 
@@ -233,6 +238,8 @@ class DataPlane:
         words = [f"ready: policy set {self._directory.current.digest} in force"]
         if self._directory.refused is not None:
             words.append(f"changed policies refused: {_why(self._directory.refused)}")
+        if self._directory.away:
+            words.append(f"kubernetes: {self._directory.away}: the policies seen last stay in force")
         if self._redis is not None:
             words.append(_redis_words(self._redis()))
         return text(HTTPStatus.OK, "\n".join(words))

@@ -9,6 +9,7 @@ from policyd.adapters.envoy.config import Address
 from policyd.core.model.options import Options
 
 DRAIN_S = 30.0
+KUBE = "kube:"  # policies from Kubernetes: `kube:`, or `kube:CONTEXT` of a kubeconfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ NOT_BY_DEFAULT = frozenset(("unknown", "other"))
 _WILD = re.compile(r"[*?]")
 
 
-@lru_cache(1_024)
+@lru_cache(16_384)  # a set of ten thousand policies is indexed anew with every change of one
 def glob_matches(pattern: str) -> Callable[[str], object]:
     """A matcher of a whole string: `*` any run of characters, `?` one, all else itself, case-sensitive."""
     first, *others = [_literal(part) for part in pattern.split("*")]

@@ -1,0 +1,187 @@
+"""Policies from Kubernetes: LLMPolicy and ClusterLLMPolicy, listed and watched, and the set in force kept in step.
+
+Rule 1: level-triggered: each change leads to one look at all objects, and changes that come meanwhile to one more.
+Rule 2: an object that does not compile keeps no other one out; its last good text stays in force.
+Rule 3: a server that is away changes nothing. A start without one takes the last good policies from `--state`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from policyd.adapters.errors import NotAvailable
+from policyd.adapters.policies_kube.access import Access
+from policyd.adapters.policies_kube.api import Api, policies_path
+from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, Texts, policy_of
+from policyd.adapters.policies_kube.kept import Kept
+from policyd.adapters.policies_kube.mirror import Mirror
+from policyd.adapters.policies_kube.presence import Presence, Running
+from policyd.adapters.reloads import Compile, Reload
+from policyd.core.compile.policyset import PolicySet
+from policyd.core.errors import Issue
+
+log = logging.getLogger("policyd")
+
+NAMESPACED, CLUSTER = "llmpolicies", "clusterllmpolicies"
+PATIENCE_S = 20.0  # how long a start waits for the API server
+KEEP_EACH_S = 1.0  # how often the policies on disk are replaced at most
+
+
+@dataclass(slots=True)
+class PolicyObjects:
+    """The policy set in force, kept in step with objects. `start` once, then `watch` until cancelled."""
+
+    access: Access
+    compile: Compile
+    report: Callable[[Reload], None] = lambda _: None
+    namespace: str | None = None  # only this namespace's LLMPolicies
+    state: Path | None = None
+    name: str = ""  # of this replica's Lease; empty: none is written
+    patience_s: float = PATIENCE_S
+    refused: Reload | None = None  # the newest reload, if parts of it did not come into force
+    _current: PolicySet | None = None
+    _good: LastGood = field(init=False)
+    _mirrors: tuple[Mirror[Policy], ...] = ()
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _api: Api = field(init=False)
+    _presence: Presence | None = None
+    _kept_at: float = 0.0
+    _unkept: bool = False
+
+    def __post_init__(self) -> None:
+        self._good = LastGood(self.compile)
+
+    @property
+    def current(self) -> PolicySet:
+        """The set in force. INVARIANT: after `start` there always is one."""
+        assert self._current is not None, "start() first"
+        return self._current
+
+    @property
+    def away(self) -> str:
+        """Why the API server is out of reach; empty while it is not."""
+        return next((mirror.failure for mirror in self._mirrors if mirror.failure), "")
+
+    async def start(self) -> tuple[Issue, ...]:
+        """Put the first set in force and give its warnings. Raises NotAvailable without a server and kept policies."""
+        self._api = Api(self.access)
+        kept = Kept(self.state).read() if self.state else None
+        self._good.texts = dict(kept or {})
+        places = (policies_path(NAMESPACED, self.namespace), policies_path(CLUSTER))
+        self._mirrors = tuple(Mirror(self._api, place, policy_of, self._news.set) for place in places)
+        self._tasks = [asyncio.create_task(mirror.run()) for mirror in self._mirrors]
+        try:
+            judged = await self._first(kept)
+        except BaseException:
+            await self.close()
+            raise
+        self._current = judged.policy_set
+        self._tell_refused(judged)
+        return judged.issues
+
+    async def _first(self, kept: Texts | None) -> Judged:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.patience_s if kept is None else min(self.patience_s, 2.0)):
+                for mirror in self._mirrors:
+                    await mirror.synced.wait()
+        if self._synced:
+            self._news.clear()
+            return await self._judge(_texts(self._newest()))
+        if kept is None:
+            raise NotAvailable(f"kube: {self.access.url}: {_hinted(self.away)}")
+        log.warning("kube: %s: %s: begun with the last good policies of %s", self.access.url, self.away, self.state)
+        return await self._judge(kept)
+
+    @property
+    def _synced(self) -> bool:
+        return all(mirror.synced.is_set() for mirror in self._mirrors)
+
+    def _newest(self) -> list[Policy]:
+        # Sorted, so that what is compiled does not depend on the order of events.
+        policies = (policy for mirror in self._mirrors for policy in mirror.objects.values())
+        return sorted(policies, key=lambda policy: policy.file)
+
+    async def _judge(self, newest: Texts) -> Judged:
+        # Compiling holds the interpreter for long stretches; in a thread it at least yields between them.
+        return await asyncio.to_thread(self._good.judge, newest)
+
+    async def watch(self) -> None:
+        """Follow the objects, for ever."""
+        if self.name:
+            self._presence = Presence(self._api, self.name)
+            self._tasks.append(asyncio.create_task(self._presence.run()))
+        self._news.set()  # what has happened since the start, and the first sign of life
+        try:
+            while True:
+                await self._next()
+                if self._synced:
+                    await self.look()
+        finally:
+            await self.close()
+
+    async def _next(self) -> None:
+        """Wait for news; meanwhile what is not yet on disk gets there."""
+        if self._unkept:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), KEEP_EACH_S)
+            if not self._news.is_set():
+                await self._keep(self._good.texts)
+        await self._news.wait()
+        self._news.clear()
+
+    async def look(self) -> None:
+        """One look at all objects."""
+        newest = self._newest()
+        judged = await self._judge(_texts(newest))
+        new = judged.policy_set
+        if new.digest != self.current.digest:
+            self._current = new
+            self.report(Reload("loaded", new.digest, judged.issues))
+        self._tell_refused(judged)
+        if self._presence is not None:
+            self._presence.tell(Running(new.digest, seen_mark(newest), self.namespace or ""))
+        self._unkept = self.state is not None
+        if self._unkept and time.monotonic() - self._kept_at > KEEP_EACH_S:
+            await self._keep(judged.texts)
+
+    def _tell_refused(self, judged: Judged) -> None:
+        issues = tuple(issue for why in judged.refused.values() for issue in why)
+        told = Reload("refused", judged.policy_set.digest, issues) if issues else None
+        if told is not None and (self.refused is None or self.refused.issues != issues):
+            self.report(told)
+        self.refused = told
+
+    async def _keep(self, texts: Texts) -> None:
+        self._unkept, self._kept_at = False, time.monotonic()
+        if self.state is not None:
+            await asyncio.to_thread(Kept(self.state).write, texts)
+
+    async def close(self) -> None:
+        """Leave the API server, and keep what is not yet on disk."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._unkept:
+            await self._keep(self._good.texts)
+        await self._api.close()
+
+
+def _texts(policies: Iterable[Policy]) -> Texts:
+    return {policy.file: policy.text for policy in policies}
+
+
+def _hinted(why: str) -> str:
+    hint = " (are the CRDs applied?)" if why.startswith("404") else ""
+    return f"{why or 'no answer'}{hint}"
+
+
+def seen_mark(policies: Iterable[Policy]) -> str:
+    """A name of a state of the objects, whatever the order: two that judged the same state say the same."""
+    return f"{sum(policy.mark for policy in policies) % (1 << 128):032x}"

@@ -1,0 +1,103 @@
+"""A collection of the API server's, kept in step by list and watch.
+
+Rule 1: level-triggered: what counts is what is there, never which events led to it. A list replaces everything.
+Rule 2: a watch that breaks goes on from the last event; one that cannot (410) and each `RESYNC_S` begins with a list.
+Rule 3: while the server is away what was seen last stands; attempts are never more than `LONGEST_PAUSE_S` apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from policyd.adapters.policies_kube.api import GONE, Api, Away, Object, Refused
+
+RESYNC_S = 600.0
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 2.0
+
+T = TypeVar("T")
+
+Key = tuple[str, str]
+"""(namespace, name); no namespace: empty"""
+
+
+@dataclass(slots=True)
+class Mirror(Generic[T]):
+    """One collection. `run` until cancelled; `changed` is called after each change that `shape` can see."""
+
+    api: Api
+    path: str
+    shape: Callable[[Object], T]
+    changed: Callable[[], None]
+    query: Mapping[str, str] = field(default_factory=dict)
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic  # seconds
+    objects: dict[Key, T] = field(default_factory=dict)
+    synced: asyncio.Event = field(default_factory=asyncio.Event)  # listed once
+    failure: str = ""  # why the last attempt failed; empty while it is in step
+    _revision: str = ""
+    _listed_at: float = 0.0
+    _wait: float = 0.0  # seconds before the next attempt
+
+    async def run(self) -> None:
+        """Keep in step, for ever."""
+        while True:
+            try:
+                await self._step()
+            except Refused as error:
+                self._revision = "" if error.status == GONE else self._revision
+                self.failure = str(error)
+            except Away as error:
+                self.failure = str(error)
+            self._wait = min(LONGEST_PAUSE_S, 2 * self._wait) or FIRST_PAUSE_S
+            await self.pause(self._wait * random.uniform(0.75, 1.0))  # replicas of one server come back apart
+
+    async def _step(self) -> None:
+        """A list where one is due, then one watch to its end."""
+        if not self._revision or self.clock() - self._listed_at > RESYNC_S:
+            await self._list()
+        async for event in self.api.watch(self.path, self._revision, self.query):
+            self._take(event)
+
+    async def _list(self) -> None:
+        found = await self.api.list(self.path, self.query)
+        self._revision, self._listed_at = found.revision, self.clock()
+        self._in_step()
+        before = self.objects
+        self.objects = {_key(one): self.shape(one) for one in found.items}
+        first = not self.synced.is_set()
+        self.synced.set()
+        if first or before != self.objects:
+            self.changed()
+
+    def _in_step(self) -> None:
+        self.failure, self._wait = "", 0.0
+
+    def _take(self, event: Object) -> None:
+        self._in_step()
+        one = event.get("object") or {}
+        self._revision = str(one.get("metadata", {}).get("resourceVersion") or self._revision)
+        match event.get("type"):
+            case "ADDED" | "MODIFIED":
+                self._put(_key(one), self.shape(one))
+            case "DELETED":
+                if self.objects.pop(_key(one), None) is not None:
+                    self.changed()
+            case _:
+                pass  # a bookmark: the revision was all
+
+    def _put(self, key: Key, shaped: T) -> None:
+        known = self.objects.get(key)
+        self.objects[key] = shaped
+        if known != shaped:
+            self.changed()
+
+
+def _key(one: Object) -> Key:
+    metadata = one["metadata"]
+    return str(metadata.get("namespace") or ""), str(metadata["name"])

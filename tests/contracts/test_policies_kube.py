@@ -1,0 +1,147 @@
+"""Policies from Kubernetes, without one: objects as files, what stays in force, and the way to a cluster."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from policyd.adapters.errors import NotAvailable, UnreadableInput
+from policyd.adapters.policies_kube import seen_mark
+from policyd.adapters.policies_kube.access import find_access
+from policyd.adapters.policies_kube.good import LastGood, policy_of
+from policyd.adapters.policies_kube.kept import Kept
+from policyd.core.compile.compiler import Compiler, compile_documents
+from policyd.server.sources import replica_name
+
+
+def written(name: str, when: str = "true", **metadata: Any) -> dict[str, Any]:
+    rule = {"name": "no", "when": when, "terminate": {}}
+    return {
+        "apiVersion": "policyd.dev/v1alpha1",
+        "kind": "LLMPolicy",
+        "metadata": {"name": name, "namespace": "agents", **metadata},
+        "spec": {"mode": "Full", "match": {"operations": ["*"]}, "rules": [rule]},
+    }
+
+
+def texts(**when: str) -> dict[str, str]:
+    policies = [policy_of(written(name, expression)) for name, expression in when.items()]
+    return {policy.file: policy.text for policy in policies}
+
+
+def test_an_object_is_the_file_that_its_author_wrote() -> None:
+    """What the server adds (uid, managed fields, status) is no part of it: the digest is the file's."""
+    served = written("p", uid="u", resourceVersion="7", generation=3, managedFields=[{}]) | {
+        "status": {"ancestors": []}
+    }
+    policy = policy_of(served)
+    from_file = compile_documents([("p.yaml", yaml.safe_dump(written("p")))]).policy_set
+    from_server = compile_documents([(policy.file, policy.text)]).policy_set
+    assert (policy.file, policy.generation) == ("llmpolicy/agents/p", 3)
+    assert from_file is not None and from_server is not None
+    assert from_server.digest == from_file.digest
+
+
+def test_a_wrong_text_gives_way_to_the_last_good_one_and_a_new_one_to_nothing() -> None:
+    good = LastGood(Compiler())
+    first = good.judge(texts(a="true", b="true"))
+    assert not first.refused
+    judged = good.judge(texts(a="nothing.there", b="1 == 1", c="nothing.there"))
+    assert sorted(judged.refused) == ["llmpolicy/agents/a", "llmpolicy/agents/c"]
+    assert judged.texts == texts(a="true", b="1 == 1")
+    assert judged.policy_set.digest == LastGood(Compiler()).judge(texts(a="true", b="1 == 1")).policy_set.digest
+    again = good.judge(texts(a="nothing.there", b="true", c="nothing.there"))
+    assert again.texts == first.texts
+    assert again.refused == judged.refused, "what was refused stays refused, with its reasons"
+
+
+def test_a_policy_that_is_gone_is_gone_also_when_its_last_text_was_wrong() -> None:
+    good = LastGood(Compiler())
+    good.judge(texts(a="true", b="true"))
+    good.judge(texts(a="nothing.there", b="true"))
+    judged = good.judge(texts(b="true"))
+    assert (list(judged.texts), judged.refused) == (["llmpolicy/agents/b"], {})
+    assert good.judge(texts(a="nothing.there")).texts == {}
+
+
+def test_a_last_good_text_that_is_good_no_more_is_left_out() -> None:
+    """As after an update of policyd: what was kept on disk need not compile any more."""
+    good = LastGood(Compiler(), texts=texts(a="nothing.there"))
+    assert good.judge(texts(a="nothing.either")).texts == {}
+
+
+def test_no_policies_are_a_set_as_well() -> None:
+    assert LastGood(Compiler()).judge({}).policy_set.policies == ()
+
+
+def test_the_mark_of_a_state_does_not_depend_on_its_order() -> None:
+    one, two = policy_of(written("a")), policy_of(written("b"))
+    assert seen_mark([one, two]) == seen_mark([two, one]) != seen_mark([one])
+
+
+def test_what_was_kept_is_read_and_what_is_broken_is_not(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "state")
+    assert kept.read() is None
+    kept.write({"a": "é"})
+    assert kept.read() == {"a": "é"}
+    kept.path.write_text('{"policies": [')
+    assert kept.read() is None
+
+
+# ---- the way to a cluster -------------------------------------------------------------------------------------------
+
+
+def config(folder: Path, cluster: dict[str, Any], user: dict[str, Any] | None = None) -> dict[str, str]:
+    document = {
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", "namespace": "agents"}}],
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": user or {"token": "t"}}],
+    }
+    (folder / "config").write_text(yaml.safe_dump(document))
+    return {"KUBECONFIG": str(folder / "config")}
+
+
+def test_a_kubeconfig_says_where_and_who(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("first\n")
+    access = find_access(environ=config(tmp_path, {"server": "http://127.0.0.1:1/"}, {"tokenFile": "token"}))
+    assert (access.url, access.namespace, access.bearer()) == ("http://127.0.0.1:1", "agents", "first")
+    (tmp_path / "token").write_text("second\n")
+    assert access.bearer() == "second", "tokens are replaced while we run"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "words"),
+    [
+        ({}, {}, "no URL"),
+        ({"server": "https://h", "certificate-authority": "none.crt"}, {}, "certificates"),
+        ({"server": "https://h", "certificate-authority-data": "%"}, {}, "certificates"),
+        ({"server": "https://h", "certificate-authority-data": base64.b64encode(b"x").decode()}, {}, "certificates"),
+        ({"server": "https://h"}, {"exec": {"command": "aws"}}, "`exec` is not supported"),
+        ({"server": "https://h"}, {"username": "a", "password": "b"}, "`username` is not supported"),
+    ],
+)
+def test_what_a_kubeconfig_cannot_give_is_named(
+    tmp_path: Path, cluster: dict[str, Any], user: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UnreadableInput, match=words):
+        find_access(environ=config(tmp_path, cluster, user))
+
+
+def test_a_context_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableInput, match="no context `elsewhere`"):
+        find_access("elsewhere", config(tmp_path, {"server": "https://h"}))
+
+
+def test_no_cluster_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(NotAvailable, match="neither a service account"):
+        find_access(environ={"KUBECONFIG": str(tmp_path / "none")}, account=tmp_path)
+
+
+def test_each_worker_of_a_host_has_a_name_of_its_own_and_keeps_it() -> None:
+    assert replica_name("Pod_1.x", "unix:/a") == replica_name("Pod_1.x", "unix:/a") != replica_name("Pod_1.x", "b:1")
+    assert replica_name("Pod_1.x", "unix:/a").startswith("policyd-pod-1-x-")
