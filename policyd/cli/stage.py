@@ -114,9 +114,11 @@ def staged(
     providers: Sequence[Emulator] | None = None,
     serve: Sequence[str] = (),
     bootstrap: Sequence[str] = (),
+    source: str = "",
 ) -> Iterator[Stage]:
     """Puts up providers, policyd with these policies (file name to text), then Envoy. The first provider is the
-    default upstream; `serve` and `bootstrap` are further options of these commands."""
+    default upstream; `serve` and `bootstrap` are further options of these commands. `source`: where policyd takes its
+    policies from instead."""
     ours = tuple(providers or (Emulator("openai"), Emulator("backup")))
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="policyd-"))  # short: a socket's path has 108 bytes
@@ -124,7 +126,7 @@ def staged(
         stack.enter_context(running(*ours))
         stage = Stage(folder, ours)
         _write(stage.policies, policies)
-        stage.policyd = stack.enter_context(_process(folder / "policyd.log", _serve_command(stage, serve)))
+        stage.policyd = stack.enter_context(_process(folder / "policyd.log", _serve_command(stage, source, serve)))
         _wait(stage.policyd, lambda: _is_up(stage.admin, "/readyz"), folder / "policyd.log", "policyd to be ready")
         config = folder / "envoy.yaml"
         config.write_text(_bootstrap(stage, bootstrap))
@@ -140,8 +142,8 @@ def _write(folder: Path, policies: dict[str, str]) -> None:
         (folder / name).write_text(text)
 
 
-def _serve_command(stage: Stage, options: Sequence[str]) -> list[str]:
-    own = {"policies": stage.policies, "listen": stage.socket, "records": stage.folder / "records"}
+def _serve_command(stage: Stage, source: str, options: Sequence[str]) -> list[str]:
+    own = {"policies": source or stage.policies, "listen": stage.socket, "records": stage.folder / "records"}
     flags = [part for name, value in own.items() for part in (f"--{name}", str(value))]
     return [sys.executable, "-m", "policyd", "serve", *flags, "--admin", f"127.0.0.1:{stage.admin}", *options]
 
