@@ -7,12 +7,14 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from policyd.adapters.errors import NotAvailable
 from policyd.adapters.policies_kube import PolicyObjects
 from policyd.adapters.policies_kube.access import find_access
+from policyd.adapters.policies_kube.good import policy_of
 from policyd.adapters.reloads import Reload
 from policyd.core.compile.compiler import Compiler
 from tests.k8s.objects import Desk, policy, until
@@ -36,6 +38,13 @@ async def watching(policies: PolicyObjects) -> AsyncIterator[PolicyObjects]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def place_of(served: dict[str, Any]) -> str:
+    """Where the wrong name stands in the object as JSON, with what the server has filled in."""
+    written = policy_of(served)
+    line = next(at for at, text in enumerate(written.text.splitlines(), 1) if "modle" in text)
+    return f"{written.file}:{line}:{written.text.splitlines()[line - 1].index('request.') + 1}"
 
 
 def reasons(policies: PolicyObjects) -> dict[str, str]:
@@ -78,11 +87,12 @@ def test_a_namespace_alone_sees_its_own_and_the_clusters(api: ApiServer, desk: D
 
 def test_a_wrong_policy_leaves_its_last_good_text_and_all_others(api: ApiServer, desk: Desk, tmp_path: Path) -> None:
     reports: list[Reload] = []
+    spoilt: dict[str, Any] = {}
     desk.apply(policy("p", "good"))
 
     async def story() -> None:
         async with watching(source(api.access, tmp_path, reports)) as policies:
-            desk.apply(policy("p", "spoilt", when=WRONG))
+            spoilt.update(desk.apply(policy("p", "spoilt", when=WRONG)))
             desk.apply(policy("new", "never", when=WRONG))
             desk.apply(policy("other", "fine"))
             await until(lambda: "default/other" in reasons(policies), "the good one")
@@ -94,7 +104,7 @@ def test_a_wrong_policy_leaves_its_last_good_text_and_all_others(api: ApiServer,
 
     asyncio.run(story())
     issues = {str(issue.span): issue for report in reports if report.result == "refused" for issue in report.issues}
-    issue = issues["llmpolicy/default/p:23:18"]  # of the object as `kubectl get -o json` writes its spec
+    issue = issues[place_of(spoilt)]
     assert "modle" in issue.message
     assert "model" in issue.hint
 
