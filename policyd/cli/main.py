@@ -2,21 +2,29 @@
 
 Rule 1: a user's mistake is one clear line on stderr and an exit code, never a stack trace.
 Rule 2: exit codes are 0 fine, 1 findings, 2 wrong usage or unreadable input, 3 something needed is not available.
-Rule 3: a command's module has `app` (a typer.Typer) or a function of the command's name.
+Rule 3: who stops reading (`| head`) ends a command as SIGPIPE would, with 141 and no word: it has found nothing.
+Rule 4: with `--format json` stdout gets one document also where policies do not compile: their issues, as of `check`.
+Rule 5: a command's module has `app` (a typer.Typer) or a function of the command's name.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import os
 import sys
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
 import typer.core
 import typer.main
 
-from policyd.adapters.errors import FINDINGS, OK, UNAVAILABLE, USAGE, Known, told
+from policyd.adapters.errors import FINDINGS, OK, UNAVAILABLE, USAGE, Known, NotAvailable, reason_of, told
 from policyd.cli.examples import epilog
+from policyd.core.errors import PolicyError
 
 __all__ = ["FINDINGS", "OK", "UNAVAILABLE", "USAGE", "main"]
 
@@ -35,6 +43,8 @@ COMMANDS = {
     "envoy": "Print the Envoy side of it, as YAML.",
     "key-id": "Print the pseudonym of a credential, as rules and records see it.",
 }
+PIPE_CLOSED = 141  # 128 + SIGPIPE, as shells tell it
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 MODULES = {"envoy": "envoy_config", "key-id": "key_id"}  # where the file has another name than the command
 
 
@@ -53,6 +63,33 @@ class LazyCommands(typer.core.TyperGroup):
         self.commands = {name: self.get_command(ctx, name) for name in COMMANDS}  # for "did you mean"
         name, stub, rest = super().resolve_command(ctx, args)
         return name, load(name) if stub and name else stub, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        with _stdout():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _stdout() -> Iterator[None]:
+    """What cannot be written is told here, while there is somebody to tell it to."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _give_up_stdout()
+        raise SystemExit(PIPE_CLOSED) from None
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _give_up_stdout()
+        raise NotAvailable(f"the output cannot be written: {reason_of(error)}") from None
+
+
+def _give_up_stdout() -> None:
+    """What is still to be written would fail once more, at the very end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def load(name: str) -> Any:
@@ -107,7 +144,19 @@ def main(args: list[str] | None = None) -> None:
     except Known as error:
         code, lines = told(error)
         print("\n".join(lines), file=sys.stderr)
+        if isinstance(error, PolicyError) and _wants_json(sys.argv[1:] if args is None else args):
+            from policyd.cli.render import as_json
+
+            print(as_json(error.issues))
         sys.exit(code)
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):  # rich and typer leave with 1, which says findings here
+            sys.exit(PIPE_CLOSED)
+        raise
+
+
+def _wants_json(args: Sequence[str]) -> bool:
+    return "--format=json" in args or ("--format", "json") in pairwise(args)
 
 
 if __name__ == "__main__":

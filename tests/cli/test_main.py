@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
@@ -12,6 +15,7 @@ import typer
 from policyd.adapters.errors import NotAvailable, UnreadableInput
 from policyd.cli import main as root
 from policyd.core.errors import Issue, PolicyError, Severity, Span
+from tests.driving import policy
 
 ISSUE = Issue(Span("p.yaml", 3, 7), "POL001", Severity.ERROR, "unknown variable `requst`", "did you mean `request`?")
 
@@ -82,3 +86,44 @@ def test_a_commands_own_exit_code_stands(monkeypatch: pytest.MonkeyPatch, code: 
         raise typer.Exit(code)
 
     assert run(monkeypatch, leaves) == code
+
+
+# ---- stdout, and who reads it ---------------------------------------------------------------------------------------
+
+
+def piped(line: str) -> tuple[int, str]:
+    """The first command's exit code, and stderr."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"]
+    ran = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+    return ran.returncode, ran.stderr
+
+
+@pytest.mark.parametrize("command", ["schema policy", "--help"])
+def test_a_reader_that_leaves_is_no_finding(command: str) -> None:
+    """The first writes by itself, the second by rich."""
+    assert piped(f"policyd {command} | sleep 0") == (root.PIPE_CLOSED, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told() -> None:
+    told = "policyd: the output cannot be written: no space left on device\n"
+    assert piped("policyd schema policy > /dev/full") == (root.UNAVAILABLE, told)
+
+
+@pytest.mark.parametrize("option", ["--format json", "--format=json"])
+@pytest.mark.parametrize("command", ["replay --policies", "test", "explain --policies", "diff --from p.yaml --to"])
+def test_machines_get_a_document_of_what_does_not_compile(
+    command: str, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.yaml").write_text(policy("rules: [{name: r, when: requst.stream, terminate: {}}]"))
+    Path("p.test.yaml").write_text(
+        "apiVersion: policyd.dev/v1alpha1\nkind: PolicyTest\ncases: [{name: c, calls: [{}]}]\n"
+    )
+    file = "p.test.yaml" if command == "test" else "p.yaml c.jsonl"
+    with pytest.raises(SystemExit) as left:
+        root.main([*f"{command} {file}".split(), *option.split()])
+    out, err = capsys.readouterr()
+    (issue,) = [one for one in json.loads(out)["issues"] if one["severity"] == "error"]
+    assert (left.value.code, issue["file"], "requst" in err) == (root.FINDINGS, "p.yaml", True)
