@@ -1,7 +1,10 @@
-"""`policyd envoy bootstrap`: the Envoy side of it, as YAML on stdout."""
+"""`policyd envoy bootstrap|extension-policy`: the Envoy side of it, as YAML on stdout."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +16,10 @@ from policyd.adapters.envoy.config import (
     DEFAULT_UPSTREAM,
     MAX_REQUEST,
     BadSetting,
-    Settings,
     settings,
 )
+from policyd.adapters.envoy.gateway import SERVICE, TARGET, documents, parse_target
+from policyd.adapters.envoy.gateway_remarks import remarks
 from policyd.adapters.policies_dir import read_policies
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.compile.policyset import PolicySet
@@ -30,9 +34,19 @@ def _root() -> None:
     """Print the Envoy side of it, as YAML."""
 
 
+Policies = Annotated[list[Path], typer.Option(metavar="PATH", help="Policies: a file or a folder; repeatable.")]
+Workers = Annotated[int, typer.Option(metavar="N", help="As many as `serve --workers`.")]
+MaxRequest = Annotated[
+    int, typer.Option(metavar="BYTES", help="The largest body that is read (`serve --max-request`).")
+]
+FailOpen = Annotated[
+    bool, typer.Option("--fail-open", help="Without policyd let calls pass, instead of refusing them.")
+]
+
+
 @app.command()
 def bootstrap(
-    policies: Annotated[list[Path], typer.Option(metavar="PATH", help="Policies: a file or a folder; repeatable.")],
+    policies: Policies,
     listener: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where callers connect.")] = DEFAULT_LISTENER,
     upstream: Annotated[
         list[str] | None,
@@ -44,17 +58,13 @@ def bootstrap(
     extproc: Annotated[
         str, typer.Option(metavar="unix:PATH|HOST:PORT", help="Where policyd listens (`serve --listen`).")
     ] = DEFAULT_EXTPROC,
-    workers: Annotated[int, typer.Option(metavar="N", help="As many as `serve --workers`.")] = 1,
-    max_request: Annotated[
-        int, typer.Option(metavar="BYTES", help="The largest body that is read (`serve --max-request`).")
-    ] = MAX_REQUEST,
-    fail_open: Annotated[
-        bool, typer.Option("--fail-open", help="Without policyd let calls pass, instead of refusing them.")
-    ] = False,
+    workers: Workers = 1,
+    max_request: MaxRequest = MAX_REQUEST,
+    fail_open: FailOpen = False,
     admin: Annotated[str, typer.Option(metavar="HOST:PORT", help="Envoy's own admin interface; none by default.")] = "",
 ) -> None:
     """A whole Envoy configuration. It fits every later policy set: each call asks for what its own rules read."""
-    try:
+    with _bad_settings():
         wanted = settings(
             listener=listener,
             upstreams=upstream or (),
@@ -64,13 +74,76 @@ def bootstrap(
             fail_open=fail_open,
             admin=admin,
         )
-        refuse_unknown_upstreams(compiled(policies), wanted)
-    except BadSetting as error:
-        raise typer.BadParameter(str(error)) from None
+        refuse_unknown_upstreams(compiled(policies), {one.name for one in wanted.upstreams})
     from policyd.adapters.envoy.bootstrap import bootstrap as whole
     from policyd.adapters.envoy.bootstrap import render
 
     print(render(whole(wanted)), end="")
+
+
+@app.command("extension-policy")
+def extension_policy(
+    policies: Policies,
+    listener: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="No effect: the Gateway has its own listeners.")
+    ] = None,
+    upstream: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=[https://]HOST[:PORT]",
+            help="An upstream that an HTTPRoute of yours serves, by its name in `reroute`; repeatable.",
+        ),
+    ] = None,
+    extproc: Annotated[
+        str, typer.Option(metavar="SERVICE[.NS.svc]:PORT|HOST:PORT|unix:PATH", help="Where policyd is to be found.")
+    ] = SERVICE,
+    workers: Workers = 1,
+    max_request: MaxRequest = MAX_REQUEST,
+    fail_open: FailOpen = False,
+    admin: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="No effect: Envoy Gateway runs the admin interface.")
+    ] = "",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="Gateway|HTTPRoute/NAME", help=f"What it is attached to; repeatable. [default: {TARGET}]"),
+    ] = None,
+) -> None:
+    """What Envoy Gateway needs to stream calls through policyd, for every later policy set. docs/ai-gateway.md says
+    what works behind Envoy AI Gateway."""
+    with _bad_settings():
+        wanted = settings(
+            listener=listener or DEFAULT_LISTENER,
+            upstreams=upstream or (),
+            extproc=extproc,
+            workers=workers,
+            max_request=max_request,
+            fail_open=fail_open,
+            admin=admin,
+        )
+        places = [parse_target(text) for text in target or (TARGET,)]
+        in_force = compiled(policies)
+        refuse_unknown_upstreams(in_force, {one.name for one in wanted.upstreams} if upstream else ())
+        made = documents(wanted, places)
+    _say([*_idle(listener, admin), *remarks(in_force, wanted, places)])
+    print(made, end="")
+
+
+@contextlib.contextmanager
+def _bad_settings() -> Iterator[None]:
+    try:
+        yield
+    except BadSetting as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _idle(listener: str | None, admin: str) -> list[str]:
+    given = {"--listener": listener, "--admin": admin}
+    return [f"{name}: no effect here: it is the Gateway's" for name, value in given.items() if value]
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        print(f"policyd: {line}", file=sys.stderr)
 
 
 def compiled(paths: list[Path]) -> PolicySet:
@@ -81,13 +154,13 @@ def compiled(paths: list[Path]) -> PolicySet:
     return result.policy_set
 
 
-def refuse_unknown_upstreams(policies: PolicySet, wanted: Settings) -> None:
+def refuse_unknown_upstreams(policies: PolicySet, have: Collection[str]) -> None:
     """A reroute to an upstream that this Envoy will not have is found now, not by a caller. Raises BadSetting."""
-    have = {upstream.name for upstream in wanted.upstreams}
     for policy in policies.policies:
         for rule in policy.rules:
             if isinstance(rule.action, Reroute) and rule.action.upstream and rule.action.upstream not in have:
+                there = f"the upstreams are {', '.join(sorted(have))}" if have else "no upstream is named"
                 raise BadSetting(
                     f"rule {rule.id} reroutes to `{rule.action.upstream}`, "
-                    f"but the upstreams are {', '.join(sorted(have))}: add --upstream {rule.action.upstream}=…"
+                    f"but {there}: add --upstream {rule.action.upstream}=…"
                 )

@@ -64,6 +64,14 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
             "for a named one",
         ),
     ),
+    "envoy extension-policy": (
+        ("policyd envoy extension-policy --policies policies/ > policyd-eg.yaml", "for Envoy Gateway's Gateway `eg`"),
+        (
+            "policyd envoy extension-policy --policies policies/ --target HTTPRoute/chat "
+            "--extproc policyd.policyd.svc:50051 > policyd-eg.yaml",
+            "for one route, policyd in a namespace of its own",
+        ),
+    ),
     "key-id": (("policyd key-id < key.txt", "a credential's name in rules and records"),),
 }
 

@@ -19,9 +19,10 @@ Schema = dict[str, Any]
 _TYPES = {"object": dict, "array": list, "string": str, "boolean": bool}
 _KNOWN = {
     "description", "default", "format", "type", "properties", "required", "additionalProperties", "items", "enum",
-    "pattern", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minimum", "maximum",
-    "exclusiveMinimum", "anyOf", "not", "x-kubernetes-validations", "x-kubernetes-preserve-unknown-fields",
-    "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+    "pattern", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minimum",
+    "maximum", "exclusiveMinimum", "anyOf", "allOf", "oneOf", "not", "x-kubernetes-int-or-string", "nullable",
+    "uniqueItems", "x-kubernetes-validations", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type",
+    "x-kubernetes-list-map-keys",
 }  # fmt: skip
 
 
@@ -45,6 +46,10 @@ def errors(value: Any, schema: Schema, at: str = "") -> Iterator[str]:
 def _choices(value: Any, schema: Schema, at: str) -> Iterator[str]:
     if "anyOf" in schema and all(any(errors(value, one, at)) for one in schema["anyOf"]):
         yield f"{at}: fits none"
+    if "oneOf" in schema and sum(not any(errors(value, one, at)) for one in schema["oneOf"]) != 1:
+        yield f"{at}: fits none or several"
+    for one in schema.get("allOf", ()):
+        yield from errors(value, one, at)
     if "not" in schema and not any(errors(value, schema["not"], at)):
         yield f"{at}: fits what it must not"
 
@@ -100,6 +105,17 @@ def _list(value: list[Any], schema: Schema, at: str) -> Iterator[str]:
         keys = [tuple(item.get(key) for key in schema["x-kubernetes-list-map-keys"]) for item in value]
         if len(set(keys)) < len(keys):
             yield f"{at}: an item twice"
+
+
+def defaulted(value: Any, schema: Schema) -> Any:
+    """The object as the API server has it before it is judged: with the schema's defaults."""
+    if isinstance(value, list):
+        return [defaulted(item, schema.get("items", {})) for item in value]
+    if not isinstance(value, dict):
+        return value
+    known = schema.get("properties", {})
+    filled = {name: one["default"] for name, one in known.items() if "default" in one} | value
+    return {name: defaulted(item, known.get(name, {})) for name, item in filled.items()}
 
 
 # ---- rules in CEL ---------------------------------------------------------------------------------------------------

@@ -59,14 +59,21 @@ from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from policyd.adapters.envoy.clusters import address, extproc_cluster, upstream_cluster
-from policyd.adapters.envoy.config import EXTPROC_CLUSTER, NAMESPACE, UPSTREAM_HEADER, Settings, Upstream
+from policyd.adapters.envoy.config import (
+    AUTHENTICATED,
+    EXTPROC_CLUSTER,
+    MESSAGE_S,
+    NAMESPACE,
+    PREFIX,
+    SILENCE_S,
+    UPLOAD_S,
+    UPSTREAM_HEADER,
+    Settings,
+    Upstream,
+)
 
-SILENCE = timedelta(minutes=15)  # a model may think this long between two bytes
-UPLOAD = timedelta(minutes=5)  # a request must have arrived whole by then
-MESSAGE = timedelta(seconds=1)  # policyd's own deadlines are well below
-PREFIX = "x-policyd-"
+SILENCE, UPLOAD, MESSAGE = (timedelta(seconds=seconds) for seconds in (SILENCE_S, UPLOAD_S, MESSAGE_S))
 _NOT_THE_PROVIDERS = ("x-envoy-external-address", "x-envoy-internal")  # who calls from where is nothing to them
-AUTHENTICATED = ("envoy.filters.http.jwt_authn", "envoy.filters.http.ext_authz")  # `serve --identity metadata:…`
 
 _ACCESS_LOG = {
     "time": "%START_TIME%",
