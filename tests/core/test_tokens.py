@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,6 +16,7 @@ from policyd.adapters.prices import load_prices
 from policyd.adapters.recordings import Recording
 from policyd.adapters.vocabularies import CL100K, O200K, OpenAIVocabularies, vocabulary_of
 from policyd.cli.dry_run import DryRun
+from policyd.cli.main import main
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.estimate import Rate
@@ -156,10 +158,7 @@ def recording(
 
 
 def play(calls: Sequence[Recording], rules: str, vocabularies: Vocabularies | None = OPENAI) -> list[DecisionRecord]:
-    text = (
-        "apiVersion: policyd.dev/v1alpha1\nkind: LLMPolicy\nmetadata: {name: p, namespace: default}\n"
-        f"spec:\n  mode: Full\n  {rules}\n"
-    )
+    text = POLICY.format(rules=rules)
     compiled = compile_documents([("p.yaml", text)])
     assert compiled.policy_set is not None, compiled.issues
     run = DryRun(compiled.policy_set, load_prices(None), Options(observe_all=True), vocabularies=vocabularies)
@@ -170,6 +169,14 @@ async def _play(run: DryRun, calls: Sequence[Recording]) -> list[DecisionRecord]
     return [(await run.play(one)).record for one in calls]
 
 
+POLICY = """\
+apiVersion: policyd.dev/v1alpha1
+kind: LLMPolicy
+metadata: {{name: p, namespace: default}}
+spec:
+  mode: Full
+  {rules}
+"""
 PIECES = [STORY[at : at + 4] for at in range(0, len(STORY), 4)]
 
 
@@ -247,3 +254,22 @@ def test_nothing_is_counted_while_nobody_reads_it() -> None:
     told = [recording(PIECES, usage=9)]
     assert play(told, ALLOW, Watched())[0].usage["output_tokens"] == 9 and not asked
     assert play(told, CUT.replace("20", "2000"), Watched())[0].usage["output_tokens"] == 9 and asked == [O200K]
+
+
+@pytest.mark.parametrize(("name", "source"), [(O200K, "tokenizer"), ("elsewhere", "estimate")])
+def test_a_replay_says_when_it_cannot_count_as_the_capture_did(
+    name: str, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, file, rules = recording(PIECES), tmp_path / "calls.jsonl", tmp_path / "p.yaml"
+    request = {"method": "POST", "path": one.path, "headers": {"host": one.host}, "body": one.body.decode()}
+    chunks = [{"ms": ms, "data": data.decode()} for ms, data in one.chunks]
+    response = {"status": 200, "headers": dict(one.response_headers), "chunks": chunks}
+    estimate = {"gpt-4o": asdict(Rate(tokenizer=name))}
+    file.write_text(json.dumps({"request": request, "response": response, "estimate": estimate}) + "\n")
+    rules.write_text(POLICY.format(rules=ALLOW))
+    with pytest.raises(SystemExit):
+        main(["replay", "--policies", str(rules), "--format", "json", str(file)])
+    said = capsys.readouterr()
+    (exchange,) = json.loads(said.out)["exchanges"]
+    assert exchange["usage"]["source"] == exchange["cost"]["source"] == source
+    assert ("vocabulary that is not at hand" in said.err) == (source == "estimate")
