@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -81,3 +84,27 @@ def test_explain_says_what_the_call_cost_and_who_speaks_for_a_limit(desk: Desk, 
     )
     implied = next(one["why"] for one in told["rules"] if one["rule"] == "calls.exceeded")
     assert "within its limit" not in implied
+
+
+# ---- how recordings come ---------------------------------------------------------------------------------------------
+
+
+def test_a_recording_may_be_compressed_or_come_out_of_a_pipe(desk: Desk) -> None:
+    desk.record(*[exchange()] * 3)
+    plain, data = desk.json()["summary"], desk.recorded.read_bytes()
+    packed = desk.folder / "day.jsonl.gz"
+    packed.write_bytes(gzip.compress(data))
+    assert desk.json(files=[packed])["summary"] == plain
+    pipe = desk.folder / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer.start()
+    assert desk.json(files=[pipe])["summary"] == plain
+    writer.join()
+
+
+@pytest.mark.parametrize("size", [-20, 40])
+def test_broken_gzip_is_told(desk: Desk, size: int) -> None:
+    desk.recorded.write_bytes(gzip.compress(desk.recorded.read_bytes())[:size])
+    code, out, err = desk.run()
+    assert (code, out, "broken gzip" in err) == (root.USAGE, "", True), err

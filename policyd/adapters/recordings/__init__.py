@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from policyd.adapters.errors import Place, UnreadableInput, reason_of
+from policyd.adapters.recordings.opening import opened
 from policyd.core.model.estimate import Rate
 
 Headers = tuple[tuple[str, str], ...]
@@ -54,7 +55,7 @@ def read_recordings(path: Path | str, seen: Seen = lambda _: None) -> Iterator[R
     try:
         if path.is_dir():
             raise UnreadableInput(path, "is a folder; name the files in it")
-        with path.open("rb") as file:
+        with opened(path) as file:
             yield from _read(str(path), file, seen)
     except OSError as error:
         raise UnreadableInput(path, reason_of(error)) from None
