@@ -38,6 +38,7 @@ POLICIES = {
     for team, (mode, failure) in TEAMS.items()
     for name, spec in (("request", READ_REQUEST), ("answer", READ_ANSWER))
 }
+TOO_LATE = "rules: [{name: r, when: response.elapsed_ms > 100, terminate: {}}]"
 each_team = pytest.mark.parametrize("team", TEAMS)
 each_way = pytest.mark.parametrize("sized", [True, False], ids=["sized", "chunked"])
 
@@ -247,8 +248,19 @@ def test_policyd_drains() -> None:
 
 def test_policyd_is_killed_mid_stream_where_new_calls_may_pass() -> None:
     """Failing open is for calls that have not begun: one that was read breaks all the same."""
-    with stack(POLICIES, bootstrap=("--fail-open",)) as stage:
+    policies = {**POLICIES, "late.yaml": policy("late", TOO_LATE, team="late")}
+    with stack(policies, bootstrap=("--fail-open",)) as stage:
+        cut_before_its_first_byte(stage)
         killed_mid_stream(stage, fail_open=True)
+
+
+def cut_before_its_first_byte(stage: Stage) -> None:
+    """Envoy hears nothing between the headers and the body, and where it fails open lets pass what comes after."""
+    headers = steering("late", events=2, silent_after=0)
+    with caller(stage) as client, pytest.raises(httpx.RemoteProtocolError):
+        client.post(OPENAI.path, content=OPENAI.body(stream=True), headers=headers)
+    assert wait_for_end(stage, upstream_calls(stage)[-1]).closed_early
+    assert newest_record(stage)["ended"] == "cut"
 
 
 def test_policyd_is_killed_mid_stream(up: Stage) -> None:

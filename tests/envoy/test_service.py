@@ -416,11 +416,20 @@ def test_a_call_is_woken_when_it_asked_to_be() -> None:
         ResponseHeaders=[PassResponseHeaders(mode=BodyMode.STREAM), WakeAt(asked)],
         Tick=[Release(b"too slow", end=True), WakeAt(None)],
     )
-    talk = said(script, req(end=True), resp(), wait=3)
+    talk = said(script, req(end=True), resp(), chunk(b"a, "), wait=4)
     ticks = [event.now for event in talk.calls[0].events if isinstance(event, Tick)]
     assert len(ticks) == 1
     assert ticks[0] >= asked
-    assert talk.body == b"too slow"
+    assert talk.body == b"a, too slow"
+
+
+def test_an_answer_that_is_to_end_before_its_first_byte_came_is_broken() -> None:
+    script = but(
+        ResponseHeaders=[PassResponseHeaders(mode=BodyMode.STREAM), WakeAt(time.monotonic())],
+        Tick=[Release(b"too slow", end=True), WakeAt(None)],
+    )
+    talk = said(script, req(end=True), resp(), wait=3)
+    assert talk.kinds == ["request_headers", "response_headers", "immediate_response"]
 
 
 def test_a_call_that_called_off_its_waking_is_left_alone() -> None:

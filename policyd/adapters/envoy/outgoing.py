@@ -2,7 +2,9 @@
 
 Rule 1: nothing overtakes: what has no time of its own waits behind what has one.
 Rule 2: nothing follows an end, be it the last byte, the trailers or an answer of our own.
-Rule 3: no gRPC and no clock in here: callers bring `now` and send what they get.
+Rule 3: no byte leaves before Envoy has sent one of the answer's body: it would take it for spurious, and where it fails
+open let the answer pass unjudged from there. An answer that is to end earlier is broken.
+Rule 4: no gRPC and no clock in here: callers bring `now` and send what they get.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from policyd.core.model.steps import (
     WakeAt,
 )
 
+BROKEN = Reject(503, (("content-type", "text/plain"),), b"policyd: this call cannot be judged\n")
 MAX_QUEUED = 1 << 20  # bytes that wait for their pace; above it nothing more is read
 
 
@@ -41,6 +44,7 @@ class Outgoing:
 
     order: Order
     owed: Kind = Kind.NOTHING  # the message that still waits for its answer
+    body_begun: bool = False  # Envoy has sent something of a streamed answer's body, and so listens for more
     over: bool = False  # the answer is complete: nothing that comes matters any more
     broken: str = ""  # why the call is to be broken
     wake_at: float | None = None
@@ -113,8 +117,10 @@ class Outgoing:
         if not pieces or self.over:
             return
         together = pieces[0] if len(pieces) == 1 else codec.joined(pieces)
-        answers.extend(codec.release(together.data, end=together.end))
-        self.over = together.end
+        sent = codec.release(together.data, end=together.end)
+        spurious = bool(sent) and not self.body_begun
+        answers.extend([codec.reject(BROKEN)] if spurious else sent)  # its headers have left: Envoy resets the stream
+        self.over = together.end or spurious
         pieces.clear()
 
     def _do(self, step: Step, answers: list[pb.ProcessingResponse]) -> None:

@@ -27,7 +27,7 @@ from policyd.adapters.envoy.calls import Calls, Latencies, OpenCall, Tap, Taps
 from policyd.adapters.envoy.codec import Kind
 from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE
 from policyd.adapters.envoy.order import Order
-from policyd.adapters.envoy.outgoing import Outgoing
+from policyd.adapters.envoy.outgoing import BROKEN, Outgoing
 from policyd.core.model.steps import (
     BodyMode,
     Ended,
@@ -35,7 +35,6 @@ from policyd.core.model.steps import (
     Failed,
     PassRequestBody,
     PassResponseHeaders,
-    Reject,
     RequestBody,
     RequestHeaders,
     Step,
@@ -46,7 +45,6 @@ log = logging.getLogger("policyd")
 
 HEADROOM = 1 << 20  # bytes of a message besides its body
 GRPC_LARGEST = (1 << 31) - 1  # an int of C's
-BROKEN = Reject(503, (("content-type", "text/plain"),), b"policyd: this call cannot be judged\n")
 _REFUSABLE = frozenset({Kind.REQUEST_HEADERS, Kind.REQUEST_BODY, Kind.RESPONSE_HEADERS, Kind.RESPONSE_BODY})
 
 
@@ -216,7 +214,7 @@ class Conversation:
     async def _stream_on(self, message: pb.ProcessingRequest, now: float) -> None:
         """The hot path: more of an answer that streams. Nothing is owed for it: what leaves is what the steps say."""
         chunk = codec.response_chunk(message, now, whole=False)
-        self._out.owed = Kind.NOTHING
+        self._out.owed, self._out.body_begun = Kind.NOTHING, True
         self._order.body_over = chunk.end
         steps = await self._handle(chunk)
         raw = self._out.straight(steps)
@@ -232,6 +230,7 @@ class Conversation:
             return
         whole = self._order.mode is BodyMode.WHOLE
         refused = kind is Kind.RESPONSE_HEADERS and self._order.awaiting_body
+        self._out.body_begun = self._out.body_begun or kind is Kind.RESPONSE_TRAILERS
         self._out.owed = Kind.NOTHING if kind is Kind.RESPONSE_BODY and not whole else kind
         if not self._order.take(kind, end=message.response_body.end_of_stream):
             await self._failed("out_of_order", grpc.StatusCode.FAILED_PRECONDITION)
