@@ -56,6 +56,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "schema": (("policyd schema policy > policy.json", "for an editor that is offline"),),
+    "operator": (("policyd operator", "in a pod; or the current context of a kubeconfig"),),
     "crds": (("policyd crds > crds.yaml", "then `kubectl apply --server-side -f crds.yaml`"),),
     "envoy bootstrap": (
         ("policyd envoy bootstrap --policies policies/ > envoy.yaml", "for the default provider"),

@@ -95,9 +95,11 @@ def test_every_command_shows_examples() -> None:
             assert "Examples:" in one.epilog
 
 
-@pytest.mark.parametrize(("command", "example"), [pair for pair in EVERY if pair[0] not in ("demo", "serve")])
+@pytest.mark.parametrize(
+    ("command", "example"), [pair for pair in EVERY if pair[0] not in ("demo", "serve", "operator")]
+)
 def test_the_example_runs(command: str, example: str, here: Ran) -> None:
-    """Those of `demo` are run by test_demo.py."""
+    """Those of `demo` are run by test_demo.py, those of `operator` by tests/k8s."""
     assert example.startswith(f"policyd {command} ")
     code, out = here(example)
     assert (code, bool(out)) == (0, "--format github" not in example or "::" in out)

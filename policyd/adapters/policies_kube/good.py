@@ -34,6 +34,7 @@ class Policy:
     name: str
     generation: int
     mark: int = field(compare=False)  # of name and text
+    targets: Sequence[Object] = field(default=(), compare=False)  # as written
     status: Object | None = field(default=None, compare=False)
 
 
@@ -48,7 +49,9 @@ def policy_of(one: Object) -> Policy:
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     file = "/".join(part for part in (kind.lower(), namespace, name) if part)
     mark = int.from_bytes(hashlib.sha256(f"{file}\0{text}".encode("utf-8", "replace")).digest()[:16], "big")
-    return Policy(file, text, kind, namespace, name, int(metadata.get("generation") or 0), mark)
+    targets = (one.get("spec") or {}).get("targetRefs") or ()
+    generation = int(metadata.get("generation") or 0)
+    return Policy(file, text, kind, namespace, name, generation, mark, targets, one.get("status"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,45 @@
+"""`policyd operator`: says in each policy's status what became of it. It enforces nothing: the data plane does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+import sys
+from typing import Annotated
+
+import typer
+
+from policyd.adapters.envoy.config import Address, BadSetting, parse_address
+
+
+def _tcp(text: str) -> Address:
+    try:
+        address = parse_address(text)
+    except BadSetting as error:
+        raise typer.BadParameter(str(error)) from None
+    if address.path:
+        raise typer.BadParameter("write HOST:PORT")
+    return address
+
+
+def operator(
+    context: Annotated[str, typer.Option(metavar="NAME", help="Of the kubeconfig, where it runs in no pod.")] = "",
+    admin: Annotated[
+        Address | None, typer.Option(metavar="HOST:PORT", parser=_tcp, help="/healthz and /readyz.")
+    ] = None,
+) -> None:
+    """Write the status of LLMPolicy and ClusterLLMPolicy; of several operators one leads."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    asyncio.run(_operate(context, admin))
+
+
+async def _operate(context: str, admin: Address | None) -> None:
+    from policyd.adapters.policies_kube.access import find_access
+    from policyd.operator.operate import Operator
+
+    one = Operator(find_access(context), f"{socket.gethostname()}-{secrets.token_hex(4)}", admin)
+    one.stop_on_signals()
+    await one.run()

@@ -1,0 +1,178 @@
+"""The operator's life: watch policies and replicas, compile, and write what became of them while leading.
+
+Rule 1: level-triggered, as the data plane is: every look is at everything, and writes only what differs.
+Rule 2: only who leads writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+from policyd.adapters.admin import Admin, Answer, text
+from policyd.adapters.envoy.config import Address
+from policyd.adapters.policies_kube import CLUSTER, NAMESPACED
+from policyd.adapters.policies_kube.access import Access
+from policyd.adapters.policies_kube.api import Api, Away, Object, Refused, lease_path, policies_path
+from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, policy_of
+from policyd.adapters.policies_kube.mirror import Mirror
+from policyd.adapters.policies_kube.presence import DATA_PLANE, PART
+from policyd.core.compile.compiler import Compiler
+from policyd.core.errors import Issue
+from policyd.operator.leading import Leadership
+from policyd.operator.status import Replica, State, replica_of, statuses
+
+log = logging.getLogger("policyd")
+
+LOOK_S = 5.0  # replicas lapse without a word
+TOGETHER = 8  # statuses that are written at once
+GATHER_S = 0.05  # news comes in bursts
+_GONE = (404, 409)  # deleted, or changed: the next look tells
+
+
+@dataclass(slots=True)
+class Operator:
+    """One process of the operator. `run` returns when it has been told to stop."""
+
+    access: Access
+    identity: str
+    admin: Address | None = None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _api: Api = field(init=False)
+    _policies: tuple[Mirror[Policy], ...] = ()
+    _replicas: Mirror[Replica] = field(init=False)
+    _leadership: Leadership = field(init=False)
+    _good: LastGood = field(default_factory=lambda: LastGood(Compiler()))
+    _judged: tuple[dict[str, str], Judged] | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _failures: dict[str, str] = field(default_factory=dict)  # file -> why its status could not be written
+
+    def __post_init__(self) -> None:
+        self._api = Api(self.access, "policyd-operator")
+        news = self._news.set
+        self._policies = tuple(
+            Mirror(self._api, policies_path(kind), policy_of, news) for kind in (NAMESPACED, CLUSTER)
+        )
+        chosen = {"labelSelector": f"{PART}={DATA_PLANE}"}
+        self._replicas = Mirror(self._api, lease_path(None), replica_of, news, chosen)
+        self._leadership = Leadership(self._api, self.identity, news)
+
+    async def run(self) -> None:
+        """Follow and write until told to stop. Raises NotAvailable when the admin port is taken."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._pages())
+            stack.push_async_callback(self._api.close)
+            follows = [mirror.run() for mirror in self._policies]
+            parts = (*follows, self._replicas.run(), self._leadership.run(), self._follow())
+            running = [asyncio.create_task(part) for part in parts]
+            stop = asyncio.create_task(self.stopping.wait())
+            try:
+                ended, _ = await asyncio.wait((stop, *running), return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()  # none but `stop` ends by itself: what broke is raised here
+            finally:
+                for task in (stop, *running):
+                    task.cancel()
+                await asyncio.gather(stop, *running, return_exceptions=True)
+
+    def stop_on_signals(self) -> None:
+        """SIGTERM and SIGINT end it."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
+
+    async def _follow(self) -> None:
+        for synced in self._synced():
+            await synced.wait()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), LOOK_S)
+            await asyncio.sleep(GATHER_S)
+            self._news.clear()
+            if self._leadership.leads:
+                await self.look()
+
+    async def look(self) -> None:
+        """One look at everything, and what has to be written."""
+        state = await self._state()
+        gate = asyncio.Semaphore(TOGETHER)
+
+        async def write(policy: Policy, status: Object) -> None:
+            async with gate:
+                if self._leadership.leads:
+                    await self._write(policy, status)
+
+        await asyncio.gather(*(write(policy, status) for policy, status in statuses(state)))
+
+    async def _state(self) -> State:
+        found = (policy for mirror in self._policies for policy in mirror.objects.values())
+        policies = sorted(found, key=lambda policy: policy.file)
+        texts = {policy.file: policy.text for policy in policies}
+        if self._judged is None or self._judged[0] != texts:
+            self._judged = texts, await asyncio.to_thread(self._good.judge, texts)
+        judged = self._judged[1]
+        now = datetime.now(UTC)
+        replicas = [replica for replica in self._replicas.objects.values() if replica.lives(now.timestamp())]
+        return State(policies, judged.refused, _by_file(judged.issues), replicas, now, self.access.namespace)
+
+    async def _write(self, policy: Policy, status: Object) -> None:
+        plural = NAMESPACED if policy.namespace else CLUSTER
+        path = f"{policies_path(plural, policy.namespace or None)}/{policy.name}/status"
+        metadata = {"name": policy.name, **({"namespace": policy.namespace} if policy.namespace else {})}
+        body = {"apiVersion": "policyd.dev/v1alpha1", "kind": policy.kind, "metadata": metadata, "status": status}
+        try:
+            await self._api.apply(path, body)
+        except Refused as error:
+            if error.status not in _GONE:
+                self._tell(policy, str(error))
+        except Away as error:
+            self._tell(policy, str(error))
+        else:
+            self._failures.pop(policy.file, None)
+
+    def _tell(self, policy: Policy, why: str) -> None:
+        if self._failures.get(policy.file) != why:
+            log.error("%s: its status cannot be written: %s", policy.file, why)
+        self._failures[policy.file] = why
+
+    # ---- pages ------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _pages(self) -> AsyncIterator[None]:
+        if self.admin is None:
+            yield
+            return
+        admin = Admin({"/healthz": lambda: text(HTTPStatus.OK, "alive"), "/readyz": self._ready})
+        log.info("admin on %s", Address(self.admin.host, await admin.start(self.admin.host, self.admin.port)))
+        try:
+            yield
+        finally:
+            await admin.close()
+
+    def _ready(self) -> Answer:
+        failing = self._failing()
+        if not all(synced.is_set() for synced in self._synced()):
+            return text(HTTPStatus.SERVICE_UNAVAILABLE, "starting: " + "; ".join(failing or ["listing"]))
+        words = ["leading" if self._leadership.leads else "standing by: another one leads", *failing]
+        return text(HTTPStatus.OK, "\n".join(words))
+
+    def _synced(self) -> list[asyncio.Event]:
+        return [*(mirror.synced for mirror in self._policies), self._replicas.synced]
+
+    def _failing(self) -> list[str]:
+        told = [*((mirror.path, mirror.failure) for mirror in self._policies)]
+        told.append((self._replicas.path, self._replicas.failure))
+        return [f"{path}: {failure}" for path, failure in told if failure]
+
+
+def _by_file(issues: tuple[Issue, ...]) -> dict[str, tuple[Issue, ...]]:
+    found: dict[str, list[Issue]] = {}
+    for issue in issues:
+        found.setdefault(issue.span.file, []).append(issue)
+    return {file: tuple(some) for file, some in found.items()}
