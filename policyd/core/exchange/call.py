@@ -135,7 +135,7 @@ class Call:
         known = pinned.get(model) if pinned is not None else None
         if known is None:
             known = self.ground.estimates.rate(provider, model) if pinned is None else UNKNOWN
-            if name := self.ground.vocabularies.of(model):
+            if not known.miscounted and (name := self.ground.vocabularies.of(model)):
                 known = replace(known, tokenizer=name)
         self.rates[model] = known
         return known

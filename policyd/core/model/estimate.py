@@ -62,6 +62,7 @@ class Seen:
     pieces: int = 0  # events that carried text
     plain: int = 0
     other: int = 0
+    counted: int = 0  # tokens that a tokenizer made of it, as it came
     reasoned: bool = False  # reasoning was among the text
     weighed: bool = False  # the text was weighed, and not its events alone counted
     before: tuple[int, int, int, int] | None = (
@@ -81,6 +82,7 @@ class Rate:
     tools: float = 1.0  # the input of requests that offer tools
     off_piece: float = 0.0  # how far the estimate by events was off lately, as a part of the truth
     off_text: float = 0.0  # the same by text
+    off_counted: float = 0.0  # the same by a tokenizer
     tokenizer: str = ""  # of this call: the vocabulary that counts what it can in the rate's place
 
     @property
@@ -96,6 +98,11 @@ class Rate:
     def weighs(self) -> bool:
         """Whether this call's text is weighed; where events tell better, now and then, to go on learning."""
         return not self.by_pieces or self.calls % AGAIN == 0
+
+    @property
+    def miscounted(self) -> bool:
+        """Whether it is no model of that vocabulary, whatever its name says: what was learned tells better."""
+        return self.known and self.off_counted > max(0.1, self.error)
 
     @property
     def error(self) -> float:
@@ -130,6 +137,8 @@ class Estimates:
             old,
             calls=old.calls + 1,
             piece=_bound(old.piece + step * (tokens / seen.pieces - old.piece)),
+            off_counted=old.off_counted
+            + (step * (abs(seen.counted / tokens - 1) - old.off_counted) * (seen.counted > 0)),
             off_piece=old.off_piece + step * (abs(old.piece * seen.pieces / tokens - 1) - old.off_piece),
         )
         self._put(provider, model, _with_text(new, old, seen, tokens, step) if seen.weighed else new)

@@ -161,7 +161,9 @@ class Tally:
             assert self._count is not None
             running = self._running[channel] = Running(self._count)
         before = running.tokens
-        self._counted += running.add(text) - before
+        more = running.add(text) - before
+        self._counted += more
+        self.response.seen.counted += more
         if (counted := self._base + self._counted) > self.response.output_tokens:
             self.response.output_tokens = counted
 
