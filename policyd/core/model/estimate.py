@@ -133,12 +133,12 @@ class Estimates:
             return
         old = self.rate(provider, model)
         step = max(SLOWEST, 1 / (old.calls + 1))
+        off = abs(seen.counted / tokens - 1) if seen.counted else old.off_counted
         new = replace(
             old,
             calls=old.calls + 1,
             piece=_bound(old.piece + step * (tokens / seen.pieces - old.piece)),
-            off_counted=old.off_counted
-            + (step * (abs(seen.counted / tokens - 1) - old.off_counted) * (seen.counted > 0)),
+            off_counted=old.off_counted + step * (off - old.off_counted),
             off_piece=old.off_piece + step * (abs(old.piece * seen.pieces / tokens - 1) - old.off_piece),
         )
         self._put(provider, model, _with_text(new, old, seen, tokens, step) if seen.weighed else new)
