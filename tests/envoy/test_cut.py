@@ -5,7 +5,7 @@ On every supported Envoy, over HTTP/1.1 and HTTP/2, in both dialects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -94,6 +94,12 @@ def ask(up: Stage, dialect: Dialect, protocol: str, team: str, **wishes: object)
     return Cut(got.content, call)
 
 
+def in_time(cut: Callable[[], Cut], early: Callable[[Cut], bool]) -> Cut:
+    """The cut; one that came late is tried again: a machine that does other work may stand still for a while, and a
+    policyd that cuts late does so every time."""
+    return next((one for one in (cut() for _ in range(2)) if early(one)), None) or cut()
+
+
 each_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=str)
 each_protocol = pytest.mark.parametrize("protocol", VERSION_SPOKEN)
 
@@ -102,7 +108,10 @@ each_protocol = pytest.mark.parametrize("protocol", VERSION_SPOKEN)
 @each_protocol
 @pytest.mark.parametrize("k", CUTS)
 def test_a_cut_at_event_k(up: Stage, dialect: Dialect, protocol: str, k: int) -> None:
-    seen = ask(up, dialect, protocol, f"cut-{k}", events=EVENTS, interval_ms=GAP_MS)
+    def cut() -> Cut:
+        return ask(up, dialect, protocol, f"cut-{k}", events=EVENTS, interval_ms=GAP_MS)
+
+    seen = in_time(cut, lambda one: one.call.events <= k + SPARED)
     whole = answer(dialect.path, seen.call.body, Wish(events=EVENTS))
     before = b"".join(event.data for event in whole.events[:k])
     assert seen.body.startswith(before)
@@ -124,7 +133,10 @@ def test_a_cut_at_event_k(up: Stage, dialect: Dialect, protocol: str, k: int) ->
 def test_of_what_is_held_back_nothing_leaves(
     up: Stage, dialect: Dialect, protocol: str, chars: int, batch: int
 ) -> None:
-    seen = ask(up, dialect, protocol, "secret", text=TEXT * 3, token_chars=chars, batch=batch, interval_ms=1)
+    def cut() -> Cut:
+        return ask(up, dialect, protocol, "secret", text=TEXT * 3, token_chars=chars, batch=batch, interval_ms=1)
+
+    seen = in_time(cut, lambda one: one.call.closed_early or chars == 500)
     text = text_of(dialect, seen.body)
     assert text.startswith(BEFORE)
     assert text.removeprefix(BEFORE).strip() == FALLBACK
