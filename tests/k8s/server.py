@@ -4,11 +4,14 @@ Rule 1: what runs is the whole kube-apiserver, so that Deployments, HPAs and Net
         kubelet, scheduler and controllers: objects are defaulted, validated, stored, watched, guarded, and that is all.
 Rule 2: binaries lie in `~/.cache/policyd/k8s/VERSION` (`POLICYD_K8S_CACHE`), outside the repository. They are built
         only where `POLICYD_K8S=1` asks for it: a cold build takes an hour or so on two cores.
-Rule 3: what cannot be had is a skip with its reason. Everything listens on 127.0.0.1 and dies with the tests.
+Rule 3: with `POLICYD_K8S=cluster` the cluster of `KUBECONFIG` stands in for it, and loses the policies that are there;
+        what would stop its API server is left out.
+Rule 4: what cannot be had is a skip with its reason. Everything listens on 127.0.0.1 and dies with the tests.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import json
@@ -26,6 +29,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
 
 from tests.envoy.harness import a_moment, free_port
@@ -33,6 +37,7 @@ from tests.envoy.harness import a_moment, free_port
 VERSION = "v1.35.4"
 MODULE = Path(__file__).parent
 CACHE = Path(os.environ.get("POLICYD_K8S_CACHE") or Path.home() / ".cache" / "policyd" / "k8s")
+CLUSTER = os.environ.get("KUBECONFIG", "") if os.environ.get("POLICYD_K8S") == "cluster" else ""
 MAY_BUILD = os.environ.get("POLICYD_K8S") == "1"
 
 READY_S = 90.0
@@ -52,6 +57,8 @@ def folder() -> Path:
 
 def missing() -> str:
     """Why there is no API server here; empty when there is one."""
+    if CLUSTER:
+        return "" if shutil.which("kubectl") else "no kubectl, to read KUBECONFIG with"
     if shutil.which("openssl") is None:
         return "no openssl, for the keys of an API server"
     if all((folder() / name).is_file() for name in PARTS):
@@ -91,22 +98,27 @@ class Access:
     url: str
     ca: Path | None
     token: str
+    pair: Path | None = None  # certificate and key of a client
 
     def client(self, **headers: str) -> httpx.Client:
         """A blocking client for a test's own questions."""
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(self.ca)) if self.ca else True
-        bearer = {"authorization": f"Bearer {self.token}", **headers}
+        if self.pair is not None and isinstance(verify, ssl.SSLContext):
+            verify.load_cert_chain(self.pair)
+        bearer = {**({"authorization": f"Bearer {self.token}"} if self.token else {}), **headers}
         return httpx.Client(base_url=self.url, verify=verify, headers=bearer, timeout=30, trust_env=False)
 
     def kubeconfig(self, file: Path) -> Path:
         """The same as a file that `kubectl` and `policyd` read."""
         cluster = {"server": self.url} | ({"certificate-authority": str(self.ca)} if self.ca else {})
+        pair = {"client-certificate": str(self.pair), "client-key": str(self.pair)} if self.pair else {}
+        user = {**({"token": self.token} if self.token else {}), **pair}
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "tests",
             "clusters": [{"name": "tests", "cluster": cluster}],
-            "users": [{"name": "tests", "user": {"token": self.token}}],
+            "users": [{"name": "tests", "user": user}],
             "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "tests"}}],
         }
         file.write_text(yaml.safe_dump(document))
@@ -237,10 +249,44 @@ def _die_with_parent() -> None:
         _prctl()
 
 
+@dataclass(slots=True)
+class Cluster(ApiServer):
+    """Somebody's cluster in its place."""
+
+    found: Access | None = None
+
+    @property
+    def access(self) -> Access:
+        assert self.found is not None
+        return self.found
+
+    def start(self) -> Cluster:
+        words = ["kubectl", "config", "view", "--minify", "--flatten", "--raw", "-o", "json"]
+        done = subprocess.run(words, env={**os.environ, "KUBECONFIG": CLUSTER}, check=True, capture_output=True)
+        config = json.loads(done.stdout)
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        ca = self._file("ca.crt", cluster.get("certificate-authority-data", ""))
+        pair = self._file("client.pem", user.get("client-certificate-data", ""), user.get("client-key-data", ""))
+        self.found = Access(cluster["server"], ca, user.get("token", ""), pair)
+        return self
+
+    def _file(self, name: str, *parts: str) -> Path | None:
+        if not all(parts):
+            return None
+        (self.folder / name).write_bytes(b"\n".join(base64.b64decode(part) for part in parts))
+        return self.folder / name
+
+    def stop_apiserver(self) -> None:
+        pytest.skip("would stop the API server of a cluster that is not the test's own")
+
+    def compact(self) -> None:
+        self.stop_apiserver()
+
+
 @contextlib.contextmanager
 def api_server(place: Path) -> Iterator[ApiServer]:
     """A fresh one with a folder of its own."""
-    server = ApiServer(place)
+    server = Cluster(place) if CLUSTER else ApiServer(place)
     try:
         yield server.start()
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.k8s.server import MODULE, PARTS, VERSION, ApiServer
+from tests.k8s.server import CLUSTER, MODULE, PARTS, VERSION, ApiServer
 
 
 def test_the_module_pins_what_is_built() -> None:
@@ -16,7 +16,7 @@ def test_the_module_pins_what_is_built() -> None:
 
 def test_it_is_the_whole_server_of_that_version(api: ApiServer) -> None:
     with api.access.client() as client:
-        assert client.get("/version").json()["gitVersion"] == VERSION
+        assert CLUSTER or client.get("/version").json()["gitVersion"] == VERSION
         for group in ("apps/v1", "autoscaling/v2", "networking.k8s.io/v1", "apiextensions.k8s.io/v1"):
             assert client.get(f"/apis/{group}").status_code == 200, group
 
