@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import yaml
 from policyd.cli.crds import KINDS, definition, resource
 from policyd.cli.main import main
 from policyd.core.model.policy import PolicySpec
+from tests.k8s.server import ApiServer
 from tests.k8s.structural import errors
 
 FILE = Path(__file__).parents[2] / "deploy" / "k8s" / "crds" / "policyd.dev.yaml"
@@ -112,3 +115,13 @@ def test_kubectl_shows_what_matters() -> None:
         ]
         assert version["subresources"] == {"status": {}}
         assert made["names"]["shortNames"] and made["names"]["categories"]
+
+
+def test_kubectl_explains_what_a_rule_is(api: ApiServer, tmp_path: Path) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl on this machine")
+    command = ["kubectl", "--kubeconfig", api.access.kubeconfig(tmp_path / "config"), "explain"]
+    for place in ("llmpolicy.spec", "llmp.spec.rules", "cllmp.spec.rules.terminate", "llmp.spec.counters"):
+        told = subprocess.run([*command, place], capture_output=True, text=True, check=False)
+        assert told.returncode == 0, told.stderr
+        assert "<no description>" not in told.stdout
