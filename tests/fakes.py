@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import DecisionRecord
@@ -152,3 +153,36 @@ class ListSink:
 
     def write(self, record: DecisionRecord) -> None:
         self.records.append(record)
+
+
+@dataclass(slots=True)
+class ScriptedKube:
+    """An API server of which only list and watch are heard: each takes the next of its answers, or raises it."""
+
+    lists: list[Any]  # (revision, names) or an error
+    watches: list[list[Any]]  # events as (type, name, revision), or an error; after the last nothing comes any more
+    asked: list[str] = field(default_factory=list)  # the revision that each watch began with; "list" for a list
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # the script has been played
+
+    async def list(self, _: str, __: Mapping[str, str]) -> Any:
+        self.asked.append("list")
+        answer = self.lists.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        revision, names = answer
+        return SimpleNamespace(revision=revision, items=[_named(name, revision) for name in names])
+
+    async def watch(self, _: str, revision: str, __: Mapping[str, str]) -> AsyncIterator[Any]:
+        self.asked.append(revision)
+        if not self.watches:
+            self.over.set()
+            await asyncio.Event().wait()
+        for one in self.watches.pop(0):
+            if isinstance(one, Exception):
+                raise one
+            kind, name, at = one
+            yield {"type": kind, "object": _named(name, at)}
+
+
+def _named(name: str, revision: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "resourceVersion": revision}}

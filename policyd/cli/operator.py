@@ -32,7 +32,6 @@ def operator(
 ) -> None:
     """Write the status of LLMPolicy and ClusterLLMPolicy; of several operators one leads."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     asyncio.run(_operate(context, admin))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -12,10 +14,13 @@ import yaml
 from policyd.adapters.errors import NotAvailable, UnreadableInput
 from policyd.adapters.policies_kube import seen_mark
 from policyd.adapters.policies_kube.access import find_access
+from policyd.adapters.policies_kube.api import Api, Away, Refused
 from policyd.adapters.policies_kube.good import LastGood, policy_of
 from policyd.adapters.policies_kube.kept import Kept
+from policyd.adapters.policies_kube.mirror import Mirror
 from policyd.core.compile.compiler import Compiler, compile_documents
 from policyd.server.sources import replica_name
+from tests.fakes import ScriptedKube
 
 
 def written(name: str, when: str = "true", **metadata: Any) -> dict[str, Any]:
@@ -145,3 +150,59 @@ def test_no_cluster_is_said_in_words(tmp_path: Path) -> None:
 def test_each_worker_of_a_host_has_a_name_of_its_own_and_keeps_it() -> None:
     assert replica_name("Pod_1.x", "unix:/a") == replica_name("Pod_1.x", "unix:/a") != replica_name("Pod_1.x", "b:1")
     assert replica_name("Pod_1.x", "unix:/a").startswith("policyd-pod-1-x-")
+
+
+# ---- in step --------------------------------------------------------------------------------------------------------
+
+
+def follow(kube: ScriptedKube, shape: Callable[[Any], Any] = lambda one: one["metadata"]["name"]) -> Mirror[Any]:
+    """A mirror of the script, once nothing comes any more."""
+
+    async def no_pause(_: float) -> None: ...
+
+    async def story() -> Mirror[Any]:
+        mirror: Mirror[Any] = Mirror(cast(Api, kube), "/p", shape, lambda: None, pause=no_pause)
+        task = asyncio.create_task(mirror.run())
+        async with asyncio.timeout(5):
+            await kube.over.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return mirror
+
+    return asyncio.run(story())
+
+
+def test_a_watch_goes_on_from_the_last_event_however_it_ended() -> None:
+    watches = [[("ADDED", "b", "2"), Away("cut")], [("DELETED", "a", "3")], [Away("cut"), ("ADDED", "never", "9")]]
+    kube = ScriptedKube([("1", ["a"])], watches)
+    assert list(follow(kube).objects.values()) == ["b"]
+    assert kube.asked[:4] == ["list", "1", "2", "3"]
+
+
+def test_a_past_that_is_forgotten_is_listed_anew() -> None:
+    """What was deleted while nobody watched is gone, though no event told."""
+    kube = ScriptedKube([("1", ["a", "b"]), ("7", ["b", "c"])], [[Refused(410, "too old")], []])
+    assert list(follow(kube).objects.values()) == ["b", "c"]
+    assert kube.asked[:4] == ["list", "1", "list", "7"]
+
+
+def test_a_bookmark_moves_the_place_and_nothing_else() -> None:
+    kube = ScriptedKube([("1", ["a"])], [[("BOOKMARK", "", "5")], []])
+    assert list(follow(kube).objects.values()) == ["a"]
+    assert kube.asked[2] == "5"
+
+
+def test_a_list_that_fails_leaves_what_was_there() -> None:
+    kube = ScriptedKube([("1", ["a"]), Refused(403, "no"), Away("gone"), ("2", ["a"])], [[Refused(410, "")], []])
+    assert list(follow(kube).objects.values()) == ["a"]
+
+
+def test_an_object_that_nobody_foresaw_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
+    def shape(one: Any) -> str:
+        if one["metadata"]["name"] == "odd":
+            raise KeyError("spec")
+        return str(one["metadata"]["name"])
+
+    kube = ScriptedKube([("1", ["a"]), ("3", ["a", "b"])], [[("ADDED", "odd", "2")], []])
+    assert list(follow(kube, shape).objects.values()) == ["a", "b"]
+    assert "KeyError" in caplog.text

@@ -122,7 +122,7 @@ class PolicyObjects:
             while True:
                 await self._next()
                 if self._synced:
-                    await self.look()
+                    await self._looked()
         finally:
             await self.close()
 
@@ -135,6 +135,16 @@ class PolicyObjects:
                 await self._keep(self._good.texts)
         await self._news.wait()
         self._news.clear()
+
+    async def _looked(self) -> None:
+        """A look that fails leaves the set in force, and is said: the next change leads to the next one."""
+        try:
+            await self.look()
+        except Exception as error:
+            log.exception("kube: changed policies could not be taken")
+            failure = f"{type(error).__name__}: {error}"
+            self.refused = Reload("refused", self.current.digest, failure=failure)
+            self.report(self.refused)
 
     async def look(self) -> None:
         """One look at all objects."""

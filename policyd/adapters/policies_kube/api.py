@@ -8,16 +8,17 @@ Rule 3: what goes wrong is one of two: `Refused`, the server's own answer, or `A
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from policyd.adapters.errors import NotAvailable
+
 try:
     import httpx
 except ImportError:  # pragma: no cover - an install without the extra
-    from policyd.adapters.errors import NotAvailable
-
     raise NotAvailable("kube: needs the extra: pip install 'policyd[k8s]'") from None
 
 from policyd.adapters.policies_kube.access import Access
@@ -68,6 +69,7 @@ class Api:
     _client: httpx.AsyncClient = field(init=False)
 
     def __post_init__(self) -> None:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each request
         transport = httpx.AsyncHTTPTransport(verify=self.access.tls or False, socket_options=_KEEP_ALIVE)
         self._client = httpx.AsyncClient(
             base_url=self.access.url, transport=transport, timeout=_WAIT, headers={"user-agent": self.agent}
@@ -136,7 +138,10 @@ class Api:
         return await self.ask("PATCH", path, body, query=query, kind="application/apply-patch+yaml")
 
     def _headers(self) -> dict[str, str]:
-        token = self.access.bearer()
+        try:
+            token = self.access.bearer()
+        except NotAvailable as error:
+            raise Away(str(error)) from None
         return {"accept": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
 
 

@@ -49,7 +49,8 @@ def policy_of(one: Object) -> Policy:
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     file = "/".join(part for part in (kind.lower(), namespace, name) if part)
     mark = int.from_bytes(hashlib.sha256(f"{file}\0{text}".encode("utf-8", "replace")).digest()[:16], "big")
-    targets = (one.get("spec") or {}).get("targetRefs") or ()
+    found = (one.get("spec") or {}).get("targetRefs")
+    targets = found if isinstance(found, list) else ()
     generation = int(metadata.get("generation") or 0)
     return Policy(file, text, kind, namespace, name, generation, mark, targets, one.get("status"))
 

@@ -8,6 +8,7 @@ Rule 3: while the server is away what was seen last stands; attempts are never m
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from policyd.adapters.policies_kube.api import GONE, Api, Away, Object, Refused
+
+log = logging.getLogger("policyd")
 
 RESYNC_S = 600.0
 FIRST_PAUSE_S = 0.05
@@ -54,6 +57,9 @@ class Mirror(Generic[T]):
                 self.failure = str(error)
             except Away as error:
                 self.failure = str(error)
+            except Exception as error:  # whatever it is, it must not end in silence: said, and begun anew
+                log.exception("%s", self.path)
+                self._revision, self.failure = "", f"{type(error).__name__}: {error}"
             self._wait = min(LONGEST_PAUSE_S, 2 * self._wait) or FIRST_PAUSE_S
             await self.pause(self._wait * random.uniform(0.75, 1.0))  # replicas of one server come back apart
 
