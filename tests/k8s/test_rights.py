@@ -1,10 +1,9 @@
-"""With exactly the rights that docs/kubernetes.md asks for the data plane and the operator work; beyond, nothing."""
+"""With exactly the roles that ship the data plane and the operator work; what goes beyond them is refused."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -26,17 +25,17 @@ SPACE = "default"
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SPACE}/leases"
 
 
-def shown_roles() -> list[dict[str, Any]]:
-    page = (ROOT / "docs" / "kubernetes.md").read_text()
-    blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S)
-    return [one for block in blocks if "rbac.authorization" in block for one in yaml.safe_load_all(block)]
+def shipped_roles() -> list[dict[str, Any]]:
+    files = [ROOT / "deploy" / "k8s" / part / "rbac.yaml" for part in ("base", "operator")]
+    every = [one for file in files for one in yaml.safe_load_all(file.read_text())]
+    return [one for one in every if one["kind"] in ("Role", "ClusterRole")]
 
 
 def grant(admin: httpx.Client, name: str) -> str:
     """A service account with its roles and no others; gives its token."""
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
     admin.post(f"/api/v1/namespaces/{SPACE}/serviceaccounts", json=account).raise_for_status()
-    for role in shown_roles():
+    for role in shipped_roles():
         if role["metadata"]["name"] == name:
             within = "" if role["kind"] == "ClusterRole" else f"/namespaces/{SPACE}"
             admin.post(f"{ROLES}{within}/{role['kind'].lower()}s", json=role).raise_for_status()
