@@ -96,3 +96,21 @@ def test_of_several_operators_one_leads_and_the_next_takes_over(api: ApiServer, 
                 await until(lambda: says(desk, policy("p", ""), "Accepted", "Accepted"), "its status", 10)
 
     asyncio.run(story())
+
+
+def test_a_namespace_that_would_loosen_a_cluster_policy_reads_that_it_cannot(
+    api: ApiServer, desk: Desk, tmp_path: Path
+) -> None:
+    everywhere, soft = policy("all", "stop", namespace=""), policy("soft", "")
+    soft["spec"] = {"mode": "Full", "rules": [{"name": "free", "allow": {"rules": ["all/no"]}}]}
+
+    async def story() -> None:
+        async with operating(operator(api, tmp_path)):
+            desk.apply(everywhere)
+            desk.apply(soft)
+            await until(lambda: says(desk, soft, "Accepted", "Accepted"), "its status", 10)
+
+    asyncio.run(story())
+    told = conditions(desk, soft)["Accepted"]["message"]
+    assert "POL103" in told
+    assert "cannot be exempted from here" in told
