@@ -54,7 +54,8 @@ POLICIES = {
         - {{name: spent, severity: Critical, when: counters.spend.exceeded, terminate: {{status: 429}}}}
         """,
     "tokens": f"""
-        counters: [{{name: out, key: session.id, charge: OutputTokens, window: {{idle: 1h}}, limit: {CALLS * 3 // 4} tokens}}]
+        counters:
+        - {{name: out, key: session.id, charge: OutputTokens, window: {{idle: 1h}}, limit: {CALLS * 3 // 4} tokens}}
         """,
     "models": 'rules: [{name: old, when: request.model == "gpt-3.5-turbo", terminate: {status: 400}}]',
     "session": "rules: [{name: long, when: session.calls >= 9 && session.tokens > 300, terminate: {status: 429}}]",
