@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import yaml
 from policyd.cli.crds import KINDS, definition, resource
 from policyd.cli.main import main
 from policyd.core.model.policy import PolicySpec
+from tests.k8s.objects import until
 from tests.k8s.server import ApiServer
 from tests.k8s.structural import errors
 
@@ -121,6 +123,15 @@ def test_kubectl_explains_what_a_rule_is(api: ApiServer, tmp_path: Path) -> None
     if shutil.which("kubectl") is None:
         pytest.skip("no kubectl on this machine")
     command = ["kubectl", "--kubeconfig", api.access.kubeconfig(tmp_path / "config"), "explain"]
+
+    # The server describes a new kind a moment after it takes it.
+    def described() -> bool:
+        return all(
+            subprocess.run([*command, kind], capture_output=True, check=False).returncode == 0
+            for kind in ("llmp", "cllmp")
+        )
+
+    asyncio.run(until(described, "the kinds to be described"))
     for place in ("llmpolicy.spec", "llmp.spec.rules", "cllmp.spec.rules.terminate", "llmp.spec.counters"):
         told = subprocess.run([*command, place], capture_output=True, text=True, check=False)
         assert told.returncode == 0, told.stderr
