@@ -15,6 +15,7 @@ POL106 an operation nobody has                              POL107 a limit that 
 POL108 no effect from files POL109 a text that reads too early
 POL110 can never match      POL111 shadowed by another rule POL112 a counter that nobody reads
 POL113 an unbounded key     POL114 Monitor, and every answer POL115 two rules that contradict
+POL116 a limit that is not there
 """
 
 from __future__ import annotations

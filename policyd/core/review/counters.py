@@ -1,4 +1,4 @@
-"""Counters that nobody reads, and keys that never come together."""
+"""Counters that nobody reads, keys that never come together, and limits that are read and do not exist."""
 
 from __future__ import annotations
 
@@ -41,6 +41,9 @@ def warn_counters(one: Reviewed) -> None:
         if counter.name not in read:
             _warn_unread(one, counter, path)
         _warn_unbounded(one, counter, path)
+    limitless = frozenset(counter.name for counter in one.policy.counters if counter.limit is None)
+    for rule in one.own:
+        _warn_limitless(one, rule, limitless)
 
 
 def _read(one: Reviewed) -> Iterator[str]:
@@ -67,6 +70,31 @@ def _warn_unread(one: Reviewed, counter: CompiledCounter, path: Path) -> None:
         message = f"nobody reads counter {name}: with `onExceeded: Continue` its limit stops nothing by itself"
         hint = f"read counters.{counter.name}.exceeded in a rule, or remove `onExceeded`"
         one.findings.warn((*path, "name"), "POL112", message, hint)
+
+
+# ---- limits ---------------------------------------------------------------------------------------------------------
+
+_OF_A_LIMIT = ("limit", "remaining", "used")  # what a counter without one says 0 for; of `exceeded` POL110 speaks
+
+
+def _warn_limitless(one: Reviewed, rule: CompiledRule, limitless: frozenset[str]) -> None:
+    """Says where a rule reads what only a limit gives: `remaining < 5` would be true of every call."""
+    texts = (
+        (("when",), rule.when),
+        (("terminate", "messageExpression"), rule.message_expression),
+        (("terminate", "fallbackExpression"), rule.fallback_expression),
+    )
+    for below, program in texts:
+        found = [read for read in sorted(program.reads) if _of_a_limit(read, limitless)] if program else []
+        if found:
+            message = f"`{listed(found)}` is always 0: the counter has no limit"
+            one.findings.warn(one.path(rule, *below), "POL116", message, "give it a `limit:`, or compare its `value`")
+
+
+def _of_a_limit(read: str, limitless: frozenset[str]) -> bool:
+    root, _, rest = read.partition(".")
+    name, _, field = rest.partition(".")
+    return root == "counters" and name in limitless and field in _OF_A_LIMIT
 
 
 # ---- keys -----------------------------------------------------------------------------------------------------------
