@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test check lint format bench proto clean
+.PHONY: help demo test parts check lint format bench proto clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -14,6 +14,9 @@ demo: $(STAMP) ## a short story on a real Envoy: the actions and the modes
 
 test: $(STAMP) ## every test; says what it skips and why
 	@$(BIN)/pytest -rs
+
+parts: $(STAMP) ## builds with Go what some tests run for real: a Kubernetes API server and more; minutes, once
+	@$(BIN)/python -m tests.built
 
 check: lint ## what must pass before a commit: format, lint, types, floors, tests without Envoy
 	@$(BIN)/pytest -rs -m "not envoy"

@@ -2,8 +2,7 @@
 
 Rule 1: what runs is the whole kube-apiserver, so that Deployments, HPAs and NetworkPolicies are known to it; without
         kubelet, scheduler and controllers: objects are defaulted, validated, stored, watched, guarded, and that is all.
-Rule 2: binaries lie in `~/.cache/policyd/k8s/VERSION` (`POLICYD_K8S_CACHE`), outside the repository. They are built
-        only where `POLICYD_K8S=1` asks for it: a cold build takes an hour or so on two cores.
+Rule 2: binaries lie in `~/.cache/policyd/k8s/VERSION`, outside the repository; tests/built.py builds them.
 Rule 3: with `POLICYD_K8S=cluster` the cluster of `KUBECONFIG` stands in for it, and loses the policies that are there;
         what would stop its API server is left out.
 Rule 4: what cannot be had is a skip with its reason. Everything listens on 127.0.0.1 and dies with the tests.
@@ -29,60 +28,26 @@ import httpx
 import pytest
 import yaml
 
+from tests.built import APISERVER, ETCD, KUBECTL, Built
 from tests.dying import started
 from tests.envoy.harness import a_moment, free_port
 
-VERSION = "v1.35.4"
-MODULE = Path(__file__).parent
-CACHE = Path(os.environ.get("POLICYD_K8S_CACHE") or Path.home() / ".cache" / "policyd" / "k8s")
 CLUSTER = os.environ.get("KUBECONFIG", "") if os.environ.get("POLICYD_K8S") == "cluster" else ""
-MAY_BUILD = os.environ.get("POLICYD_K8S") == "1"
-
 READY_S = 90.0
-_MINOR = VERSION.removeprefix("v").split(".")[:2]
-_NAMED = "-s -w " + " ".join(
-    f"-X k8s.io/component-base/version.{name}={value}"
-    for name, value in (("gitVersion", VERSION), ("gitMajor", _MINOR[0]), ("gitMinor", _MINOR[1]))
-)
-PARTS = {"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver", "etcd": "go.etcd.io/etcd/server/v3"}
-
-
-def folder() -> Path:
-    """Where the binaries of this version lie, or would."""
-    return CACHE / VERSION
 
 
 def missing() -> str:
     """Why there is no API server here; empty when there is one."""
     if CLUSTER:
-        return "" if shutil.which("kubectl") else "no kubectl, to read KUBECONFIG with"
+        return "" if kubectl() else "no kubectl, to read KUBECONFIG with"
     if shutil.which("openssl") is None:
         return "no openssl, for the keys of an API server"
-    if all((folder() / name).is_file() for name in PARTS):
-        return ""
-    if not MAY_BUILD:
-        return f"no kube-apiserver {VERSION} in the cache: POLICYD_K8S=1 builds one there, once, with Go"
-    if shutil.which("go") is None:
-        return "no kube-apiserver, and no Go to build it with"
-    return build()
+    return APISERVER.missing() or ETCD.missing()
 
 
-def build() -> str:
-    """Build what is missing; empty when that worked, else why not."""
-    folder().mkdir(parents=True, exist_ok=True)
-    for name, package in PARTS.items():
-        target = folder() / name
-        if target.exists():
-            continue
-        fresh = target.with_name(f"{name}.{os.getpid()}")
-        command = ["go", "build", "-trimpath", "-ldflags", _NAMED, "-o", str(fresh), package]
-        done = subprocess.run(
-            command, cwd=MODULE, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True
-        )
-        if done.returncode:
-            return f"{name} could not be built: {done.stderr.strip().splitlines()[-1:]}"
-        fresh.replace(target)
-    return ""
+def kubectl() -> str:
+    """The one on PATH, else the one that was built; empty where there is none."""
+    return shutil.which("kubectl") or (str(KUBECTL.path) if KUBECTL.path.is_file() else "")
 
 
 # ---- as a client sees it --------------------------------------------------------------------------------------------
@@ -161,7 +126,7 @@ class ApiServer:
     def start_etcd(self) -> None:
         client, peer = f"http://127.0.0.1:{self.etcd_port}", f"http://127.0.0.1:{free_port()}"
         self.etcd = self._run(
-            "etcd",
+            ETCD,
             f"--data-dir={self.folder / 'etcd'}",
             f"--listen-client-urls={client}",
             f"--advertise-client-urls={client}",
@@ -173,7 +138,7 @@ class ApiServer:
 
     def start_apiserver(self) -> None:
         self.apiserver = self._run(
-            "kube-apiserver",
+            APISERVER,
             f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
@@ -189,10 +154,9 @@ class ApiServer:
         )
         self._wait_until_ready()
 
-    def _run(self, name: str, *words: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            command = [str(folder() / name), *words]
-            return started(command, log)
+    def _run(self, program: Built, *words: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{program.name}.log").open("ab") as log:
+            return started([str(program.path), *words], log)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_S
@@ -250,7 +214,7 @@ class Cluster(ApiServer):
         return self.found
 
     def start(self) -> Cluster:
-        words = ["kubectl", "config", "view", "--minify", "--flatten", "--raw", "-o", "json"]
+        words = [kubectl(), "config", "view", "--minify", "--flatten", "--raw", "-o", "json"]
         done = subprocess.run(words, env={**os.environ, "KUBECONFIG": CLUSTER}, check=True, capture_output=True)
         config = json.loads(done.stdout)
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from policyd.cli.crds import KINDS, definition, resource
 from policyd.cli.main import main
 from policyd.core.model.policy import PolicySpec
 from tests.k8s.objects import until
-from tests.k8s.server import ApiServer
+from tests.k8s.server import ApiServer, kubectl
 from tests.k8s.structural import errors
 
 FILE = Path(__file__).parents[2] / "deploy" / "k8s" / "crds" / "policyd.dev.yaml"
@@ -120,9 +119,9 @@ def test_kubectl_shows_what_matters() -> None:
 
 
 def test_kubectl_explains_what_a_rule_is(api: ApiServer, tmp_path: Path) -> None:
-    if shutil.which("kubectl") is None:
+    if not kubectl():
         pytest.skip("no kubectl on this machine")
-    command = ["kubectl", "--kubeconfig", api.access.kubeconfig(tmp_path / "config"), "explain"]
+    command = [kubectl(), "--kubeconfig", api.access.kubeconfig(tmp_path / "config"), "explain"]
 
     # The server describes a new kind a moment after it takes it.
     def described() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import yaml
 from policyd.cli.main import COMMANDS, load
 from tests.architecture.source import ROOT
 from tests.envoy.harness import VERSIONS, validate
-from tests.k8s.server import ApiServer
+from tests.k8s.server import ApiServer, kubectl
 
 DEPLOY = ROOT / "deploy" / "k8s"
 BUILDS = ("crds", "operator", *(f"overlays/{file.name}" for file in sorted((DEPLOY / "overlays").iterdir())))
@@ -26,9 +25,9 @@ every_build = pytest.mark.parametrize("name", BUILDS)
 
 @cache
 def built(name: str) -> str:
-    if shutil.which("kubectl") is None:
+    if not kubectl():
         pytest.skip("no kubectl on this machine")
-    return subprocess.run(["kubectl", "kustomize", DEPLOY / name], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([kubectl(), "kustomize", DEPLOY / name], capture_output=True, text=True, check=True).stdout
 
 
 def objects(name: str, *kinds: str) -> list[dict[str, Any]]:
@@ -116,7 +115,7 @@ def test_a_real_server_takes_every_object(name: str, api: ApiServer, tmp_path: P
     with api.access.client() as client:  # a dry run leaves nothing for other tests, and still needs the namespace
         made = client.post("/api/v1/namespaces", json={"metadata": {"name": "policyd"}})
         assert made.status_code in (201, 409), made.text
-    command = ["kubectl", "--kubeconfig", api.access.kubeconfig(tmp_path / "config"), "apply", "--dry-run=server"]
+    command = [kubectl(), "--kubeconfig", api.access.kubeconfig(tmp_path / "config"), "apply", "--dry-run=server"]
     done = subprocess.run(
         [*command, "--server-side", "--force-conflicts", "-f", whole], capture_output=True, text=True, check=False
     )
