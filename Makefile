@@ -21,12 +21,13 @@ parts: $(STAMP) ## builds with Go what some tests run for real: a Kubernetes API
 check: lint ## what must pass before a commit: format, lint, types, floors, tests without Envoy
 	@$(BIN)/pytest -rs -m "not envoy"
 
-lint: $(STAMP) ## format, lint, types, floors
+lint: $(STAMP) ## format, lint, types, floors, the Dockerfile
 	@failed=0; \
 	$(BIN)/ruff format --check . || failed=1; \
 	$(BIN)/ruff check . || failed=1; \
 	$(BIN)/mypy || failed=1; \
 	$(BIN)/lint-imports || failed=1; \
+	$(BIN)/hadolint Dockerfile || failed=1; \
 	exit $$failed
 
 format: $(STAMP) ## puts the code into its form

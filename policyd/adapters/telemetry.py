@@ -20,6 +20,7 @@ _ERRORS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _INSPECTIONS = ("full", "partial", "none")
 _ENDINGS = ("complete", "cut", "rejected", "cancelled", "broken")
 _RELOADS = ("loaded", "unchanged", "refused")
+_CERTIFICATES = ("loaded", "refused")
 _TOKENS = {
     "input": "input_tokens",
     "output": "output_tokens",
@@ -74,6 +75,8 @@ class Telemetry:
     _reloads: Counter = field(init=False)
     _lost_records: Counter = field(init=False)
     _lost_captures: Counter = field(init=False)
+    _certificates: Counter = field(init=False)  # from `tls` on
+    _strangers: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         self._decisions = self._counter("decisions", "calls decided", "verdict", "mode", "enforced")
@@ -146,6 +149,23 @@ class Telemetry:
             ("journal_bytes", "what these have on disk, with --state", size),
         ):
             Gauge(f"policyd_redis_{name}", f"Redis: {words}", registry=self.registry).set_function(ask)
+
+    def tls(self, expires: Callable[[], float]) -> None:
+        """Where to ask when our certificate ends (Unix time, seconds), where there is one."""
+        words = "when our own certificate ends, in seconds since 1970"
+        Gauge("policyd_tls_certificate_expires_seconds", words, registry=self.registry).set_function(expires)
+        self._certificates = self._counter("tls_reload", "changed certificates by what came of them", "result")
+        self._strangers = self._counter("tls_refused_calls", "calls of clients that their certificate does not admit")
+        for value in _CERTIFICATES:
+            self._certificates.labels(value)
+
+    def tls_reload(self, result: str) -> None:
+        """Changed certificates were looked at. Only after `tls`."""
+        self._certificates.labels(_closed(result, _CERTIFICATES)).inc()
+
+    def tls_refused(self) -> None:
+        """A call was refused for its client's certificate. Only after `tls`."""
+        self._strangers.inc()
 
     def message(self, seconds: float) -> None:
         """How long one message of Envoy's waited for its answer."""

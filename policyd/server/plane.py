@@ -42,6 +42,7 @@ from policyd.enforcer import CounterStore, Enforcer, RecordSink
 from policyd.server.listening import bind_failure, make_way, umask
 from policyd.server.settings import Settings
 from policyd.server.sources import Source, source_of
+from policyd.server.transport import Transport
 
 if TYPE_CHECKING:
     from policyd.adapters.counters_redis import Condition  # half of a tenth of a second that only --redis pays
@@ -62,14 +63,17 @@ class DataPlane:
     _state: str = "starting"
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
     _directory: Source = field(init=False)
+    _transport: Transport = field(init=False)
     _redis: Callable[[], Condition] | None = None
 
     def __post_init__(self) -> None:
         self._directory = source_of(self.settings, self._reloaded)
+        self._transport = Transport(self.settings.tls, self.telemetry)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises PolicyError, UnreadableInput or NotAvailable when it cannot start."""
         async with AsyncExitStack() as stack:
+            self._transport.start()
             prices = load_prices(self.settings.prices)
             for issue in await self._first():
                 log.warning("%s", issue)
@@ -152,10 +156,12 @@ class DataPlane:
                 ("grpc.max_receive_message_length", largest),
                 ("grpc.max_send_message_length", largest),
                 ("grpc.so_reuseport", 0),  # two servers on one port would share its calls, and neither would know
+                *self._transport.options,
             ]
         )
-        server.add_generic_rpc_handlers((handler(enforcer, self.telemetry, capture), health.handler()))
-        self.address = bind(server, self.settings.listen)
+        services = (handler(enforcer, self.telemetry, capture), health.handler())
+        server.add_generic_rpc_handlers(self._transport.guard(*services))
+        self.address = bind(server, self.settings.listen, self._transport.credentials)
         if self.settings.listen.path:
             stack.callback(Path(self.settings.listen.path).unlink, missing_ok=True)
         await server.start()
@@ -170,11 +176,12 @@ class DataPlane:
         self._state = "ready"
         self.ready.set()
         log.info("listening on %s", self.address)
-        watching = asyncio.create_task(self._directory.watch())
+        watching = [asyncio.create_task(each.watch()) for each in (self._directory, self._transport)]
         try:
             await self.stopping.wait()
         finally:
-            await _ended(watching)
+            for each in watching:
+                await _ended(each)
             await self._drain(server, enforcer, health)
 
     async def _drain(self, server: grpc.aio.Server, enforcer: Enforcer, health: Health) -> None:
@@ -242,6 +249,7 @@ class DataPlane:
             words.append(f"kubernetes: {self._directory.away}: the policies seen last stay in force")
         if self._redis is not None:
             words.append(_redis_words(self._redis()))
+        words += self._transport.words
         return text(HTTPStatus.OK, "\n".join(words))
 
 
@@ -269,13 +277,16 @@ def _redis_words(condition: Condition) -> str:
 # ---- the process ----------------------------------------------------------------------------------------------------
 
 
-def bind(server: grpc.aio.Server, address: Address) -> str:
-    """Listen there, and tell where: port 0 becomes the one that was given. Raises NotAvailable."""
+def bind(server: grpc.aio.Server, address: Address, credentials: Any = None) -> str:
+    """Listen there, and tell where: port 0 becomes the one that was given. None: plain. Raises NotAvailable."""
     if address.path:
         make_way(Path(address.path))
     try:
         with umask(0o117):  # a socket of mode 0660: Envoy shares a group with us, nobody else gets in
-            port = server.add_insecure_port(str(address))
+            plain = credentials is None
+            port = (
+                server.add_insecure_port(str(address)) if plain else server.add_secure_port(str(address), credentials)
+            )
     except RuntimeError:
         raise NotAvailable(f"--listen {address}: cannot listen there: {bind_failure(address)}") from None
     return str(address) if address.path else str(Address(address.host, port))

@@ -6,10 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policyd.adapters.envoy.config import Address
+from policyd.adapters.envoy.names import Name
+from policyd.adapters.tls_files import TlsFiles
 from policyd.core.model.options import Options
 
 DRAIN_S = 30.0
+RENEWED_S = 600.0
 KUBE = "kube:"  # policies from Kubernetes: `kube:`, or `kube:CONTEXT` of a kubeconfig
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How clients are met on a TCP port."""
+
+    files: TlsFiles
+    clients: tuple[Name, ...] = ()  # who may ask; nobody named: whoever the authority has certified
+    renewed_s: float = RENEWED_S  # so long a connection goes on by the certificates that it began with
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +39,4 @@ class Settings:
     redis: str | None = None  # where counters live; None: in this process
     state: Path | None = None  # what Redis could not take is kept there
     workers: int = 1  # processes, each with its own address
+    tls: Tls | None = None  # None: plain gRPC

@@ -62,6 +62,50 @@ def test_every_option_arrives(started: list[Settings]) -> None:
     assert (settings.admin, settings.drain_s) == (Address("127.0.0.1", 9901), 2.5)
 
 
+TLS = "--tls-cert tls.crt --tls-key tls.key"
+
+
+def test_tls_is_what_four_options_say(started: list[Settings]) -> None:
+    sans = "--tls-client-san spiffe://td/ns/*/sa/envoy --tls-client-san Envoy.svc"
+    args = f"--policies p --listen 0.0.0.0:1 {TLS} --tls-client-ca ca.crt {sans}"
+    assert serve(*args.split()) == 0
+    tls = started[0].tls
+    assert tls
+    assert [file.name for file in tls.files.all] == ["tls.crt", "tls.key", "ca.crt"]
+    assert [name.text for name in tls.clients] == ["spiffe://td/ns/*/sa/envoy", "envoy.svc"]
+
+
+def test_tls_from_a_file(started: list[Settings], tmp_path: Path) -> None:
+    text = "policies: a\nlisten: 0.0.0.0:1\ntls-cert: c\ntls-key: k\ntls-client-ca: a\ntls-client-san: [a.svc, b.svc]\n"
+    (tmp_path / "o.yaml").write_text(text)
+    assert serve("--config", tmp_path / "o.yaml") == 0
+    assert started[0].tls and [name.text for name in started[0].tls.clients] == ["a.svc", "b.svc"]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("--listen 0.0.0.0:1", "whoever reaches it is answered, and may read along"),
+        ("--listen [::]:1", "--listen [::]:1: whoever reaches it"),
+        ("--listen policyd.svc:1", "may read along"),
+        (f"--listen 0.0.0.0:1 {TLS}", "--tls-client-ca says whose"),
+        (f"--listen 0.0.0.0:1 {TLS} --tls-client-ca ca", "--tls-client-san names those that may"),
+        (f"--listen 0.0.0.0:1 {TLS} --tls-client-ca ca --tls-client-san a.svc", ""),
+        ("--listen 127.0.0.1:1", ""),
+        ("--listen [::1]:1", ""),
+        ("--listen localhost:1", ""),
+        ("--listen unix:p", ""),
+    ],
+)
+def test_an_open_door_is_pointed_out(
+    started: list[Settings], caplog: pytest.LogCaptureFixture, args: str, words: str
+) -> None:
+    assert serve("--policies", "p", "--identity", "metadata:jwt", *args.split()) == 0
+    said = [record.getMessage() for record in caplog.records]
+    assert len(started) == 1
+    assert words in said[0] if words else said == [], said
+
+
 def test_workers_are_supervised(started: list[Settings]) -> None:
     args = "--policies p --workers 3 --redis unix:///r.sock --listen 127.0.0.1:7000 --admin 127.0.0.1:7003"
     assert serve(*args.split()) == 0
@@ -158,6 +202,13 @@ def test_a_file_of_options_that_says_nothing_is_refused(
         ("--policies p --workers 3 --redis unix:///r --listen [::1]:65534", root.USAGE, "65536"),
         ("--policies p --workers 3 --redis unix:///r --listen 0.0.0.0:7000 --admin 127.0.0.1:7002", root.USAGE, "7002"),
         ("--policies p --listen 127.0.0.1:7000 --admin 127.0.0.1:7000", root.USAGE, "a worker listens on"),
+        ("--policies p --listen [::]:1 --tls-cert c", root.USAGE, "TLS needs --tls-cert and --tls-key"),
+        ("--policies p --listen [::]:1 --tls-key k", root.USAGE, "TLS needs"),
+        ("--policies p --listen [::]:1 --tls-client-ca a", root.USAGE, "TLS needs"),
+        ("--policies p --listen [::]:1 --tls-client-san a", root.USAGE, "TLS needs"),
+        (f"--policies p {TLS}", root.USAGE, "a unix socket has no TLS"),
+        (f"--policies p --listen [::]:1 {TLS} --tls-client-san a", root.USAGE, "--tls-client-ca"),
+        (f"--policies p --listen [::]:1 {TLS} --tls-client-ca a --tls-client-san a*", root.USAGE, "is no name in"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -198,6 +249,16 @@ def test_the_process_drains_and_leaves_with_0(tmp_path: Path, number: signal.Sig
         "",
         "",
     ]
+
+
+def test_certificates_that_are_not_there_end_the_start(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(POLICY)
+    args = f"--policies p.yaml --listen 127.0.0.1:1 {TLS}"
+    command = [sys.executable, "-m", "policyd", "serve", *args.split()]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == root.USAGE
+    assert f"policyd: {tmp_path}/tls.crt: no such file or directory" in told.stderr
+    assert "Traceback" not in told.stderr
 
 
 def test_a_bad_policy_ends_the_start_with_its_issues(tmp_path: Path) -> None:

@@ -18,13 +18,15 @@ import pytest
 from policyd.adapters.admin import METRICS, Answer, text
 from policyd.adapters.envoy.config import Address
 from policyd.adapters.envoy.health import SERVING
+from policyd.adapters.envoy.names import parse_name
+from policyd.adapters.tls_files import TlsFiles
 from policyd.cli import main as root
 from policyd.core.model.decision import Mode
 from policyd.core.model.options import Options
 from policyd.server import gathered
 from policyd.server.gathered import Told
 from policyd.server.link import Order, send_order, take_order
-from policyd.server.settings import Settings
+from policyd.server.settings import Settings, Tls
 from policyd.server.supervisor import Supervisor, next_pause
 from tests.envoy.harness import a_moment
 
@@ -230,6 +232,7 @@ def test_a_worker_is_told_all_that_the_command_was_told() -> None:
         redis="redis://:secret@127.0.0.1:1",
         state=places[3],
         workers=3,
+        tls=Tls(TlsFiles(Path("c"), Path("k"), Path("a")), (parse_name("spiffe://td/a"), parse_name("a.svc")), 5.0),
     )
     ours, theirs = socket.socketpair()
     with ours, theirs:

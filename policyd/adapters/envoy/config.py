@@ -63,6 +63,13 @@ class Address:
         """Whether no name has to be resolved to reach it."""
         return bool(self.path) or is_ip(self.host)
 
+    @property
+    def private(self) -> bool:
+        """Whether only processes of this machine reach it, as far as its name says."""
+        if self.path or self.host == "localhost":
+            return True
+        return is_ip(self.host) and ipaddress.ip_address(self.host).is_loopback
+
     def clashes(self, other: Address) -> bool:
         """Whether two that listen there are in each other's way, as far as that can be seen without asking."""
         if self.path or other.path:
