@@ -72,6 +72,8 @@ def acting(judged: Judged) -> Action | None:
 
 def combine(judged: Sequence[Judged], process: Mode, *, reroutes: bool = True) -> Decision:
     """One decision of these outcomes. `reroutes` False: a second pass, in which no reroute counts."""
+    if all(one.outcome is Outcome.NOT_MATCHED and not one.reason for one in judged):
+        return _nothing(judged, process)
     enforced = {id(one) for one in judged if enforceable(one.bound.rule, process)}
     ours = _settle(judged, process, reroutes, enforced_only=True)
     shadow = _settle(judged, process, reroutes, enforced_only=False)
@@ -79,39 +81,47 @@ def combine(judged: Sequence[Judged], process: Mode, *, reroutes: bool = True) -
     would = [one for one in shadow if _counts(one, reroutes)]
     winner, would_winner = _strictest(doing), _strictest(would)
     constrains = tuple(one for one in doing if isinstance(acting(one), Constrain))
-    merged = _merged(constrains)
+    obligations, conflicts = _merged(constrains)
     return Decision(
         verdict=_verdict(winner),
         winner=winner,
         would=_verdict(would_winner),
         would_winner=would_winner,
         constrains=constrains,
-        obligations=merged.obligations(),
+        obligations=obligations,
         degraded=any(_ignored(one) for one in ours),
         mode=_mode(winner or would_winner, judged, process),
         results=tuple(_result(one, id(one) in enforced, process, reroutes) for one in ours),
-        conflicts=tuple(merged.conflicts),
+        conflicts=conflicts,
     )
+
+
+def _nothing(judged: Sequence[Judged], process: Mode) -> Decision:
+    """The same where no rule said anything: what most calls come to."""
+    results = tuple([one.bound.unmatched[process] for one in judged])
+    return Decision(mode=_mode(None, judged, process), results=results)
 
 
 def join(first: Decision, second: Decision) -> Decision:
     """A later judging added to an earlier one: the stricter wins, constrains merge in the order of all of them, results
     add up."""
+    if not first.results:
+        return second
     winner = _strictest([one for one in (first.winner, second.winner) if one])
     would = _strictest([one for one in (first.would_winner, second.would_winner) if one])
     constrains = _united(first.constrains, second.constrains)
-    merged = _merged(constrains)
+    obligations, conflicts = _merged(constrains)
     return Decision(
         verdict=_verdict(winner),
         winner=winner,
         would=_verdict(would),
         would_winner=would,
         constrains=constrains,
-        obligations=merged.obligations(),
+        obligations=obligations,
         degraded=first.degraded or second.degraded,
         mode=(second if winner and winner is second.winner else first).mode if winner else _later_mode(first, second),
         results=_add_results(first.results, second.results),
-        conflicts=tuple(merged.conflicts),
+        conflicts=conflicts,
     )
 
 
@@ -121,12 +131,18 @@ def _united(first: tuple[Judged, ...], second: tuple[Judged, ...]) -> tuple[Judg
     return tuple({one.bound.rule: one for one in (*first, *second)}.values())
 
 
-def _merged(constrains: Sequence[Judged]) -> Merge:
+def _merged(constrains: Sequence[Judged]) -> tuple[Obligations, tuple[str, ...]]:
+    """What they come to, and where they are at odds."""
+    if not constrains:
+        return _NO_OBLIGATIONS
     merged = Merge()
     for one in sorted(constrains, key=_order):
         if isinstance(action := acting(one), Constrain):
             merged.add(one.bound.rule.id, action)
-    return merged
+    return merged.obligations(), tuple(merged.conflicts)
+
+
+_NO_OBLIGATIONS: tuple[Obligations, tuple[str, ...]] = (Obligations(), ())
 
 
 def _later_mode(first: Decision, second: Decision) -> Mode:
@@ -267,16 +283,8 @@ def _mode(decisive: Judged | None, judged: Sequence[Judged], process: Mode) -> M
 
 
 def _result(one: Judged, enforced: bool, process: Mode, reroutes: bool) -> RuleResult:
-    rule = one.bound.rule
-    allow = isinstance(rule.action, Allow) and one.outcome is Outcome.MATCHED
-    return RuleResult(
-        policy=rule.policy,
-        namespace=rule.namespace,
-        rule=rule.name,
-        action=verdict_of(rule.action),
-        outcome=one.outcome,
-        enforced=enforced and (allow or _counts(one, reroutes)),
-        severity=rule.severity,
-        mode=effective(rule, process),
-        reason=one.reason,
-    )
+    if one.outcome is Outcome.NOT_MATCHED and not one.reason:
+        return one.bound.unmatched[process]
+    allow = isinstance(one.bound.rule.action, Allow) and one.outcome is Outcome.MATCHED
+    enforced = enforced and (allow or _counts(one, reroutes))
+    return one.bound.result(one.outcome, process, enforced=enforced, reason=one.reason)

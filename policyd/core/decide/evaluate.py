@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from policyd.core.compile.policyset import CelFailure, CompiledPolicy, CompiledRule, CounterRef, Watcher
+from policyd.core.compile.policyset import Batch, CelFailure, CompiledPolicy, CompiledRule, CounterRef, Watcher
+from policyd.core.decide.docket import Docket, docket_of
+from policyd.core.decide.docket import Judged as Judged
 from policyd.core.decide.plan import (
     BoundRule,
     Plan,
@@ -33,32 +35,62 @@ class World:
     hits: set[Watcher] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What one rule said, and for an error why."""
-
-    bound: BoundRule
-    outcome: Outcome
-    reason: str = ""
-
-
 def judge(plan: Plan, rules: Sequence[BoundRule], world: World) -> list[Judged]:
     """One outcome for each of these rules, in order."""
-    judged: list[Judged | None] = [_without_cel(bound, world) for bound in rules]
-    asked = [index for index, known in enumerate(judged) if known is None]
+    docket = docket_of(plan, rules)
+    judged = list(docket.quiet)
+    if _unclear(docket, world):
+        return _judged_apart(plan, docket, judged, world)
+    for index, counter in docket.implied:
+        if world.counters[counter].exceeded:
+            judged[index] = Judged(rules[index], Outcome.MATCHED)
+    for index in docket.always:
+        judged[index] = Judged(rules[index], Outcome.MATCHED)
+    if docket.batch is not None:
+        _ask(docket.batch, docket.asked, judged, world)
+    return judged
+
+
+def _unclear(docket: Docket, world: World) -> bool:
+    """Whether anything is so that one of these rules may not be judgeable: where nothing is, none is looked at."""
+    facts = world.facts
+    return bool(
+        facts.unreadable_request
+        or facts.unreadable_response
+        or facts.unmetered
+        or world.blind
+        or world.session_failure
+        or world.counter_failures
+        or (docket.edits and not facts.request.dialect)
+    )
+
+
+def _judged_apart(plan: Plan, docket: Docket, judged: list[Judged], world: World) -> list[Judged]:
+    """The same where some cannot be judged: each is looked at."""
+    asked = []
+    for index, bound in enumerate(docket.rules):
+        known = _without_cel(bound, world)
+        if known is None:
+            asked.append(index)
+        else:
+            judged[index] = known
     if asked:
-        programs = [program for index in asked if (program := rules[index].rule.when) is not None]
-        values = plan.batch(programs).evaluate(world.facts, world.counters, world.hits)
-        for index, value in zip(asked, values, strict=True):
-            judged[index] = _outcome(rules[index], value)
-    return [one for one in judged if one is not None]
+        programs = [program for index in asked if (program := docket.rules[index].rule.when) is not None]
+        _ask(plan.batch(programs), asked, judged, world)
+    return judged
+
+
+def _ask(batch: Batch, asked: Sequence[int], judged: list[Judged], world: World) -> None:
+    """Put what the conditions say in the place of what would be said if none of them were true."""
+    values = batch.evaluate(world.facts, world.counters, world.hits)
+    for index, value in zip(asked, values, strict=True):
+        if value is not False:
+            judged[index] = _outcome(judged[index].bound, value)
 
 
 def _outcome(bound: BoundRule, value: object) -> Judged:
     if value is True:
         return Judged(bound, Outcome.MATCHED)
-    if value is False:
-        return Judged(bound, Outcome.NOT_MATCHED)
     reason = value.reason if isinstance(value, CelFailure) else "the condition gave no boolean"
     return Judged(bound, Outcome.ERRORED, reason)
 

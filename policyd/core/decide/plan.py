@@ -6,9 +6,10 @@ Rule 2: a rule's answer is needed again only when something that it reads has ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from policyd.core.compile.policyset import (
     Batch,
@@ -22,7 +23,21 @@ from policyd.core.compile.policyset import (
     Rollout,
 )
 from policyd.core.model.counters import Charge
-from policyd.core.model.decision import Allow, Constrain, Mode, Reroute, RuleSeverity, Terminate, lowest
+from policyd.core.model.decision import (
+    Allow,
+    Constrain,
+    Mode,
+    Outcome,
+    Reroute,
+    RuleResult,
+    RuleSeverity,
+    Terminate,
+    lowest,
+    verdict_of,
+)
+
+if TYPE_CHECKING:
+    from policyd.core.decide.docket import Docket
 
 REQUEST_BODY_READS = frozenset(
     f"request.{name}"
@@ -98,18 +113,38 @@ def needs_usage(counter: CompiledCounter) -> bool:
     return counter.charge is not Charge.REQUESTS
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class BoundRule:
-    """A rule with the policy that it belongs to."""
+    """A rule with the policy that it belongs to, and what follows from it alone: worked out once, not once a call."""
 
     rule: CompiledRule
     policy: CompiledPolicy
 
-    @property
-    def counters(self) -> set[CounterRef]:
+    @cached_property
+    def counters(self) -> frozenset[CounterRef]:
         """Every counter that this rule reads anything of."""
         names = {read.split(".")[1] for read in self.rule.reads if read.startswith("counters.")}
-        return {(self.policy.qualified, name) for name in names}
+        return frozenset((self.policy.qualified, name) for name in names)
+
+    @cached_property
+    def unmatched(self) -> Mapping[Mode, RuleResult]:
+        """What a record says of it when it has not matched, by the mode of the process."""
+        return {process: self.result(Outcome.NOT_MATCHED, process) for process in Mode}
+
+    def result(self, outcome: Outcome, process: Mode, *, enforced: bool = False, reason: str = "") -> RuleResult:
+        """What a record says of it."""
+        rule = self.rule
+        return RuleResult(
+            policy=rule.policy,
+            namespace=rule.namespace,
+            rule=rule.name,
+            action=verdict_of(rule.action),
+            outcome=outcome,
+            enforced=enforced,
+            severity=rule.severity,
+            mode=effective(rule, process),
+            reason=reason,
+        )
 
 
 def reads_spending(bound: BoundRule) -> bool:
@@ -126,6 +161,7 @@ class Plan:
     engine: Engine
     process: Mode
     _batches: dict[tuple[int, ...], Batch] = field(default_factory=dict)
+    dockets: dict[tuple[int, ...], Docket] = field(default_factory=dict)  # docket.py's
 
     @cached_property
     def rules(self) -> tuple[BoundRule, ...]:
