@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from policyd.core.compile.policyset import PolicySet
-from policyd.core.decide.plan import Plans, asks_likeness, asks_session
+from policyd.core.decide.plan import Plans, reads_likeness, reads_session
 from policyd.core.decide.rollout import Variants
 from policyd.core.exchange import Exchange, Ground, State
 from policyd.core.exchange.call import Call as Judging
@@ -104,8 +104,8 @@ class Enforcer:
         policies = self._policies()
         ground = self._ground
         if ground is None or ground.policies is not policies:
-            session_readers = any(asks_session(policy) for policy in policies.policies)
-            likeness_readers = any(asks_likeness(policy) for policy in policies.policies)
+            # Of the whole set at once: this is on the way of the first call after each change of ten thousand policies.
+            session_readers, likeness_readers = reads_session(policies.reads), reads_likeness(policies.reads)
             plans = Plans(policies.engine, self.options.mode, session_readers, likeness_readers=likeness_readers)
             ground = Ground(policies, plans, self._prices, self.options, Variants(), self.estimates, self.vocabularies)
             self._ground = ground

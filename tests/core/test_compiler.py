@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
+from collections.abc import Iterator
 from textwrap import indent
 
 import pytest
@@ -477,3 +480,29 @@ def test_compiling_again_sees_what_files_are_to_each_other_anew() -> None:
     assert codes(compiler(both[:1])) == []
     covers = ("c.yaml", document(SPEC + "match: {operations: [unknown]}\n", "c"))
     assert compiler([both[0], covers]).issues == ()
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_a_set_that_is_replaced_waits_for_no_collector(uncollected: None) -> None:
+    compiler = Compiler()
+    first = compiler([("a.yaml", document(SPEC, "a"))]).policy_set
+    assert first is not None
+    assert first.select("chat", "openai", "/", "m") is first.select("chat", "openai", "/", "m")
+    gone = weakref.ref(first)
+    del first
+    compiler([("a.yaml", document(SPEC.replace("'x'", "'y'"), "a"))])
+    assert gone() is None
+
+
+def test_what_an_exemption_among_many_meant_is_guessed() -> None:
+    rules = "mode: Full\nrules:\n" + "".join(f"  - {{name: r{at}, terminate: {{}}}}\n" for at in range(64))
+    many = [(f"{at}.yaml", document(rules, f"p{at}")) for at in range(20)]
+    wrong = document("mode: Full\nrules: [{name: free, allow: {rules: [p7/rr63]}}]\n", "x")
+    result = compile_documents([*many, ("x.yaml", wrong)])
+    assert [issue.hint for issue in result.issues if issue.code == "POL103"] == ["did you mean `p7/r63`?"]

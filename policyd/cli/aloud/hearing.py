@@ -122,5 +122,9 @@ class HeardSet:
     def engine(self) -> Engine:
         return self.listening
 
+    @property
+    def reads(self) -> frozenset[str]:
+        return self.inner.reads
+
     def select(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
         return self.inner.select(operation, provider, path, model)

@@ -30,7 +30,7 @@ from policyd.core.compile.select import CompiledSet
 from policyd.core.compile.shape import read_policy
 from policyd.core.compile.source import read_documents
 from policyd.core.compile.unique import check_names, check_params, raw_names, raw_params, raw_variables
-from policyd.core.compile.whole import check_whole
+from policyd.core.compile.whole import Known, check_alone, check_whole, known
 from policyd.core.errors import Issue, Severity, Span
 from policyd.core.model.decision import FailurePolicy, Mode
 from policyd.core.model.policy import CounterSpec, PolicyDocument
@@ -52,7 +52,8 @@ class Written:
     document: PolicyDocument
     findings: Findings
     policy: CompiledPolicy
-    canonical: str  # what it says, defaults left out
+    known: Known  # what other documents have to know of it
+    said: tuple[str, str, str]  # kind, name, and what it says, defaults left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,10 @@ def compile_documents(files: Sequence[tuple[str, str]], *, mode: Mode | None = N
 
 
 def _together(parts: Iterable[Part]) -> Compiled:
-    issues = {issue for part in parts for issue in part.issues}
+    parts = list(parts)
+    issues = [issue for part in parts for issue in part.issues]
     written = [one for part in parts for one in part.written]
-    beside = [(one.document, one.findings.again(), one.policy) for one in written]
-    check_whole(beside)
-    issues.update(issue for _, findings, _ in beside for issue in findings.issues)
+    issues += check_whole([one.known for one in written])
     ordered = in_order(issues)
     if any(issue.severity is Severity.ERROR for issue in ordered):
         return Compiled(None, ordered, tuple(written))
@@ -123,7 +123,10 @@ def _compile(findings: Findings, mode: Mode | None) -> Written | None:
         return None
     if mode is not None:
         document = _tried_in(mode, document)
-    return Written(document, findings, _policy(document, findings), _canonical(document))
+    policy = _policy(document, findings)
+    check_alone(document, findings, policy)
+    said = (document.kind, document.qualified, json.dumps(_canonical(document)))
+    return Written(document, findings, policy, known(document, findings), said)
 
 
 def _tried_in(mode: Mode, document: PolicyDocument) -> PolicyDocument:
@@ -197,15 +200,19 @@ def _counters(
 
 def _set_of(written: Sequence[Written]) -> PolicySet:
     # Cluster before namespaced, then by name: the order in which ties are broken.
-    ordered = sorted((one.policy for one in written), key=lambda policy: (not policy.cluster, policy.qualified))
-    return CompiledSet(_digest(written), ordered, CelEngine())
+    ordered = sorted(written, key=_rank)
+    return CompiledSet(_digest(written), [one.policy for one in ordered], CelEngine())
+
+
+def _rank(one: Written) -> tuple[str, str]:
+    """`ClusterLLMPolicy` stands before `LLMPolicy` in the alphabet too."""
+    return one.said[:2]
 
 
 def _digest(written: Iterable[Written]) -> str:
     """The name of a set: SHA-256 over what its documents say, in the order of their names."""
-    said = sorted((one.document.kind, one.document.qualified, one.canonical) for one in written)
-    whole = json.dumps([text for _, _, text in said], separators=(",", ":"))
-    return "sha256:" + hashlib.sha256(whole.encode()).hexdigest()
+    whole = ",".join(text for _, _, text in sorted(one.said for one in written))
+    return "sha256:" + hashlib.sha256(f"[{whole}]".encode()).hexdigest()
 
 
 def _canonical(document: PolicyDocument) -> str:

@@ -182,6 +182,8 @@ class PolicySet(Protocol):
     def policies(self) -> tuple[CompiledPolicy, ...]: ...
     @property
     def engine(self) -> Engine: ...
+    @property
+    def reads(self) -> frozenset[str]: ...  # by any rule, or by any charge
     def select(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
         """The policies whose static match fits, in a stable order. The same tuple object for the same answer, as far
         as a bounded cache reaches. `model` None: not known yet, so every policy that some model could fit."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from policyd.core.compile.policyset import CompiledPolicy, Engine
+from policyd.core.compile.policyset import CompiledPolicy, Engine, Match
 
 CACHE = 4_096  # selections remembered
 MAX_CACHED = 512  # characters of path and model: longer ones are selected anew, not remembered
@@ -42,7 +42,7 @@ def _literal(part: str) -> str:
 class Field:
     """One field of the match: which policies (bits) fit a value of it."""
 
-    everything: int = 0  # policies without a pattern
+    everything: int = 0  # policies without a pattern, once all are added
     listed: int = 0  # policies with one
     exact: dict[str, int] = field(default_factory=dict)
     globs: dict[str, dict[str, int]] = field(default_factory=dict)  # literal beginning -> glob -> policies
@@ -50,9 +50,6 @@ class Field:
     lengths: tuple[int, ...] = ()  # of the literal beginnings
 
     def add(self, bit: int, patterns: Sequence[str]) -> None:
-        if not patterns:
-            self.everything |= bit
-            return
         self.listed |= bit
         for pattern in patterns:
             self._add(bit, pattern)
@@ -65,7 +62,8 @@ class Field:
         globs = self.globs.setdefault(pattern[: wild.start()], {})
         globs[pattern] = globs.get(pattern, 0) | bit
 
-    def seal(self) -> None:
+    def seal(self, every: int) -> None:
+        self.everything = every & ~self.listed
         self.lengths = tuple(sorted({len(beginning) for beginning in self.globs}))
         self.matchers = {glob: glob_matches(glob) for globs in self.globs.values() for glob in globs}
 
@@ -81,20 +79,51 @@ class Field:
         return bits
 
 
+class Index:
+    """Finds policies by what of a call is static."""
+
+    def __init__(self, policies: tuple[CompiledPolicy, ...]) -> None:
+        self.operations, self.providers, self.paths, self.models = (Field() for _ in range(4))
+        for index, policy in enumerate(policies):
+            self._add(1 << index, policy.match)
+        for one in (self.operations, self.providers, self.paths, self.models):
+            one.seal((1 << len(policies)) - 1)
+        self._answer = lru_cache(CACHE)(partial(_listed, policies))
+
+    def _add(self, bit: int, match: Match) -> None:
+        if match.operations:
+            self.operations.add(bit, match.operations)
+        if match.providers:
+            self.providers.add(bit, match.providers)
+        if match.paths:
+            self.paths.add(bit, match.paths)
+        if match.models:
+            self.models.add(bit, match.models)
+
+    def find(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
+        default = 0 if operation in NOT_BY_DEFAULT else self.operations.everything
+        bits = default | self.operations.fitting(operation)
+        bits &= self.providers.everything | self.providers.fitting(provider)
+        bits &= self.paths.everything | self.paths.fitting(path)
+        if model is not None:
+            bits &= self.models.everything | self.models.fitting(model)
+        return self._answer(bits)
+
+
 class CompiledSet:
-    """Policies in force together; implements policyset.PolicySet."""
+    """Policies in force together; implements policyset.PolicySet.
+
+    INVARIANT: nothing in here refers back to it: a set that is replaced a hundred times a second is gone with the last
+    call that holds it, and waits for no collector.
+    """
 
     def __init__(self, digest: str, policies: Iterable[CompiledPolicy], engine: Engine) -> None:
         self._digest = digest
         self._policies = tuple(policies)
         self._engine = engine
-        self._operations, self._providers, self._paths, self._models = (Field() for _ in range(4))
-        for index, policy in enumerate(self._policies):
-            self._index(1 << index, policy)
-        for one in (self._operations, self._providers, self._paths, self._models):
-            one.seal()
-        self._answer = lru_cache(CACHE)(self._listed)
-        self._cached = lru_cache(CACHE)(self._select)
+        self._index = Index(self._policies)
+        self._cached = lru_cache(CACHE)(self._index.find)
+        self._reads = _reads(self._policies)
 
     @property
     def digest(self) -> str:
@@ -109,36 +138,33 @@ class CompiledSet:
         return self._engine
 
     @property
+    def reads(self) -> frozenset[str]:
+        return self._reads
+
+    @property
     def remembered(self) -> int:
         """How many selections the cache holds."""
         return self._cached.cache_info().currsize
 
     def select(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
+        index = self._index
         # A field that no policy lists is no part of the question, so that a client cannot flush the cache with it.
-        provider = provider if self._providers.listed else ""
-        path = path if self._paths.listed else ""
-        model = model if self._models.listed else None
+        provider = provider if index.providers.listed else ""
+        path = path if index.paths.listed else ""
+        model = model if index.models.listed else None
         if len(path) + len(model or "") > MAX_CACHED:
-            return self._select(operation, provider, path, model)
+            return index.find(operation, provider, path, model)
         return self._cached(operation, provider, path, model)
 
-    def _index(self, bit: int, policy: CompiledPolicy) -> None:
-        self._operations.add(bit, policy.match.operations)
-        self._providers.add(bit, policy.match.providers)
-        self._paths.add(bit, policy.match.paths)
-        self._models.add(bit, policy.match.models)
 
-    def _select(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
-        default = 0 if operation in NOT_BY_DEFAULT else self._operations.everything
-        bits = default | self._operations.fitting(operation)
-        bits &= self._providers.everything | self._providers.fitting(provider)
-        bits &= self._paths.everything | self._paths.fitting(path)
-        if model is not None:
-            bits &= self._models.everything | self._models.fitting(model)
-        return self._answer(bits)
+def _reads(policies: Iterable[CompiledPolicy]) -> frozenset[str]:
+    every = {rule.reads for policy in policies for rule in policy.rules}
+    every.update(one.amount.reads for policy in policies for one in policy.counters if one.amount is not None)
+    return frozenset[str]().union(*every)
 
-    def _listed(self, bits: int) -> tuple[CompiledPolicy, ...]:
-        return tuple(self._policies[index] for index in _ones(bits))
+
+def _listed(policies: tuple[CompiledPolicy, ...], bits: int) -> tuple[CompiledPolicy, ...]:
+    return tuple(policies[index] for index in _ones(bits))
 
 
 def _ones(bits: int) -> Iterable[int]:

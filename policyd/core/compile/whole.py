@@ -1,44 +1,85 @@
-"""What can only be seen over all documents together, and what a policy as a whole does not do."""
+"""What can only be seen over all documents together, and what a policy as a whole does not do.
+
+Rule 1: what is looked at again with every change of one policy among ten thousand is a `Known`, made once a text; places
+        are looked up only where there is something to say.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from policyd.core.compile.findings import Findings
 from policyd.core.compile.places import Path
 from policyd.core.compile.policyset import CompiledPolicy
 from policyd.core.compile.select import glob_matches
 from policyd.core.compile.words import listed, nearest, quoted
-from policyd.core.errors import Span
+from policyd.core.errors import Issue, Span
 from policyd.core.model.decision import Mode
 from policyd.core.model.policy import PolicyDocument
 
 OPERATIONS = ("chat", "completion", "embedding", "tool_call", "unknown", "other")
 
-One = tuple[PolicyDocument, Findings, CompiledPolicy]
+NAME: Path = ("metadata", "name")
+COMPARED = 1_000  # names among which the one that was meant is looked for
 
 
-def check_whole(written: Sequence[One]) -> None:
-    """Reports what the documents are to each other."""
-    _check_twice(written)
-    for document, findings, policy in written:
-        _warn_idle(document, findings, policy)
-        _warn_operations(document, findings)
-        _warn_targets(document, findings)
-    _warn_exemptions(written)
-    _warn_uncovered(written)
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What other documents have to know of one. `rules`, `targets`: as written, whether or not they compile."""
+
+    findings: Findings
+    kind: str
+    qualified: str
+    namespace: str  # empty for a ClusterLLMPolicy
+    rules: tuple[str, ...]  # policy/rule, those that a limit implies included
+    targets: tuple[tuple[Path, str], ...]
+    covers_unknown: bool
+
+    def again(self) -> Findings:
+        """Findings of their own for what is found beside the other documents."""
+        return self.findings.again()
+
+    @property
+    def name_at(self) -> Span:
+        return self.findings.document.span(NAME)
 
 
-def _check_twice(written: Sequence[One]) -> None:
-    first: dict[tuple[str, str], Span] = {}
-    for document, findings, _ in written:
-        path: Path = ("metadata", "name")
-        key = (document.kind, document.qualified)
-        if key in first and not findings.spoilt(path):
-            message = f"{document.kind} {quoted(document.qualified)} is written twice"
-            findings.error(path, "POL007", message, f"the other one is at {first[key]}; rename one of them")
-        first.setdefault(key, findings.document.span(path))
+def known(document: PolicyDocument, findings: Findings) -> Known:
+    return Known(
+        findings,
+        document.kind,
+        document.qualified,
+        document.namespace,
+        tuple(_rules_of(document)),
+        tuple(_targets(document)),
+        any(glob_matches(pattern)("unknown") for pattern in document.spec.match.operations),
+    )
+
+
+def check_alone(document: PolicyDocument, findings: Findings, policy: CompiledPolicy) -> None:
+    """Reports what a policy as a whole does not do."""
+    _warn_idle(document, findings, policy)
+    _warn_operations(document, findings)
+    _warn_targets(document, findings)
+
+
+def check_whole(written: Sequence[Known]) -> list[Issue]:
+    """What the documents are to each other."""
+    return [*_twice(written), *_exemptions(written), *_uncovered(written)]
+
+
+def _twice(written: Iterable[Known]) -> Iterator[Issue]:
+    first: dict[tuple[str, str], Known] = {}
+    for one in written:
+        other = first.setdefault((one.kind, one.qualified), one)
+        if other is not one:
+            message = f"{one.kind} {quoted(one.qualified)} is written twice"
+            again = one.again()
+            again.error(NAME, "POL007", message, f"the other one is at {other.name_at}; rename one of them")
+            yield from again.issues
 
 
 def _warn_idle(document: PolicyDocument, findings: Findings, policy: CompiledPolicy) -> None:
@@ -82,16 +123,23 @@ def _warn_targets(document: PolicyDocument, findings: Findings) -> None:
 # ---- over all of them ---------------------------------------------------------------------------------------------
 
 
-def _warn_exemptions(written: Sequence[One]) -> None:
+def _exemptions(written: Sequence[Known]) -> Iterator[Issue]:
+    if not any(one.targets for one in written):
+        return
     own: dict[str, set[str]] = {}  # namespace -> policy/rule; a ClusterLLMPolicy's stand under ""
-    for document, _, _ in written:
-        own.setdefault(document.namespace, set()).update(_rules_of(document))
+    for one in written:
+        own.setdefault(one.namespace, set()).update(one.rules)
     every = frozenset[str]().union(*own.values())
-    for document, findings, policy in written:
-        reach = every if policy.cluster else own[policy.namespace]
-        for path, target in _targets(document):
-            if target not in reach and not findings.spoilt(path[:-1]):
-                _warn_exemption(target, path, reach, every, findings)
+    for one in written:
+        yield from _exempted(one, every if one.kind.startswith("Cluster") else own[one.namespace], every)
+
+
+def _exempted(one: Known, reach: AbstractSet[str], every: AbstractSet[str]) -> Iterator[Issue]:
+    for path, target in one.targets:
+        if target not in reach and not one.findings.spoilt(path[:-1]):
+            again = one.again()
+            _warn_exemption(target, path, reach, every, again)
+            yield from again.issues
 
 
 def _rules_of(document: PolicyDocument) -> Iterator[str]:
@@ -114,18 +162,24 @@ def _warn_exemption(
         message = f"{quoted(target)} belongs to another namespace, and cannot be exempted from here"
         findings.warn(path, "POL103", message, "a namespaced policy exempts policies of its own namespace only")
         return
-    near = nearest(target, sorted(reach))
+    near = nearest(target, _around(target, sorted(reach)))
     hint = f"did you mean `{near}`?" if near else "write it as policy/rule"
     findings.warn(path, "POL103", f"no rule is called {quoted(target)}", hint)
 
 
-def _warn_uncovered(written: Sequence[One]) -> None:
-    patterns = [pattern for document, _, _ in written for pattern in document.spec.match.operations]
-    unsure = any(findings.broken for _, findings, _ in written)
-    if not written or unsure or any(glob_matches(pattern)("unknown") for pattern in patterns):
-        return
-    _, findings, _ = min(written, key=lambda one: one[1].document.span(("metadata", "name")))
+def _around(target: str, names: list[str]) -> list[str]:
+    """Those that begin like it: comparing with all of ten thousand would take a second with every change."""
+    at = max(0, bisect(names, target) - COMPARED // 2)
+    return names[at : at + COMPARED]
+
+
+def _uncovered(written: Sequence[Known]) -> list[Issue]:
+    unsure = any(one.findings.broken for one in written)
+    if not written or unsure or any(one.covers_unknown for one in written):
+        return []
+    findings = min(written, key=lambda one: one.name_at).again()
     at: Path = ("spec", "match", "operations")
-    path = at if at in findings.document.places else ("metadata", "name")
+    path = at if at in findings.document.places else NAME
     message = "no policy covers `unknown`: a model call that is not understood is judged by nothing"
     findings.warn(path, "POL102", message, "add a policy with `match: {operations: [unknown]}`")
+    return findings.issues

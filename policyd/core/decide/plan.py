@@ -71,10 +71,9 @@ def asks_session(policy: CompiledPolicy) -> bool:
     )
 
 
-def asks_likeness(policy: CompiledPolicy) -> bool:
-    """Whether a rule or a charge of this policy needs to know how alike a session's answers are."""
-    reads = [rule.reads for rule in policy.rules] + [c.amount.reads for c in policy.counters if c.amount is not None]
-    return any(_root(read) == "session.similarity" for one in reads for read in one)
+def reads_likeness(reads: frozenset[str]) -> bool:
+    """Whether it takes how alike a session's answers are."""
+    return any(_root(read) == "session.similarity" for read in reads)
 
 
 def counters_read(reads: frozenset[str]) -> frozenset[str]:
