@@ -489,7 +489,8 @@ def uncollected() -> Iterator[None]:
     gc.enable()
 
 
-def test_a_set_that_is_replaced_waits_for_no_collector(uncollected: None) -> None:
+@pytest.mark.usefixtures("uncollected")
+def test_a_set_that_is_replaced_waits_for_no_collector() -> None:
     compiler = Compiler()
     first = compiler([("a.yaml", document(SPEC, "a"))]).policy_set
     assert first is not None

@@ -1,7 +1,7 @@
 """What can only be seen over all documents together, and what a policy as a whole does not do.
 
-Rule 1: what is looked at again with every change of one policy among ten thousand is a `Known`, made once a text; places
-        are looked up only where there is something to say.
+Rule 1: what is looked at again with every change of one among ten thousand policies is a `Known`, made once a text;
+        places are looked up only where there is something to say.
 """
 
 from __future__ import annotations
