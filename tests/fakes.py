@@ -164,13 +164,15 @@ class ScriptedKube:
     asked: list[str] = field(default_factory=list)  # the revision that each watch began with; "list" for a list
     over: asyncio.Event = field(default_factory=asyncio.Event)  # the script has been played
 
-    async def list(self, _: str, __: Mapping[str, str]) -> Any:
+    async def pages(self, _: str, __: Mapping[str, str]) -> AsyncIterator[Any]:
         self.asked.append("list")
         answer = self.lists.pop(0)
         if isinstance(answer, Exception):
             raise answer
         revision, names = answer
-        return SimpleNamespace(revision=revision, items=[_named(name, revision) for name in names])
+        yield SimpleNamespace(revision=revision, items=[])
+        for name in names:  # a page each
+            yield SimpleNamespace(revision=revision, items=[_named(name, revision)])
 
     async def watch(self, _: str, revision: str, __: Mapping[str, str]) -> AsyncIterator[Any]:
         self.asked.append(revision)

@@ -11,9 +11,11 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from policyd.adapters.aside import aside
 from policyd.adapters.errors import Place, UnreadableInput, reason_of
 from policyd.adapters.reloads import Compilation, Compile, Documents, Reload, forbids
 from policyd.core.compile.policyset import PolicySet
@@ -149,9 +151,7 @@ class PolicyDirectory:
             documents = await self._settled()
         except UnreadableInput as error:
             return self._unreadable(error)
-        # Compiling holds the interpreter for long stretches; in a thread it at least yields between them.
-        reload = self._swap(await asyncio.to_thread(self.compile, documents))
-        return self._tell(reload)
+        return self._tell(self._swap(await aside(partial(self.compile, documents))))
 
     async def _settled(self) -> Documents:
         """The files of one state. A writer in full swing is waited for, but not for ever."""

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
+from policyd.adapters.aside import OutOfSight
 from policyd.adapters.policies_dir import PolicyDirectory
 from policyd.adapters.reloads import Reload
 from policyd.core.compile.compiler import Compiler
@@ -33,13 +34,13 @@ def source_of(settings: Settings, report: Callable[[Reload], None]) -> Source:
     """What the settings ask for. Raises NotAvailable or UnreadableInput where there is no way to a cluster."""
     where = str(settings.policies[0]) if settings.policies else ""
     if not where.startswith(KUBE):
-        return PolicyDirectory(settings.policies, Compiler(), report)
+        return PolicyDirectory(settings.policies, Compiler(fresh=OutOfSight()), report)
     from policyd.adapters.policies_kube import PolicyObjects  # a twentieth of a second that only this source pays
     from policyd.adapters.policies_kube.access import find_access
 
     return PolicyObjects(
         access=find_access(where.removeprefix(KUBE)),
-        compile=Compiler(),
+        compile=Compiler(fresh=OutOfSight()),
         report=report,
         namespace=settings.options.namespace,
         state=settings.state,

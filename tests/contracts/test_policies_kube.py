@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -93,8 +95,37 @@ def test_what_was_kept_is_read_and_what_is_broken_is_not(tmp_path: Path) -> None
     assert kept.read() is None
     kept.write({"a": "é"})
     assert kept.read() == {"a": "é"}
-    kept.path.write_text('{"policies": [')
+    whole = kept.path.read_bytes()
+    for torn in (whole[:-4], b"", whole.replace(b"u00e9", b"u00e8"), b'{"policies": [', b'{"policies": {}}', b"\xff"):
+        kept.path.write_bytes(torn)
+        assert kept.read() is None, torn
+
+
+def test_what_cannot_be_kept_is_said_once_and_leaves_what_was_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kept = Kept(tmp_path / "state")
+    kept.write({"a": "good"})
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        kept.write({"a": "newer"})
+        kept.write({"a": "newest"})
+    assert [record.message.rsplit(": ", 1)[1] for record in caplog.records] == ["no space left on device"]
+    assert kept.read() == {"a": "good"}
+    assert [file.name for file in kept.folder.iterdir()] == [kept.path.name], "nothing half-written lies about"
+    kept.write({"a": "newest"})
+    assert kept.read() == {"a": "newest"}
+
+
+def test_a_state_that_cannot_be_a_folder_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "state").write_text("a file")
+    kept = Kept(tmp_path / "state")
+    kept.write({"a": "good"})
     assert kept.read() is None
+    assert "are not kept" in caplog.text
 
 
 # ---- the way to a cluster -------------------------------------------------------------------------------------------

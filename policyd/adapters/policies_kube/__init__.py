@@ -11,10 +11,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from policyd.adapters.aside import aside
 from policyd.adapters.errors import NotAvailable
 from policyd.adapters.policies_kube.access import Access
 from policyd.adapters.policies_kube.api import Api, policies_path
@@ -31,6 +33,8 @@ log = logging.getLogger("policyd")
 NAMESPACED, CLUSTER = "llmpolicies", "clusterllmpolicies"
 PATIENCE_S = 20.0  # how long a start waits for the API server
 KEEP_EACH_S = 1.0  # how often the policies on disk are replaced at most
+REST = 2.0  # times as long as a look took, none begins: changes without end leave two thirds of the time to calls
+LONGEST_REST_S = 1.0
 
 
 @dataclass(slots=True)
@@ -44,6 +48,7 @@ class PolicyObjects:
     state: Path | None = None
     name: str = ""  # of this replica's Lease; empty: none is written
     patience_s: float = PATIENCE_S
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     refused: Reload | None = None  # the newest reload, if parts of it did not come into force
     _current: PolicySet | None = None
     _good: LastGood = field(init=False)
@@ -52,11 +57,13 @@ class PolicyObjects:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _api: Api = field(init=False)
     _presence: Presence | None = None
-    _kept_at: float = 0.0
+    _kept: Kept | None = None
+    _keep_at: float = 0.0  # not before
     _unkept: bool = False
 
     def __post_init__(self) -> None:
         self._good = LastGood(self.compile)
+        self._kept = Kept(self.state) if self.state else None
 
     @property
     def current(self) -> PolicySet:
@@ -72,7 +79,7 @@ class PolicyObjects:
     async def start(self) -> tuple[Issue, ...]:
         """Put the first set in force and give its warnings. Raises NotAvailable without a server and kept policies."""
         self._api = Api(self.access)
-        kept = Kept(self.state).read() if self.state else None
+        kept = self._kept.read() if self._kept else None
         self._good.texts = dict(kept or {})
         places = (policies_path(NAMESPACED, self.namespace), policies_path(CLUSTER))
         self._mirrors = tuple(Mirror(self._api, place, policy_of, self._news.set) for place in places)
@@ -93,24 +100,29 @@ class PolicyObjects:
                     await mirror.synced.wait()
         if self._synced:
             self._news.clear()
-            return await self._judge(_texts(self._newest()))
+            return (await self._judged(self._newest()))[0]
         if kept is None:
             raise NotAvailable(f"kube: {self.access.url}: {_hinted(self.away)}")
-        log.warning("kube: %s: %s: begun with the last good policies of %s", self.access.url, self.away, self.state)
-        return await self._judge(kept)
+        why = self.away or "it takes long to list them"
+        log.warning("kube: %s: %s: begun with the last good policies of %s", self.access.url, why, self.state)
+        return await aside(partial(self._good.judge, kept))
 
     @property
     def _synced(self) -> bool:
         return all(mirror.synced.is_set() for mirror in self._mirrors)
 
     def _newest(self) -> list[Policy]:
-        # Sorted, so that what is compiled does not depend on the order of events.
-        policies = (policy for mirror in self._mirrors for policy in mirror.objects.values())
-        return sorted(policies, key=lambda policy: policy.file)
+        return [policy for mirror in self._mirrors for policy in mirror.objects.values()]
 
-    async def _judge(self, newest: Texts) -> Judged:
-        # Compiling holds the interpreter for long stretches; in a thread it at least yields between them.
-        return await asyncio.to_thread(self._good.judge, newest)
+    async def _judged(self, newest: list[Policy]) -> tuple[Judged, str]:
+        """What they come to, and the mark of their state."""
+
+        def judge() -> tuple[Judged, str]:
+            # Sorted, so that what is compiled does not depend on the order of events.
+            newest.sort(key=lambda policy: policy.file)
+            return self._good.judge(_texts(newest)), seen_mark(newest)
+
+        return await aside(judge)
 
     async def watch(self) -> None:
         """Follow the objects, for ever."""
@@ -122,7 +134,9 @@ class PolicyObjects:
             while True:
                 await self._next()
                 if self._synced:
+                    began = time.monotonic()
                     await self._looked()
+                    await self.pause(min(LONGEST_REST_S, REST * (time.monotonic() - began)))
         finally:
             await self.close()
 
@@ -148,17 +162,16 @@ class PolicyObjects:
 
     async def look(self) -> None:
         """One look at all objects."""
-        newest = self._newest()
-        judged = await self._judge(_texts(newest))
+        judged, mark = await self._judged(self._newest())
         new = judged.policy_set
         if new.digest != self.current.digest:
             self._current = new
             self.report(Reload("loaded", new.digest, judged.issues))
         self._tell_refused(judged)
         if self._presence is not None:
-            self._presence.tell(Running(new.digest, seen_mark(newest), self.namespace or ""))
+            self._presence.tell(Running(new.digest, mark, self.namespace or ""))
         self._unkept = self.state is not None
-        if self._unkept and time.monotonic() - self._kept_at > KEEP_EACH_S:
+        if self._unkept and time.monotonic() > self._keep_at:
             await self._keep(judged.texts)
 
     def _tell_refused(self, judged: Judged) -> None:
@@ -169,9 +182,11 @@ class PolicyObjects:
         self.refused = told
 
     async def _keep(self, texts: Texts) -> None:
-        self._unkept, self._kept_at = False, time.monotonic()
-        if self.state is not None:
-            await asyncio.to_thread(Kept(self.state).write, texts)
+        self._unkept, began = False, time.monotonic()
+        if self._kept is not None:
+            await aside(partial(self._kept.write, texts))
+        ended = time.monotonic()
+        self._keep_at = ended + max(KEEP_EACH_S, REST * (ended - began))
 
     async def close(self) -> None:
         """Leave the API server, and keep what is not yet on disk."""

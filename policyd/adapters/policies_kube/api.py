@@ -24,10 +24,11 @@ except ImportError:  # pragma: no cover - an install without the extra
 from policyd.adapters.policies_kube.access import Access
 
 GROUP, VERSION = "policyd.dev", "v1alpha1"
-PAGE = 250  # objects a page of a list: parsing one must not hold up calls
+PAGE = 100  # objects a page of a list: parsing one must not hold up calls
 WATCH_S = 240  # the server ends a watch then; the next one begins where it ended
 SILENCE_S = 90.0  # a watch has a bookmark about every minute
 GONE = 410
+LONGEST_AFTER_S = 30.0  # a `Retry-After` beyond it is not believed
 
 _KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
     (socket.IPPROTO_TCP, getattr(socket, name), value)
@@ -47,14 +48,15 @@ class Away(Exception):  # noqa: N818 - the network's doing, an ordinary value to
 class Refused(Exception):  # noqa: N818
     """The server's own word against what was asked."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, after_s: float = 0.0) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
+        self.after_s = after_s  # seconds for which it wants to be left alone
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A collection as of one revision."""
+class Page:
+    """Part of a collection as of one revision."""
 
     items: list[Object]
     revision: str
@@ -78,9 +80,8 @@ class Api:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def list(self, path: str, query: Mapping[str, str] = {}) -> Listed:
+    async def pages(self, path: str, query: Mapping[str, str] = {}) -> AsyncIterator[Page]:
         """Everything there, page by page, of one revision. Raises Away or Refused."""
-        items: list[Object] = []
         more = ""
         while True:
             page = await self.ask(
@@ -88,10 +89,10 @@ class Api:
             )
             found = page.get("items") or []
             kind = str(page.get("kind") or "").removesuffix("List")
-            items += [{"kind": kind, **one} for one in found]
+            yield Page([{"kind": kind, **one} for one in found], str(page["metadata"]["resourceVersion"]))
             more = page["metadata"].get("continue") or ""
             if not more:
-                return Listed(items, str(page["metadata"]["resourceVersion"]))
+                return
 
     async def watch(self, path: str, revision: str, query: Mapping[str, str] = {}) -> AsyncIterator[Object]:
         """What happens after `revision`, until the server ends it. Raises Away or Refused (410: list anew)."""
@@ -106,7 +107,8 @@ class Api:
                 "GET", path, params={**query, **asked}, headers=self._headers(), timeout=_WATCHING
             ) as answer:
                 if answer.status_code != 200:
-                    raise _refused(answer.status_code, await answer.aread())
+                    await answer.aread()
+                    raise _refused(answer)
                 async for line in answer.aiter_lines():
                     yield _event(line)
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
@@ -129,7 +131,7 @@ class Api:
         except (httpx.HTTPError, OSError) as error:
             raise Away(_words(error)) from None
         if answer.status_code >= 300:
-            raise _refused(answer.status_code, answer.content)
+            raise _refused(answer)
         return _object(answer.content)
 
     async def apply(self, path: str, body: Object) -> Object:
@@ -164,12 +166,13 @@ def _object(data: bytes) -> Object:
     return found
 
 
-def _refused(status: int, body: bytes) -> Refused:
+def _refused(answer: httpx.Response) -> Refused:
     try:
-        message = str(json.loads(body)["message"])
+        message = str(json.loads(answer.content)["message"])
     except (ValueError, KeyError, TypeError):
-        message = body[:200].decode("utf-8", "replace").strip()
-    return Refused(status, message)
+        message = answer.content[:200].decode("utf-8", "replace").strip()
+    told = answer.headers.get("retry-after", "")
+    return Refused(answer.status_code, message, min(float(told), LONGEST_AFTER_S) if told.isdecimal() else 0.0)
 
 
 def _words(error: Exception) -> str:

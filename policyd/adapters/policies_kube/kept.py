@@ -1,14 +1,17 @@
 """The last good policies on disk, for a start without an API server.
 
-Rule 1: the file is replaced whole, or not at all.
-Rule 2: what cannot be written is said and does not stop policies from coming into force.
+Rule 1: the file is replaced whole, or not at all; one that is not as it was written is not used.
+Rule 2: what cannot be written is said, once for each reason, and does not stop policies from coming into force.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +23,12 @@ log = logging.getLogger("policyd")
 FILE = "policies-kube.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Kept:
     """One file in the folder of `--state`."""
 
     folder: Path
+    _said: str = ""
 
     @property
     def path(self) -> Path:
@@ -33,8 +37,11 @@ class Kept:
     def read(self) -> Texts | None:
         """What was kept; None when nothing was, or when it cannot be read any more."""
         try:
-            found = json.loads(self.path.read_text("utf-8"))["policies"]
-            return {str(file): str(text) for file, text in found.items()}
+            document = json.loads(self.path.read_text("utf-8"))
+            found = {str(file): str(text) for file, text in document["policies"].items()}
+            if document["sha256"] != _sum(found):
+                raise ValueError("it is damaged: its sum is another one")
+            return found
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -42,13 +49,42 @@ class Kept:
             return None
 
     def write(self, texts: Texts) -> None:
+        why = self._write(texts)
+        if why and why != self._said:
+            log.error("%s: the last good policies are not kept: %s", self.path, why)
+        if self._said and not why:
+            log.info("%s: the last good policies are kept again", self.path)
+        self._said = why
+
+    def _write(self, texts: Texts) -> str:
+        """Why it could not; empty when it could."""
         fresh = self.path.with_suffix(f".{os.getpid()}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with fresh.open("w", encoding="utf-8") as file:
-                json.dump({"policies": texts}, file, ensure_ascii=True)
+                for piece in _pieces(texts):
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self.path)
         except OSError as error:
-            log.error("%s: the last good policies are not kept: %s", self.path, reason_of(error))
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)  # half of it would only fill a full disk
+            return reason_of(error)
+        return ""
+
+
+def _pieces(texts: Texts) -> Iterator[str]:
+    """The document, text by text: ten thousand in one go would hold up calls."""
+    yield f'{{"sha256": "{_sum(texts)}", "policies": {{\n'
+    for at, (file, text) in enumerate(texts.items()):
+        yield f"{',' if at else ''}{json.dumps(file)}: {json.dumps(text)}\n"
+    yield "}}\n"
+
+
+def _sum(texts: Texts) -> str:
+    """In the order in which they stand."""
+    found = hashlib.sha256()
+    for file, text in texts.items():
+        found.update(f"{len(file)} {file}{len(text)} {text}".encode("utf-8", "surrogatepass"))
+    return found.hexdigest()

@@ -2,7 +2,8 @@
 
 Rule 1: level-triggered: what counts is what is there, never which events led to it. A list replaces everything.
 Rule 2: a watch that breaks goes on from the last event; one that cannot (410) and each `RESYNC_S` begins with a list.
-Rule 3: while the server is away what was seen last stands; attempts are never more than `LONGEST_PAUSE_S` apart.
+Rule 3: while the server is away what was seen last stands; attempts are never more than `LONGEST_PAUSE_S` apart,
+        unless the server asks for more (429).
 """
 
 from __future__ import annotations
@@ -50,18 +51,20 @@ class Mirror(Generic[T]):
     async def run(self) -> None:
         """Keep in step, for ever."""
         while True:
+            asked = 0.0  # seconds
             try:
                 await self._step()
             except Refused as error:
                 self._revision = "" if error.status == GONE else self._revision
-                self.failure = str(error)
+                self.failure, asked = str(error), error.after_s
             except Away as error:
                 self.failure = str(error)
             except Exception as error:  # whatever it is, it must not end in silence: said, and begun anew
                 log.exception("%s", self.path)
                 self._revision, self.failure = "", f"{type(error).__name__}: {error}"
             self._wait = min(LONGEST_PAUSE_S, 2 * self._wait) or FIRST_PAUSE_S
-            await self.pause(self._wait * random.uniform(0.75, 1.0))  # replicas of one server come back apart
+            # Replicas of one server come back apart.
+            await self.pause(self._wait * random.uniform(0.75, 1.0) + asked * random.uniform(1.0, 1.25))
 
     async def _step(self) -> None:
         """A list where one is due, then one watch to its end."""
@@ -71,14 +74,20 @@ class Mirror(Generic[T]):
             self._take(event)
 
     async def _list(self) -> None:
-        found = await self.api.list(self.path, self.query)
-        self._revision, self._listed_at = found.revision, self.clock()
+        objects: dict[Key, T] = {}
+        revision, news = "", not self.synced.is_set()
+        async for page in self.api.pages(self.path, self.query):
+            revision = page.revision
+            found = {_key(one): self.shape(one) for one in page.items}
+            news = news or any(self.objects.get(key) != one for key, one in found.items())
+            objects |= found
+            await self.pause(0)  # calls that run take their turn
+        news = news or len(objects) != len(self.objects)
+        self.objects = objects
+        self._revision, self._listed_at = revision, self.clock()
         self._in_step()
-        before = self.objects
-        self.objects = {_key(one): self.shape(one) for one in found.items}
-        first = not self.synced.is_set()
         self.synced.set()
-        if first or before != self.objects:
+        if news:
             self.changed()
 
     def _in_step(self) -> None:

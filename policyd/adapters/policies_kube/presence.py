@@ -21,6 +21,7 @@ DATA_PLANE = "data-plane"
 DIGEST, SEEN, SPACE = f"{GROUP}/digest", f"{GROUP}/seen", f"{GROUP}/namespace"
 RENEW_S = 10.0
 SHORTEST_S = 0.1
+AGAIN_S = 1.0  # after one that failed
 LASTS_S = 30  # without a renewal a replica is taken for gone
 
 
@@ -82,6 +83,8 @@ class Presence:
             if str(error) != self._failure:
                 log.warning("the operator cannot be told what runs here: Lease %s: %s", self.name, error)
             self._failure = str(error)
+            await self.pause(max(AGAIN_S, error.after_s if isinstance(error, Refused) else 0.0))
+            self._news.set()
         else:
             self._failure = ""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from policyd.core.compile.cel import CelEngine, Want
@@ -69,11 +69,11 @@ class Compiler:
     """Compiles again and again; a file whose text has not changed since the last time is not compiled anew.
 
     `mode`: every policy is taken as if this were its own mode, for every call, which is how a policy is tried before it
-    is enforced.
+    is enforced. `fresh` is told each file that was compiled anew.
     """
 
-    def __init__(self, mode: Mode | None = None) -> None:
-        self._mode = mode
+    def __init__(self, mode: Mode | None = None, fresh: Callable[[str], None] = lambda _: None) -> None:
+        self._mode, self._fresh = mode, fresh
         self._parts: dict[str, Part] = {}
 
     def __call__(self, files: Sequence[tuple[str, str]]) -> Compiled:
@@ -83,7 +83,11 @@ class Compiler:
 
     def _part(self, file: str, text: str) -> Part:
         known = self._parts.get(file)
-        return known if known is not None and known.text == text else _read(file, text, self._mode)
+        if known is not None and known.text == text:
+            return known
+        part = _read(file, text, self._mode)
+        self._fresh(file)
+        return part
 
 
 def compile_documents(files: Sequence[tuple[str, str]], *, mode: Mode | None = None) -> Compiled:
