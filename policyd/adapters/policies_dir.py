@@ -124,6 +124,10 @@ class PolicyDirectory:
         return self._current
 
     @property
+    def home(self) -> None:
+        """None: policies from files are about every call, whatever its route."""
+
+    @property
     def away(self) -> str:
         """Why where policies come from is out of reach; files never are: one that cannot be read is refused."""
         return ""

@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from policyd.adapters.capture import Capture
 from policyd.adapters.counters_memory import MemoryCounters
 from policyd.adapters.envoy.config import Address
 from policyd.adapters.envoy.health import NOT_SERVING, SERVING, Health
+from policyd.adapters.envoy.routes import Routes
 from policyd.adapters.envoy.service import handler, largest_message
 from policyd.adapters.errors import NotAvailable
 from policyd.adapters.jsonlines import LineFile, process_file
@@ -65,10 +66,13 @@ class DataPlane:
     _directory: Source = field(init=False)
     _transport: Transport = field(init=False)
     _redis: Callable[[], Condition] | None = None
+    _routes: Routes | None = None  # None: policies are about every call, whatever its route
 
     def __post_init__(self) -> None:
-        self._directory = source_of(self.settings, self._reloaded)
+        self._directory = source_of(self.settings, self._reloaded, self._untold)
         self._transport = Transport(self.settings.tls, self.telemetry)
+        if (home := self._directory.home) is not None:
+            self._routes = Routes(home, lambda: self._directory.current)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises PolicyError, UnreadableInput or NotAvailable when it cannot start."""
@@ -82,7 +86,7 @@ class DataPlane:
                 counters=self._counters(stack),
                 prices=prices,
                 sink=self._sink(stack),
-                options=self.settings.options,
+                options=replace(self.settings.options, home=self._directory.home),
                 vocabularies=load_vocabularies(),
             )
             if self.settings.redis is not None:
@@ -159,7 +163,7 @@ class DataPlane:
                 *self._transport.options,
             ]
         )
-        services = (handler(enforcer, self.telemetry, capture), health.handler())
+        services = (handler(enforcer, self.telemetry, capture, self._routes), health.handler())
         server.add_generic_rpc_handlers(self._transport.guard(*services))
         self.address = bind(server, self.settings.listen, self._transport.credentials)
         if self.settings.listen.path:
@@ -229,6 +233,9 @@ class DataPlane:
         if reload.result == "refused":
             log.error("changed policies refused, %s stays in force: %s", reload.digest, _why(reload))
 
+    def _untold(self) -> str:
+        return self._routes.untold if self._routes is not None else ""
+
     # ---- pages ------------------------------------------------------------------------------------------------------
 
     @property
@@ -247,6 +254,8 @@ class DataPlane:
             words.append(f"changed policies refused: {_why(self._directory.refused)}")
         if self._directory.away:
             words.append(f"kubernetes: {self._directory.away}: the policies seen last stay in force")
+        if untold := self._untold():
+            words.append(untold)
         if self._redis is not None:
             words.append(_redis_words(self._redis()))
         words += self._transport.words

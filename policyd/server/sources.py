@@ -26,12 +26,15 @@ class Source(Protocol):
     def current(self) -> PolicySet: ...
     @property
     def away(self) -> str: ...
+    @property
+    def home(self) -> str | None: ...  # the namespace of calls whose route is not told; None: routes are no part of it
     def start(self) -> tuple[Issue, ...] | Awaitable[tuple[Issue, ...]]: ...
     def watch(self) -> Coroutine[Any, Any, None]: ...
 
 
-def source_of(settings: Settings, report: Callable[[Reload], None]) -> Source:
-    """What the settings ask for. Raises NotAvailable or UnreadableInput where there is no way to a cluster."""
+def source_of(settings: Settings, report: Callable[[Reload], None], untold: Callable[[], str]) -> Source:
+    """What the settings ask for. `untold`: what is not known of calls, for the operator. Raises NotAvailable or
+    UnreadableInput where there is no way to a cluster."""
     where = str(settings.policies[0]) if settings.policies else ""
     if not where.startswith(KUBE):
         return PolicyDirectory(settings.policies, Compiler(fresh=OutOfSight()), report)
@@ -45,6 +48,7 @@ def source_of(settings: Settings, report: Callable[[Reload], None]) -> Source:
         namespace=settings.options.namespace,
         state=settings.state,
         name=replica_name(socket.gethostname(), str(settings.listen)),
+        untold=untold,
     )
 
 

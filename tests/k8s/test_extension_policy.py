@@ -39,7 +39,8 @@ def test_bodies_are_asked_for_by_each_call(capsys: pytest.CaptureFixture[str]) -
     assert code == 0
     assert (extension["kind"], traffic["kind"]) == ("EnvoyExtensionPolicy", "ClientTrafficPolicy")
     (filter_,) = extension["spec"]["extProc"]
-    assert filter_["processingMode"] == {"allowModeOverride": True, "request": {}, "response": {}}
+    asked = {"attributes": ["xds.route_metadata"]}
+    assert filter_["processingMode"] == {"allowModeOverride": True, "request": asked, "response": {}}
     assert filter_["failOpen"] is False
     assert filter_["metadata"]["writableNamespaces"] == ["policyd"]
     assert filter_["backendRefs"] == [{"name": "policyd", "port": 50051}]

@@ -62,9 +62,11 @@ from policyd.adapters.envoy.clusters import address, extproc_cluster, upstream_c
 from policyd.adapters.envoy.config import (
     AUTHENTICATED,
     EXTPROC_CLUSTER,
+    HOST_ATTRIBUTE,
     MESSAGE_S,
     NAMESPACE,
     PREFIX,
+    ROUTE_ATTRIBUTE,
     SILENCE_S,
     UPLOAD_S,
     UPSTREAM_HEADER,
@@ -129,6 +131,7 @@ def ext_proc_filter(settings: Settings) -> ExternalProcessor:
         ),
         allow_mode_override=True,
         message_timeout=MESSAGE,
+        request_attributes=[ROUTE_ATTRIBUTE, HOST_ATTRIBUTE],  # empty as long as routes have no metadata
         metadata_options=MetadataOptions(
             forwarding_namespaces=MetadataOptionsMetadataNamespaces(untyped=[*AUTHENTICATED]),
             receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[NAMESPACE]),

@@ -15,6 +15,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
 from policyd.adapters.envoy.config import MAX_REQUEST, NAMESPACE, STREAM_CHUNK
 from policyd.core.model.decision import DecisionRecord
+from policyd.core.model.route import Route
 from policyd.core.model.steps import (
     BodyMode,
     HeaderEdit,
@@ -74,10 +75,12 @@ def kind_of(message: pb.ProcessingRequest) -> Kind:
 # ---- events -------------------------------------------------------------------------------------------------------
 
 
-def request_headers(message: pb.ProcessingRequest, now: float, wall: float) -> RequestHeaders:
+def request_headers(
+    message: pb.ProcessingRequest, now: float, wall: float, route: Route | None = None
+) -> RequestHeaders:
     """The call begins; `metadata` holds Envoy's dynamic metadata and attributes by namespace."""
     part = message.request_headers
-    return RequestHeaders(headers(part.headers), part.end_of_stream, now, wall, metadata(message))
+    return RequestHeaders(headers(part.headers), part.end_of_stream, now, wall, metadata(message), route)
 
 
 def request_body(message: pb.ProcessingRequest, now: float, most: int) -> RequestBody:
@@ -125,10 +128,11 @@ def raw(value: str) -> bytes:
 
 
 def metadata(message: pb.ProcessingRequest) -> dict[str, Mapping[str, object]]:
-    """What Envoy says about the call itself: dynamic metadata, and attributes, each by its namespace."""
+    """What Envoy says about the call itself: dynamic metadata, and attributes, each by its namespace. What its own
+    configuration is made of is routes.py's."""
     found: dict[str, Mapping[str, object]] = {}
     for name, struct in message.attributes.items():
-        found[name] = _plain_struct(struct)
+        found[name] = {key: _plain(value) for key, value in struct.fields.items() if not key.startswith("xds.")}
     for name, struct in message.metadata_context.filter_metadata.items():
         found[name] = _plain_struct(struct)
     return found

@@ -20,6 +20,7 @@ from policyd.adapters.envoy.config import (
     MESSAGE_S,
     NAMESPACE,
     PREFIX,
+    ROUTE_ATTRIBUTE,
     SILENCE_S,
     UPLOAD_S,
     Address,
@@ -78,7 +79,8 @@ def extension_policy(settings: Settings, targets: Sequence[Target]) -> Object:
         "backendRefs": _references(settings),
         "failOpen": settings.fail_open,
         "messageTimeout": f"{MESSAGE_S}s",
-        "processingMode": {"allowModeOverride": True, "request": {}, "response": {}},
+        # The virtual host's metadata, which names the Gateway, is not to be had: the API takes `xds.route_` alone.
+        "processingMode": {"allowModeOverride": True, "request": {"attributes": [ROUTE_ATTRIBUTE]}, "response": {}},
         "metadata": {"accessibleNamespaces": [*AUTHENTICATED], "writableNamespaces": [NAMESPACE]},
     }
     return _object("EnvoyExtensionPolicy", {"targetRefs": _targets(targets), "extProc": [filter_]})

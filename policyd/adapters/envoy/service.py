@@ -28,6 +28,7 @@ from policyd.adapters.envoy.codec import Kind
 from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE
 from policyd.adapters.envoy.order import Order
 from policyd.adapters.envoy.outgoing import BROKEN, Outgoing
+from policyd.adapters.envoy.routes import Routes
 from policyd.core.model.steps import (
     BodyMode,
     Ended,
@@ -60,12 +61,14 @@ class _Gone(Exception):  # noqa: N818
     """Envoy does not listen any more."""
 
 
-def handler(calls: Calls, latencies: Latencies | None = None, taps: Taps | None = None) -> grpc.GenericRpcHandler:
+def handler(
+    calls: Calls, latencies: Latencies | None = None, taps: Taps | None = None, routes: Routes | None = None
+) -> grpc.GenericRpcHandler:
     """The service, to be added to a grpc.aio server."""
     complained: set[str] = set()
 
     async def process(_messages: object, stream: Any) -> None:
-        await Conversation(calls, stream, complained, latencies, taps).hold()
+        await Conversation(calls, stream, complained, latencies, taps, routes).hold()
 
     # Messages are parsed here and not by gRPC, so that a malformed one is judged like any other failure.
     method = grpc.stream_stream_rpc_method_handler(process)
@@ -82,10 +85,16 @@ class Conversation:
     """One stream."""
 
     def __init__(
-        self, calls: Calls, stream: Any, complained: set[str], latencies: Latencies | None, taps: Taps | None
+        self,
+        calls: Calls,
+        stream: Any,
+        complained: set[str],
+        latencies: Latencies | None,
+        taps: Taps | None,
+        routes: Routes | None = None,
     ) -> None:
         self._calls, self._clock, self._stream = calls, calls.clock, stream
-        self._complained, self._latencies, self._taps = complained, latencies, taps
+        self._complained, self._latencies, self._taps, self._routes = complained, latencies, taps, routes
         self._call: OpenCall | None = None
         self._tap: Tap | None = None
         self._order = Order()
@@ -249,7 +258,8 @@ class Conversation:
         """The event that this message is; None for trailers that no rule reads."""
         match kind:
             case Kind.REQUEST_HEADERS:
-                return codec.request_headers(message, now, time.time())
+                route = self._routes.of(message) if self._routes is not None else None
+                return codec.request_headers(message, now, time.time(), route)
             case Kind.REQUEST_BODY:
                 return codec.request_body(message, now, self._calls.options.max_request)
             case Kind.RESPONSE_HEADERS:

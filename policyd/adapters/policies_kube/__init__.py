@@ -47,6 +47,7 @@ class PolicyObjects:
     namespace: str | None = None  # only this namespace's LLMPolicies
     state: Path | None = None
     name: str = ""  # of this replica's Lease; empty: none is written
+    untold: Callable[[], str] = lambda: ""  # what is not known of calls, for the operator
     patience_s: float = PATIENCE_S
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     refused: Reload | None = None  # the newest reload, if parts of it did not come into force
@@ -70,6 +71,11 @@ class PolicyObjects:
         """The set in force. INVARIANT: after `start` there always is one."""
         assert self._current is not None, "start() first"
         return self._current
+
+    @property
+    def home(self) -> str:
+        """The namespace that calls are taken for whose route is not told."""
+        return self.namespace or self.access.namespace
 
     @property
     def away(self) -> str:
@@ -127,7 +133,7 @@ class PolicyObjects:
     async def watch(self) -> None:
         """Follow the objects, for ever."""
         if self.name:
-            self._presence = Presence(self._api, self.name)
+            self._presence = Presence(self._api, self.name, self.home, self.untold)
             self._tasks.append(asyncio.create_task(self._presence.run()))
         self._news.set()  # what has happened since the start, and the first sign of life
         try:

@@ -47,25 +47,26 @@ def find_access(context: str = "", environ: Mapping[str, str] = os.environ, acco
     """The way in from here. Raises NotAvailable, or UnreadableInput for a broken kubeconfig."""
     host = environ.get("KUBERNETES_SERVICE_HOST")
     if host and not context and (account / "token").exists():
-        return _of_pod(host, environ.get("KUBERNETES_SERVICE_PORT", "443"), account)
+        return _of_pod(host, environ, account)
     file = Path(environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
     if not file.is_file():
         raise NotAvailable(f"kube: no cluster: neither a service account in {account} nor a kubeconfig at {file}")
-    return _of_file(file, context)
+    return _of_file(file, context, environ)
 
 
-def _of_pod(host: str, port: str, account: Path) -> Access:
+def _of_pod(host: str, environ: Mapping[str, str], account: Path) -> Access:
+    port = environ.get("KUBERNETES_SERVICE_PORT", "443")
     place = f"[{host}]" if ":" in host else host
     tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
     space = account / "namespace"
-    namespace = space.read_text().strip() if space.is_file() else "default"
+    namespace = space.read_text().strip() if space.is_file() else environ.get("POD_NAMESPACE") or "default"
     return Access(f"https://{place}:{port}", tls, namespace, token_file=account / "token")
 
 
 # ---- a kubeconfig ---------------------------------------------------------------------------------------------------
 
 
-def _of_file(file: Path, wanted: str) -> Access:
+def _of_file(file: Path, wanted: str, environ: Mapping[str, str]) -> Access:
     config = _read(file)
     context = _named(file, config, "context", wanted or str(config.get("current-context") or ""))
     cluster = _named(file, config, "cluster", str(context.get("cluster") or ""))
@@ -76,7 +77,7 @@ def _of_file(file: Path, wanted: str) -> Access:
     url = str(cluster.get("server") or "")
     if not url.startswith(("https://", "http://")):
         raise UnreadableInput(file, f"cluster `{context.get('cluster')}`: `server` is no URL")
-    namespace = str(context.get("namespace") or "default")
+    namespace = str(context.get("namespace") or environ.get("POD_NAMESPACE") or "default")
     token_file = Path(file.parent, str(user["tokenFile"])) if user.get("tokenFile") else None
     tls = _tls(file, cluster, user) if url.startswith("https://") else None
     return Access(url.rstrip("/"), tls, namespace, str(user.get("token") or ""), token_file)

@@ -19,6 +19,7 @@ log = logging.getLogger("policyd")
 PART = f"{GROUP}/part"
 DATA_PLANE = "data-plane"
 DIGEST, SEEN, SPACE = f"{GROUP}/digest", f"{GROUP}/seen", f"{GROUP}/namespace"
+HOME, UNTOLD = f"{GROUP}/home", f"{GROUP}/untold"
 RENEW_S = 10.0
 SHORTEST_S = 0.1
 AGAIN_S = 1.0  # after one that failed
@@ -45,6 +46,8 @@ class Presence:
 
     api: Api
     name: str
+    home: str = ""  # the namespace that calls without a route are taken for
+    untold: Callable[[], str] = lambda: ""  # what is not known of calls
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _running: Running | None = None
@@ -100,7 +103,9 @@ class Presence:
         return lease_path(self.api.access.namespace, self.name)
 
     def _lease(self, running: Running) -> Object:
-        notes = {DIGEST: running.digest, SEEN: running.seen, SPACE: running.namespace}
+        notes = {DIGEST: running.digest, SEEN: running.seen, SPACE: running.namespace, HOME: self.home}
+        if untold := self.untold():
+            notes[UNTOLD] = untold
         metadata = {
             "name": self.name,
             "namespace": self.api.access.namespace,

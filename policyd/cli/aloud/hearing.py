@@ -24,6 +24,7 @@ from policyd.core.compile.policyset import (
     Watcher,
 )
 from policyd.core.model.facts import CounterFacts, Facts
+from policyd.core.model.route import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,5 +127,7 @@ class HeardSet:
     def reads(self) -> frozenset[str]:
         return self.inner.reads
 
-    def select(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
-        return self.inner.select(operation, provider, path, model)
+    def select(
+        self, operation: str, provider: str, path: str, model: str | None, route: Route | None = None
+    ) -> tuple[CompiledPolicy, ...]:
+        return self.inner.select(operation, provider, path, model, route)

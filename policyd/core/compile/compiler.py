@@ -34,6 +34,7 @@ from policyd.core.compile.whole import Known, check_alone, check_whole, known
 from policyd.core.errors import Issue, Severity, Span
 from policyd.core.model.decision import FailurePolicy, Mode
 from policyd.core.model.policy import CounterSpec, PolicyDocument
+from policyd.core.model.route import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,7 @@ def _policy(document: PolicyDocument, findings: Findings) -> CompiledPolicy:
         counters=tuple(counter for counter in counters if counter),
         rules=(*(rule for rule in rules if rule), *implied),
         rollout=rollout_of(spec.rollout, spec.mode, ("spec", "rollout"), expressions, findings),
+        targets=tuple(Target(one.kind, one.name) for one in spec.target_refs),
     )
 
 

@@ -16,6 +16,7 @@ from policyd.core.model.counters import Charge, Window
 from policyd.core.model.decision import Action, FailurePolicy, Mode, RuleSeverity
 from policyd.core.model.facts import CounterFacts, Facts
 from policyd.core.model.reach import Watcher as Watcher
+from policyd.core.model.route import Route, Target
 
 
 class Phase(IntEnum):
@@ -167,6 +168,7 @@ class CompiledPolicy:
     counters: tuple[CompiledCounter, ...]
     rules: tuple[CompiledRule, ...]  # the implied ones last
     rollout: Rollout | None = None
+    targets: tuple[Target, ...] = ()  # in Kubernetes: what it is attached to; none: every route of its namespace
 
     @property
     def qualified(self) -> str:
@@ -184,7 +186,10 @@ class PolicySet(Protocol):
     def engine(self) -> Engine: ...
     @property
     def reads(self) -> frozenset[str]: ...  # by any rule, or by any charge
-    def select(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
+    def select(
+        self, operation: str, provider: str, path: str, model: str | None, route: Route | None = None
+    ) -> tuple[CompiledPolicy, ...]:
         """The policies whose static match fits, in a stable order. The same tuple object for the same answer, as far
-        as a bounded cache reaches. `model` None: not known yet, so every policy that some model could fit."""
+        as a bounded cache reaches. `model` None: not known yet, so every policy that some model could fit. `route`
+        None: routes are no part of it, as where policies come from files."""
         ...

@@ -1,7 +1,7 @@
 """The immutable PolicySet, and the index that finds what matches a call.
 
 Rule 1: selecting costs what the matching policies cost, not what is loaded: sets of policies are bits of integers, one
-        table a field, and four lookups meet in three ANDs.
+        table a field, and four lookups meet in three ANDs. What a route is about has tables of its own.
 Rule 2: the answer does not depend on the cache: it only makes the same answer the same object.
 """
 
@@ -13,8 +13,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 from policyd.core.compile.policyset import CompiledPolicy, Engine, Match
+from policyd.core.compile.scope import Scopes
+from policyd.core.model.route import Route
 
-CACHE = 4_096  # selections remembered
+CACHE = 4_096  # selections remembered, and routes
+INDEXES = 256  # of routes that different policies are about
 MAX_CACHED = 512  # characters of path and model: longer ones are selected anew, not remembered
 NOT_BY_DEFAULT = frozenset(("unknown", "other"))
 
@@ -83,6 +86,7 @@ class Index:
     """Finds policies by what of a call is static."""
 
     def __init__(self, policies: tuple[CompiledPolicy, ...]) -> None:
+        self.policies = policies
         self.operations, self.providers, self.paths, self.models = (Field() for _ in range(4))
         for index, policy in enumerate(policies):
             self._add(1 << index, policy.match)
@@ -119,11 +123,12 @@ class CompiledSet:
 
     def __init__(self, digest: str, policies: Iterable[CompiledPolicy], engine: Engine) -> None:
         self._digest = digest
-        self._policies = tuple(policies)
+        self._whole = Index(tuple(policies))
         self._engine = engine
-        self._index = Index(self._policies)
-        self._cached = lru_cache(CACHE)(self._index.find)
-        self._reads = _reads(self._policies)
+        self._cached = lru_cache(CACHE)(Index.find)
+        within = lru_cache(INDEXES)(partial(_narrowed, self._whole))
+        self._of_route = lru_cache(CACHE)(partial(_routed, Scopes(self._whole.policies), within))
+        self._reads = _reads(self._whole.policies)
 
     @property
     def digest(self) -> str:
@@ -131,7 +136,7 @@ class CompiledSet:
 
     @property
     def policies(self) -> tuple[CompiledPolicy, ...]:
-        return self._policies
+        return self._whole.policies
 
     @property
     def engine(self) -> Engine:
@@ -146,15 +151,27 @@ class CompiledSet:
         """How many selections the cache holds."""
         return self._cached.cache_info().currsize
 
-    def select(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
-        index = self._index
+    def select(
+        self, operation: str, provider: str, path: str, model: str | None, route: Route | None = None
+    ) -> tuple[CompiledPolicy, ...]:
+        index = self._whole if route is None else self._of_route(route)
         # A field that no policy lists is no part of the question, so that a client cannot flush the cache with it.
         provider = provider if index.providers.listed else ""
         path = path if index.paths.listed else ""
         model = model if index.models.listed else None
         if len(path) + len(model or "") > MAX_CACHED:
             return index.find(operation, provider, path, model)
-        return self._cached(operation, provider, path, model)
+        return self._cached(index, operation, provider, path, model)
+
+
+def _routed(scopes: Scopes, within: Callable[[tuple[int, ...]], Index], route: Route) -> Index:
+    return within(scopes.of(route))
+
+
+def _narrowed(whole: Index, numbers: tuple[int, ...]) -> Index:
+    """An index of these alone, made when the first call asks: what other namespaces hold costs it nothing."""
+    policies = whole.policies
+    return whole if len(numbers) == len(policies) else Index(tuple(policies[number] for number in numbers))
 
 
 def _reads(policies: Iterable[CompiledPolicy]) -> frozenset[str]:

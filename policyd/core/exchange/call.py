@@ -17,6 +17,7 @@ from policyd.core.model.estimate import UNKNOWN, Estimates, Rate
 from policyd.core.model.facts import Facts
 from policyd.core.model.options import Options
 from policyd.core.model.prices import Price, PriceTable
+from policyd.core.model.route import Route
 from policyd.core.model.steps import Settle
 from policyd.core.model.tokens import NoVocabularies, Vocabularies
 from policyd.core.stream.dialects import Dialect
@@ -55,6 +56,7 @@ class Call:
     id: str
     began: float  # monotonic seconds
     facts: Facts = field(default_factory=Facts)
+    route: Route | None = None  # None: policies are about every call, whatever its route
     dialect: Dialect | None = None
     world: World = field(default_factory=lambda: World(Facts()))
     plan: Plan | None = None  # of the policies in force for this call
@@ -90,10 +92,17 @@ class Call:
     def options(self) -> Options:
         return self.ground.options
 
+    def opens(self, facts: Facts, dialect: Dialect | None, route: Route | None) -> None:
+        """What its headers tell. INVARIANT: the route is pinned here, wherever a reroute sends the call."""
+        self.facts = self.world.facts = facts
+        self.dialect = dialect
+        home = self.options.home
+        self.route = None if home is None else route or Route(home)
+
     def policies_for(self, model: str | None) -> tuple[CompiledPolicy, ...]:
         """The policies whose static match fits this call with this model; None: not known yet."""
         request = self.facts.request
-        selected = self.ground.policies.select(request.operation, request.provider, request.path, model)
+        selected = self.ground.policies.select(request.operation, request.provider, request.path, model, self.route)
         space = self.options.namespace
         if space is None or all(policy.cluster or policy.namespace == space for policy in selected):
             return selected

@@ -116,8 +116,7 @@ class Exchange:
         self._strip = HeaderEdit(
             remove=tuple(sorted({name for name, _ in event.headers if name.startswith(OWN_PREFIX)}))
         )
-        call.facts, call.dialect = open_call(event, call.options.identity)
-        call.world.facts = call.facts
+        call.opens(*open_call(event, call.options.identity), event.route)
         if self._wants_body(event):
             self.state = State.BODY
             self._with_body = True

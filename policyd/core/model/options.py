@@ -16,6 +16,7 @@ class Options:
     mode: Mode = Mode.FULL  # the process's own ceiling
     identity: str = "headers"  # headers | metadata:NAMESPACE
     namespace: str | None = None  # narrows namespaced policies
+    home: str | None = None  # the namespace of calls whose route is not told; None: routes are no part of it
     max_request: int = MAX_REQUEST  # bytes
     observe_all: bool = False  # read every body for its usage, changing nothing: dry runs
     slice_tokens: int = 512  # output tokens that one hold of a stream covers

@@ -14,6 +14,7 @@ from enum import StrEnum
 from policyd.core.model.counters import CounterId, Hold, Readings, SessionCharge, SessionId
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.headers import HeaderEdit, Headers
+from policyd.core.model.route import Route
 
 # ---- events -------------------------------------------------------------------------------------------------------
 
@@ -27,6 +28,7 @@ class RequestHeaders:
     now: float
     wall: float
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # namespace -> authenticated facts
+    route: Route | None = None  # as Envoy's own configuration names it; None where it is not told
 
 
 @dataclass(frozen=True, slots=True)

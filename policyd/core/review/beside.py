@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from policyd.core.compile.policyset import CompiledPolicy, CompiledRule, Match
 from policyd.core.compile.select import NOT_BY_DEFAULT
 from policyd.core.model.decision import Allow, FailurePolicy, RuleSeverity
+from policyd.core.model.route import HTTP_ROUTE
 from policyd.core.review.assume import Assumption, Case, bare
 from policyd.core.review.reviewed import (
     Reviewed,
@@ -33,8 +34,13 @@ def always_beside(one: CompiledPolicy, other: CompiledPolicy) -> bool:
 
 
 def in_reach(one: CompiledPolicy, other: CompiledPolicy) -> bool:
-    """Whether `other` is in force wherever `one` is: `serve --namespace` leaves out other namespaces' policies."""
-    return other.cluster or (not one.cluster and one.namespace == other.namespace)
+    """Whether `other` is in force wherever `one` is: in Kubernetes a namespace's are about its routes or their targets,
+    and `serve --namespace` leaves out other namespaces' policies."""
+    if other.cluster or one.cluster or one.namespace != other.namespace:
+        return other.cluster
+    if other.targets:
+        return bool(one.targets) and set(one.targets) <= set(other.targets)
+    return all(target.kind == HTTP_ROUTE for target in one.targets)  # a Gateway's routes may be other namespaces'
 
 
 def _wider(one: Match, other: Match) -> bool:
