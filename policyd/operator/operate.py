@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,21 +21,22 @@ from policyd.adapters.admin import Admin, Answer, text
 from policyd.adapters.envoy.config import Address
 from policyd.adapters.policies_kube import CLUSTER, NAMESPACED
 from policyd.adapters.policies_kube.access import Access
-from policyd.adapters.policies_kube.api import Api, Away, Object, Refused, lease_path, policies_path
+from policyd.adapters.policies_kube.api import Api, lease_path, policies_path
 from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, policy_of
 from policyd.adapters.policies_kube.mirror import Mirror
 from policyd.adapters.policies_kube.presence import DATA_PLANE, PART
 from policyd.core.compile.compiler import Compiler
 from policyd.core.errors import Issue
 from policyd.operator.leading import Leadership
-from policyd.operator.status import Replica, State, replica_of, statuses
+from policyd.operator.status import Replica, State, is_news, replica_of, statuses
+from policyd.operator.writing import Writer
 
 log = logging.getLogger("policyd")
 
 LOOK_S = 5.0  # replicas lapse without a word
-TOGETHER = 8  # statuses that are written at once
+MOST_A_LOOK = 250  # statuses: what is news meanwhile need not wait for all others
 GATHER_S = 0.05  # news comes in bursts
-_GONE = (404, 409)  # deleted, or changed: the next look tells
+LONGEST_REST_S = 1.0  # between looks, each of which takes its time where there are many policies
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ class Operator:
     _good: LastGood = field(default_factory=lambda: LastGood(Compiler()))
     _judged: tuple[dict[str, str], Judged] | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
-    _failures: dict[str, str] = field(default_factory=dict)  # file -> why its status could not be written
+    _writer: Writer = field(init=False)
 
     def __post_init__(self) -> None:
         self._api = Api(self.access, "policyd-operator")
@@ -63,6 +65,7 @@ class Operator:
         chosen = {"labelSelector": f"{PART}={DATA_PLANE}"}
         self._replicas = Mirror(self._api, lease_path(None), replica_of, news, chosen)
         self._leadership = Leadership(self._api, self.identity, news)
+        self._writer = Writer(self._api, lambda: self._leadership.leads)
 
     async def run(self) -> None:
         """Follow and write until told to stop. Raises NotAvailable when the admin port is taken."""
@@ -100,15 +103,14 @@ class Operator:
 
     async def look(self) -> None:
         """One look at everything, and what has to be written."""
-        state = await self._state()
-        gate = asyncio.Semaphore(TOGETHER)
-
-        async def write(policy: Policy, status: Object) -> None:
-            async with gate:
-                if self._leadership.leads:
-                    await self._write(policy, status)
-
-        await asyncio.gather(*(write(policy, status) for policy, status in statuses(state)))
+        began = time.monotonic()
+        # The newest texts first: somebody waits for what becomes of these, however many others are due.
+        due = sorted(statuses(await self._state()), key=lambda one: not is_news(one[0]))
+        thought = time.monotonic() - began
+        whole = await self._writer.write(due[:MOST_A_LOOK])
+        if len(due) > MOST_A_LOOK or not whole:
+            self._news.set()
+        await asyncio.sleep(min(LONGEST_REST_S, thought))
 
     async def _state(self) -> State:
         found = (policy for mirror in self._policies for policy in mirror.objects.values())
@@ -120,26 +122,6 @@ class Operator:
         now = datetime.now(UTC)
         replicas = [replica for replica in self._replicas.objects.values() if replica.lives(now.timestamp())]
         return State(policies, judged.refused, _by_file(judged.issues), replicas, now, self.access.namespace)
-
-    async def _write(self, policy: Policy, status: Object) -> None:
-        plural = NAMESPACED if policy.namespace else CLUSTER
-        path = f"{policies_path(plural, policy.namespace or None)}/{policy.name}/status"
-        metadata = {"name": policy.name, **({"namespace": policy.namespace} if policy.namespace else {})}
-        body = {"apiVersion": "policyd.dev/v1alpha1", "kind": policy.kind, "metadata": metadata, "status": status}
-        try:
-            await self._api.apply(path, body)
-        except Refused as error:
-            if error.status not in _GONE:
-                self._tell(policy, str(error))
-        except Away as error:
-            self._tell(policy, str(error))
-        else:
-            self._failures.pop(policy.file, None)
-
-    def _tell(self, policy: Policy, why: str) -> None:
-        if self._failures.get(policy.file) != why:
-            log.error("%s: its status cannot be written: %s", policy.file, why)
-        self._failures[policy.file] = why
 
     # ---- pages ------------------------------------------------------------------------------------------------------
 

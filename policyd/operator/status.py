@@ -78,6 +78,12 @@ def statuses(state: State) -> Iterable[tuple[Policy, Object]]:
             yield policy, status
 
 
+def is_news(policy: Policy) -> bool:
+    """Whether nothing is written of its newest text."""
+    written = _conditions(policy.status or {}).values()
+    return policy.generation not in (one.get("observedGeneration") for one in written)
+
+
 def _status(policy: Policy, state: State, marks: Mapping[str, str]) -> Object | None:
     """None when what is written is still so."""
     concerned = [one for one in state.replicas if _covers(one.namespace, policy)]
