@@ -55,7 +55,8 @@ class CounterStore(Protocol):
 
 
 class AtOnce(Protocol):
-    """What a CounterStore in this process may offer beside: the same answers without a task and a timer for each."""
+    """What a CounterStore in this process may offer beside: the same answers without a task and a timer for each, for
+    there is nothing that could be late."""
 
     def at_once(self, need: Need) -> Readings: ...
 
@@ -118,6 +119,11 @@ class Enforcer:
         return call
 
     @property
+    def at_once(self) -> Callable[[Need], Readings] | None:
+        """What answers in the store's place without a wait, where it lives in this process."""
+        return getattr(self.counters, "at_once", None)
+
+    @property
     def open_calls(self) -> int:
         return len(self.calls)
 
@@ -131,19 +137,26 @@ class Enforcer:
 
     def settle(self, step: Settle) -> None:
         """Charge what a call used, off its byte path."""
+        at_once = self.at_once
+        if at_once is not None and not (step.session and step.session.said):
+            _told(answer_of(at_once, step), step)
+            return
         task = asyncio.ensure_future(self._settle(step))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
     async def _settle(self, step: Settle) -> None:
-        answer = await within(self.counters.settle(_sketched(step)), self.deadlines.settle_s)
-        if answer.failure:
-            log.error("a settlement failed: %s; call %s is charged when its lease ends", answer.failure, step.call)
+        _told(await within(self.counters.settle(_sketched(step)), self.deadlines.settle_s), step)
 
     async def drain(self) -> None:
         """Wait until every settlement that was begun is over."""
         while self._settling:
             await asyncio.gather(*self._settling)
+
+
+def _told(answer: Readings, step: Settle) -> None:
+    if answer.failure:
+        log.error("a settlement failed: %s; call %s is charged when its lease ends", answer.failure, step.call)
 
 
 def _sketched(step: Settle) -> Settle:
@@ -250,17 +263,19 @@ class Call:
 
     async def _fetch(self, steps: list[Step]) -> None:
         """Bring what is needed, until nothing is, or until only an extension is, for which text may wait."""
-        at_once: Callable[[Need], Readings] | None = getattr(self._enforcer.counters, "at_once", None)
+        at_once = self._enforcer.at_once
         while (need := self._exchange.need) is not None and self.outstanding is None:
             if at_once is not None:
                 steps += self._exchange.resume(answer_of(at_once, need))
                 continue
+            if not isinstance(need, Extend):
+                steps += self._exchange.resume(await self._ask(need))
+                continue
             task = asyncio.ensure_future(self._ask(need))
-            if isinstance(need, Extend):
-                await asyncio.sleep(0)  # a store in this process has answered by now: then nothing has to wait
-                if not task.done():
-                    self.outstanding = task
-                    return
+            await asyncio.sleep(0)  # a store that need not wait has answered by now: then nothing has to wait
+            if not task.done():
+                self.outstanding = task
+                return
             steps += self._exchange.resume(await task)
 
     async def _ask(self, need: Need) -> Readings:

@@ -25,7 +25,7 @@ from policyd.core.model.counters import (
     SessionReading,
 )
 from policyd.core.model.sketch import KEPT, SIZE, likeness
-from policyd.core.model.steps import Extend, Read, Reserve, Settle
+from policyd.core.model.steps import Extend, Need, Read, Reserve, Settle
 
 SESSION_S = 24 * 3600.0  # a session is forgotten this long after its last finished call
 LAPSED_S = 24 * 3600.0  # how late a settlement may come and still replace what its lapsed lease was charged
@@ -94,6 +94,18 @@ class MemoryCounters:
 
     async def settle(self, step: Settle) -> Readings:
         return self.settle_now(step)
+
+    def at_once(self, need: Need) -> Readings:
+        """The same for whoever need not wait."""
+        match need:
+            case Reserve():
+                return self.reserve_now(need)
+            case Settle():
+                return self.settle_now(need)
+            case Extend():
+                return self.extend_now(need)
+            case Read():
+                return self.read_now(need)
 
     def read_now(self, need: Read) -> Readings:
         """What these counters stand at; the holds of every call are `held`."""

@@ -45,21 +45,13 @@ class Undoable:
         return self._memory.extend_now(need)
 
     async def settle(self, step: Settle) -> Readings:
-        if self._kept is None:
-            return self._memory.settle_now(step)
-        self._kept.append(step)
-        return Readings()
+        return self.at_once(step)
 
     def at_once(self, need: Need) -> Readings:
-        match need:
-            case Read():
-                return self._memory.read_now(need)
-            case Reserve():
-                return self._memory.reserve_now(need)
-            case Extend():
-                return self._memory.extend_now(need)
-            case Settle():
-                return self._memory.settle_now(need)
+        if self._kept is None or not isinstance(need, Settle):
+            return self._memory.at_once(need)
+        self._kept.append(need)
+        return Readings()
 
     def begin(self, estimates: Estimates) -> None:
         """From now on nothing is settled, and what is learned can be forgotten."""

@@ -381,12 +381,13 @@ def test_text_waits_for_a_late_extension_and_then_leaves() -> None:
 
 def test_a_store_that_raises_is_a_store_that_is_down() -> None:
     class Raising(MemoryCounters):
-        async def reserve(self, need: Reserve) -> Readings:
+        def reserve_now(self, need: Reserve) -> Readings:
             raise KeyError(need.op)
 
-    for policy_, reason in (("Fail", "policy_error"), ("Ignore", "")):
+    for at_once, (policy_, reason) in product((True, False), (("Fail", "policy_error"), ("Ignore", ""))):
         bed = Bed(policy(f"failurePolicy: {policy_}\n{CALLS}"))
-        bed.enforcer.counters = Raising(bed.clock)
+        store = Raising(bed.clock)
+        bed.enforcer.counters = store if at_once else FaultyCounters(store)
         out = bed.call(body=chat(), chunks=[answer_of("x")])
         assert (out.record.reason, out.record.degraded) == (reason, not reason)
 
