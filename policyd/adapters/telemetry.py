@@ -55,17 +55,33 @@ class _Latency(Collector):
 
 
 @dataclass(slots=True)
+class _Series:
+    """A metric's series by their labels, each looked for once: prometheus_client takes a lock and makes strings of
+    labels each time. Labels come from closed sets, so this is bounded."""
+
+    metric: Counter
+    known: dict[tuple[str, ...], Counter] = field(default_factory=dict)
+
+    def inc(self, *labels: str, by: float = 1) -> None:
+        series = self.known.get(labels)
+        if series is None:
+            series = self.known[labels] = self.metric.labels(*labels)
+        if by:
+            series.inc(by)
+
+
+@dataclass(slots=True)
 class Telemetry:
     """The metrics of one process, and a sink of the records that most of them are made from."""
 
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
-    _decisions: Counter = field(init=False)
-    _would: Counter = field(init=False)
+    _decisions: _Series = field(init=False)
+    _would: _Series = field(init=False)
     _degraded: Counter = field(init=False)
-    _inspection: Counter = field(init=False)
-    _ended: Counter = field(init=False)
+    _inspection: _Series = field(init=False)
+    _ended: _Series = field(init=False)
     _events: Counter = field(init=False)
-    _tokens: Counter = field(init=False)
+    _tokens: _Series = field(init=False)
     _cost: Counter = field(init=False)
     _off: Histogram = field(init=False)
     _open: Gauge = field(init=False)
@@ -79,13 +95,13 @@ class Telemetry:
     _strangers: Counter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._decisions = self._counter("decisions", "calls decided", "verdict", "mode", "enforced")
-        self._would = self._counter("would", "verdicts that all rules together ask for, enforced or not", "verdict")
+        self._decisions = self._series("decisions", "calls decided", "verdict", "mode", "enforced")
+        self._would = self._series("would", "verdicts that all rules together ask for, enforced or not", "verdict")
         self._degraded = self._counter("degraded", "calls on which a rule could not be judged and was ignored")
-        self._inspection = self._counter("inspection", "calls by how much of them was understood", "inspection")
-        self._ended = self._counter("ended", "calls by how they ended", "ended")
+        self._inspection = self._series("inspection", "calls by how much of them was understood", "inspection")
+        self._ended = self._series("ended", "calls by how they ended", "ended")
         self._events = self._counter("events", "protocol events read")
-        self._tokens = self._counter("tokens", "tokens of calls; cached and written are part of input", "class")
+        self._tokens = self._series("tokens", "tokens of calls; cached and written are part of input", "class")
         self._cost = self._counter("cost_usd", "dollars of calls, as priced here")
         self._off = Histogram(
             "policyd_estimate_error_ratio",
@@ -108,12 +124,15 @@ class Telemetry:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"policyd_{name}", text, labels, registry=self.registry)
 
+    def _series(self, name: str, text: str, *labels: str) -> _Series:
+        return _Series(self._counter(name, text, *labels))
+
     def _begin_at_zero(self) -> None:
         """A series that appears with its first event has no rate for it."""
         for verdict in Verdict:
-            self._would.labels(verdict.value)
+            self._would.inc(verdict.value, by=0)
         for value in _INSPECTIONS:
-            self._inspection.labels(value)
+            self._inspection.inc(value, by=0)
         for value in _RELOADS:
             self._reloads.labels(value)
 
@@ -121,18 +140,18 @@ class Telemetry:
 
     def write(self, record: DecisionRecord) -> None:
         """Count one decision."""
-        self._decisions.labels(record.verdict.value, record.mode.value, "true" if record.enforced else "false").inc()
-        self._would.labels(record.would.value).inc()
+        self._decisions.inc(record.verdict.value, record.mode.value, "true" if record.enforced else "false")
+        self._would.inc(record.would.value)
         if record.degraded:
             self._degraded.inc()
-        self._inspection.labels(_closed(record.inspection, _INSPECTIONS)).inc()
-        self._ended.labels(_closed(record.ended, _ENDINGS)).inc()
+        self._inspection.inc(_closed(record.inspection, _INSPECTIONS))
+        self._ended.inc(_closed(record.ended, _ENDINGS))
         self._events.inc(record.events)
         self._cost.inc(record.cost_nano / NANO)
         if record.estimate_error is not None:
             self._off.observe(abs(record.estimate_error))
         for label, name in _TOKENS.items():
-            self._tokens.labels(label).inc(_amount(record.usage.get(name)))
+            self._tokens.inc(label, by=_amount(record.usage.get(name)))
 
     def open_calls(self, count: Callable[[], float]) -> None:
         """Where to ask how many calls run: when the page is read, not on the way of a call."""
