@@ -22,6 +22,7 @@ from policyd.core.compile.policyset import (
     Program,
     Rollout,
 )
+from policyd.core.decide.concern import Concern, concern_of
 from policyd.core.model.counters import Charge
 from policyd.core.model.decision import (
     Allow,
@@ -124,6 +125,11 @@ class BoundRule:
         """Every counter that this rule reads anything of."""
         names = {read.split(".")[1] for read in self.rule.reads if read.startswith("counters.")}
         return frozenset((self.policy.qualified, name) for name in names)
+
+    @cached_property
+    def concern(self) -> Concern:
+        """What of an answer concerns it."""
+        return concern_of(self.rule)
 
     @cached_property
     def unmatched(self) -> Mapping[Mode, RuleResult]:

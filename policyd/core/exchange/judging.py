@@ -7,11 +7,11 @@ Rule 2: a match that is not enforced is recorded with its event, and the rule re
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import IntFlag
 
 from policyd.core.compile.policyset import CompiledRule, Phase
 from policyd.core.decide.combine import Decision, acting, combine
+from policyd.core.decide.concern import INSPECTION
+from policyd.core.decide.concern import Touch as Touch
 from policyd.core.decide.evaluate import Judged, judge
 from policyd.core.decide.plan import BoundRule, enforceable
 from policyd.core.exchange.call import Call
@@ -21,89 +21,11 @@ from policyd.core.exchange.metering import usage_of
 from policyd.core.model.decision import Outcome, Verdict
 from policyd.core.stream.dialects import Changed
 
-
-class Touch(IntFlag):
-    """What can change for a rule between two events; the lower bits are those of `Changed`."""
-
-    EVENT = 1 << 16  # another event came
-    SPEND = 1 << 17  # tokens, cost, counters
-    HITS = 1 << 18  # a watched text condition came true
-    TIME = 1 << 19  # time has passed
-    ALL = (1 << 20) - 1
-
-
-INSPECTION = int(Changed.INSPECTION)
-
-_TOUCHES: dict[str, int] = {
-    "response.text": Changed.TEXT,
-    "response.delta": Changed.TEXT | Touch.EVENT,
-    "response.events": Touch.EVENT,
-    "response.tool_calls": Changed.TOOLS,
-    "response.finish_reasons": Changed.FINISH,
-    "response.model": Changed.MODEL,
-    "response.refusal": Changed.REFUSAL,
-    "response.inspection": Changed.INSPECTION,
-    "response.elapsed_ms": Touch.TIME | Touch.EVENT,
-    "response.ttft_ms": Changed.TEXT,
-    "response.status": Touch.EVENT,
-    "response.headers": Touch.EVENT,
-}
-
-
-def touches(bound: BoundRule) -> int:
-    """The changes that this rule has to be judged again for."""
-    mask = INSPECTION  # what could not be read makes readers err
-    rule = bound.rule
-    if rule.implied:
-        return mask | int(Touch.SPEND)
-    for read in rule.reads:
-        if read.startswith("counters."):
-            mask |= Touch.SPEND
-        elif read.startswith("response."):
-            mask |= _TOUCHES.get(".".join(read.split(".", 2)[:2]), int(Touch.SPEND))
-    if rule.when is not None and rule.when.watchers:
-        mask |= Touch.HITS
-        if not rule.when.reads_text and "response.delta" not in rule.reads:
-            mask &= ~int(Changed.TEXT)
-    return int(mask)
-
-
-_STEADY = ("request.", "caller.", "session.")
-_AHEAD = frozenset({"response.events", "response.output_tokens", "response.cost_usd", "response.elapsed_ms"})
-_UNCHANGING = frozenset(
-    {"response.status", "response.headers", "response.tool_calls", "response.finish_reasons", "now"}
-)
+_USAGE, _SPEND = int(Changed.USAGE), int(Touch.SPEND)
 _GROWING = int(Touch.EVENT | Touch.SPEND | Touch.TIME)
 LOOK_AHEAD = 64  # tokens and events that a rule is first judged ahead
 LOOK_AHEAD_MOST = 4096
 LOOK_AHEAD_MS = 1000.0  # milliseconds ahead
-
-
-def looks_ahead(bound: BoundRule) -> bool:
-    """Whether this rule, false of an answer further on, is false of everything before: then it is not judged there."""
-    rule = bound.rule
-    if rule.implied:
-        return True
-    return (
-        rule.when is not None
-        and rule.monotone
-        and not rule.when.reads_text
-        and all(
-            read.startswith((*_STEADY, "counters.")) or ".".join(read.split(".", 2)[:2]) in _AHEAD | _UNCHANGING
-            for read in rule.reads
-            if read != "response.text"
-        )
-    )
-
-
-@dataclass(slots=True, eq=False)
-class Live:
-    """One rule that may still match, and the changes that concern it."""
-
-    bound: BoundRule
-    mask: int
-    timed: bool
-    ahead: bool
 
 
 class Bench:
@@ -121,7 +43,7 @@ class Bench:
         if plan is not None:
             counting = (bound for bound in call.countable(plan.counting) if self._may_refuse(bound))
             rules = [*call.rules_of(Phase.RESPONSE), *counting]
-        self.live = [Live(bound, touches(bound), _reads_time(bound), looks_ahead(bound)) for bound in rules]
+        self.live = rules
         self.reads_whole_text = any(bound.rule.when is not None and bound.rule.when.reads_text for bound in rules)
         self._blind = False
         self._window = LOOK_AHEAD
@@ -138,24 +60,22 @@ class Bench:
         return gauge is not None and (gauge.refuses or not (gauge.holds or gauge.exceeded))
 
     def _sort(self) -> None:
-        self._now = [live for live in self.live if not live.ahead]
-        self._later = [live for live in self.live if live.ahead]
+        self._now = [live for live in self.live if not live.concern.ahead]
+        self._later = [live for live in self.live if live.concern.ahead]
         self._mask = self._force = 0
         for live in self._now:
-            self._mask |= live.mask
+            self._mask |= live.concern.mask
         for live in self._later:
             # INVARIANT: the provider's numbers are no growth: its input may leap where its output stays as it was.
-            self._force |= live.mask & ~_GROWING | (int(Changed.USAGE) if live.mask & Touch.SPEND else 0)
+            mask = live.concern.mask
+            self._force |= mask & ~_GROWING | (_USAGE if mask & _SPEND else 0)
         self._wakes = self._mask | self._force | INSPECTION
-        self._prices = any(COST_FACTS & live.bound.rule.reads for live in self.live)
-        self._counts = any(
-            live.bound.rule.implied or any(read.startswith("counters.") for read in live.bound.rule.reads)
-            for live in self.live
-        )
+        self._prices = any(COST_FACTS & live.rule.reads for live in self.live)
+        self._counts = any(live.concern.counts for live in self.live)
 
     @property
     def timed(self) -> bool:
-        return any(live.timed for live in self.live)
+        return any(live.concern.timed for live in self.live)
 
     @property
     def reads_args(self) -> bool:
@@ -163,8 +83,8 @@ class Bench:
         return any(
             read.startswith("response.tool_calls") and (read.endswith(".arguments") or read.count(".") == 1)
             for live in self.live
-            if enforceable(live.bound.rule, self.call.options.mode)
-            for read in live.bound.rule.reads
+            if enforceable(live.rule, self.call.options.mode)
+            for read in live.rule.reads
         )
 
     def awake(self, touched: int) -> bool:
@@ -173,11 +93,11 @@ class Bench:
 
     def due(self, touched: int, *, forced: bool = False) -> list[BoundRule]:
         """The rules that have to be judged after these changes. `forced`: whether or not they were judged ahead."""
-        rules = [live.bound for live in self._now if live.mask & touched] if touched & self._mask else []
+        rules = [live for live in self._now if live.concern.mask & touched] if touched & self._mask else []
         if touched & INSPECTION and self.call.facts.unreadable_response:
             rules = [*self._redacting(), *rules]
         if self._later and (forced or touched & self._force or self._past()):
-            rules += [live.bound for live in self._later]
+            rules += self._later
         return rules
 
     def _redacting(self) -> list[BoundRule]:
@@ -223,7 +143,7 @@ class Bench:
 
     def _judge_ahead(self, judged: Sequence[BoundRule]) -> None:
         """Find how far these rules stay false; INVARIANT: only when every rule that looks ahead is among them."""
-        later = [live.bound for live in self._later]
+        later = self._later
         if not later or len(judged) < len(later) or judged[-len(later) :] != later:
             return
         response, window = self.call.facts.response, self._window
@@ -243,21 +163,17 @@ class Bench:
     def _rest(self, judged: Iterable[Judged]) -> None:
         done = {id(one.bound) for one in judged if one.outcome is Outcome.MATCHED or acting(one)}
         if done:
-            self.live = [live for live in self.live if id(live.bound) not in done]
+            self.live = [live for live in self.live if id(live) not in done]
             self._sort()
 
     def close(self) -> None:
         """The answer is over: the rules that never matched are recorded as such."""
-        rest = [Judged(live.bound, Outcome.NOT_MATCHED) for live in self.live]
+        rest = [Judged(live, Outcome.NOT_MATCHED) for live in self.live]
         if rest:
             self.call.add(combine(rest, self.call.options.mode, reroutes=False))
 
 
 _QUIET = Decision()
-
-
-def _reads_time(bound: BoundRule) -> bool:
-    return any(read.startswith("response.elapsed_ms") for read in bound.rule.reads)
 
 
 def redacts_answer(call: Call) -> bool:

@@ -54,7 +54,7 @@ class Streaming:
         call.world.hits = self.outbox.hits  # the very same set: it grows as the outbox reads
 
     def _outbox(self) -> Outbox:
-        rules = [live.bound.rule for live in self.bench.live if live.bound.rule.when is not None]
+        rules = [live.rule for live in self.bench.live if live.rule.when is not None]
         watchers = {watcher for rule in rules if rule.when for watcher in rule.when.watchers}
         enforced = [rule for rule in rules if enforceable(rule, self.call.options.mode)]
         keep = 0 if self.passive else max((rule.hold_back for rule in enforced), default=0)

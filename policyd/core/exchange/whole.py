@@ -53,9 +53,7 @@ class Whole:
             return ()
 
     def _hits(self, segments: Sequence[Segment]) -> set[Watcher]:
-        watchers = [
-            watcher for live in self.bench.live if live.bound.rule.when for watcher in live.bound.rule.when.watchers
-        ]
+        watchers = [watcher for live in self.bench.live if live.rule.when for watcher in live.rule.when.watchers]
         if not watchers:
             return set()
         hits = {watcher for watcher in watchers if matches_nothing(watcher)}
