@@ -180,6 +180,16 @@ class Plan:
         return {phase: tuple(b for b in self.rules if b.rule.phase is phase) for phase in Phase}
 
     @cached_property
+    def early(self) -> tuple[BoundRule, ...]:
+        """The rules of the request that are judged before the store is asked."""
+        return tuple(bound for bound in self.of_phase(Phase.REQUEST) if not _asks_store(bound))
+
+    @cached_property
+    def late(self) -> tuple[BoundRule, ...]:
+        """The rules of the request that wait for the store."""
+        return tuple(bound for bound in self.of_phase(Phase.REQUEST) if _asks_store(bound))
+
+    @cached_property
     def counters(self) -> tuple[tuple[CompiledPolicy, CompiledCounter], ...]:
         return tuple((policy, counter) for policy in self.policies for counter in policy.counters)
 
@@ -252,6 +262,12 @@ class Plan:
         return any(enforceable(bound.rule, self.process) for bound in self.rules)
 
     @cached_property
+    def changes_answer(self) -> bool:
+        """Whether a rule of this selection could be acted on while the answer runs: if not, it passes as it comes."""
+        rules = (*self.of_phase(Phase.RESPONSE), *self.counting)
+        return any(enforceable(bound.rule, self.process) for bound in rules)
+
+    @cached_property
     def reads_session(self) -> bool:
         return any(asks_session(policy) for policy in self.policies)
 
@@ -264,6 +280,12 @@ class Plan:
                 self._batches.clear()
             batch = self._batches[key] = self.engine.batch(programs)
         return batch
+
+
+def _asks_store(bound: BoundRule) -> bool:
+    """Whether it waits for the store: a counter is not bound before, and `available` is what the store's answer is."""
+    reads = bound.rule.reads
+    return any(read.startswith("counters.") for read in reads) or reads_session(reads)
 
 
 def _growing(policy: CompiledPolicy) -> set[str]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from policyd.core.compile.policyset import CompiledPolicy, Phase
 from policyd.core.decide.combine import Decision, combine, exempted_counters, join
 from policyd.core.decide.evaluate import Judged, World, applies, cannot_judge, judge
-from policyd.core.decide.plan import BoundRule, Plan, reads_session
+from policyd.core.decide.plan import BoundRule, Plan
 from policyd.core.decide.rollout import rolled_out
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.costing import begin_cost
@@ -71,12 +71,6 @@ def _exempts(judged: Judged) -> bool:
     return judged.outcome is Outcome.MATCHED and isinstance(judged.bound.rule.action, Allow)
 
 
-def _asks_store(bound: BoundRule) -> bool:
-    """Whether it waits for the store: a counter is not bound before, and `available` is what the store's answer is."""
-    reads = bound.rule.reads
-    return any(read.startswith("counters.") for read in reads) or reads_session(reads)
-
-
 class _Pass:
     """The request's rules once, over one model."""
 
@@ -103,10 +97,8 @@ class _Pass:
                     self.world.blind[policy.qualified] = f"request not readable: {why}"
 
     def run(self) -> Asking:
-        rules = self.plan.of_phase(Phase.REQUEST)
-        early = [*(bound for bound in rules if not _asks_store(bound)), *self._hopeless()]
-        late = [bound for bound in rules if _asks_store(bound)]
-        decision = self._judge(early)
+        late = self.plan.late
+        decision = self._judge((*self.plan.early, *self._hopeless()))
         self.meter = self._metered(decision)
         leaves = decision.verdict is not Verdict.TERMINATE and decision.reroute is None
         if leaves and self.meter.counted:

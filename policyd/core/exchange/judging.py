@@ -185,10 +185,7 @@ def may_change_answer(call: Call) -> bool:
     """Whether anything in force could still change the answer's bytes: if not, they pass as they come."""
     if redacts_answer(call) or call.decision.obligations.pace:
         return True
-    if call.plan is None:
-        return False
-    rules = (*call.plan.of_phase(Phase.RESPONSE), *call.plan.counting)
-    return any(enforceable(bound.rule, call.options.mode) for bound in rules)
+    return call.plan is not None and call.plan.changes_answer
 
 
 def kept_blind(rule: CompiledRule) -> int:
