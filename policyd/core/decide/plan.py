@@ -6,7 +6,7 @@ Rule 2: a rule's answer is needed again only when something that it reads has ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,26 +16,16 @@ from policyd.core.compile.policyset import (
     CompiledCounter,
     CompiledPolicy,
     CompiledRule,
-    CounterRef,
     Engine,
     Phase,
     Program,
     Rollout,
 )
-from policyd.core.decide.concern import Concern, concern_of
+from policyd.core.decide.bound import BoundRule as BoundRule
+from policyd.core.decide.bound import effective as effective
+from policyd.core.decide.bound import enforceable as enforceable
 from policyd.core.model.counters import Charge
-from policyd.core.model.decision import (
-    Allow,
-    Constrain,
-    Mode,
-    Outcome,
-    Reroute,
-    RuleResult,
-    RuleSeverity,
-    Terminate,
-    lowest,
-    verdict_of,
-)
+from policyd.core.model.decision import Allow, Constrain, Mode, Reroute, Terminate
 
 if TYPE_CHECKING:
     from policyd.core.decide.docket import Docket
@@ -90,66 +80,11 @@ def _root(read: str) -> str:
     return ".".join(read.split(".", 2)[:2])
 
 
-def effective(rule: CompiledRule, process: Mode) -> Mode:
-    """The mode that a rule runs in."""
-    return lowest(rule.mode, process)
-
-
-def enforceable(rule: CompiledRule, process: Mode) -> bool:
-    """Whether a match of this rule would be acted on."""
-    match effective(rule, process):
-        case Mode.MONITOR:
-            return False
-        case Mode.SOFT:
-            return isinstance(rule.action, Allow) or rule.severity is RuleSeverity.CRITICAL
-        case Mode.FULL:
-            return True
-
-
 def needs_usage(counter: CompiledCounter) -> bool:
     """Whether the answer has to be read to know what to charge."""
     if counter.charge is Charge.EXPRESSION:
         return counter.amount is not None and reads_response_body(counter.amount.reads)
     return counter.charge is not Charge.REQUESTS
-
-
-@dataclass(frozen=True, eq=False)
-class BoundRule:
-    """A rule with the policy that it belongs to, and what follows from it alone: worked out once, not once a call."""
-
-    rule: CompiledRule
-    policy: CompiledPolicy
-
-    @cached_property
-    def counters(self) -> frozenset[CounterRef]:
-        """Every counter that this rule reads anything of."""
-        names = {read.split(".")[1] for read in self.rule.reads if read.startswith("counters.")}
-        return frozenset((self.policy.qualified, name) for name in names)
-
-    @cached_property
-    def concern(self) -> Concern:
-        """What of an answer concerns it."""
-        return concern_of(self.rule)
-
-    @cached_property
-    def unmatched(self) -> Mapping[Mode, RuleResult]:
-        """What a record says of it when it has not matched, by the mode of the process."""
-        return {process: self.result(Outcome.NOT_MATCHED, process) for process in Mode}
-
-    def result(self, outcome: Outcome, process: Mode, *, enforced: bool = False, reason: str = "") -> RuleResult:
-        """What a record says of it."""
-        rule = self.rule
-        return RuleResult(
-            policy=rule.policy,
-            namespace=rule.namespace,
-            rule=rule.name,
-            action=verdict_of(rule.action),
-            outcome=outcome,
-            enforced=enforced,
-            severity=rule.severity,
-            mode=effective(rule, process),
-            reason=reason,
-        )
 
 
 def reads_spending(bound: BoundRule) -> bool:
