@@ -17,7 +17,7 @@ from typing import Literal, NoReturn
 
 from policyd.adapters.errors import UnreadableInput, reason_of
 
-POLL_S = 1.0
+POLL_S = 0.5
 _LARGEST = 1 << 20  # bytes of one file
 _PATIENCE = 5  # readings of files that change while they are read
 _CENTURY = 50  # X.509's UTCTime: 00 to 49 are of this century

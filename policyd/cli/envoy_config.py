@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Collection, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from policyd.adapters.envoy.config import (
     MAX_REQUEST,
     BadSetting,
     settings,
+    tls_to_policyd,
 )
 from policyd.adapters.envoy.gateway import SERVICE, TARGET, documents, parse_target
 from policyd.adapters.envoy.gateway_remarks import remarks
@@ -38,6 +40,15 @@ Policies = Annotated[list[Path], typer.Option(metavar="PATH", help="Policies: a 
 Workers = Annotated[int, typer.Option(metavar="N", help="As many as `serve --workers`.")]
 MaxRequest = Annotated[
     int, typer.Option(metavar="BYTES", help="The largest body that is read (`serve --max-request`).")
+]
+ExtprocCa = Annotated[
+    str, typer.Option(metavar="FILE", help="TLS to policyd: whose certificate it must have; a path where Envoy runs.")
+]
+ExtprocCert = Annotated[str, typer.Option(metavar="FILE", help="Envoy's own certificate for policyd; a path there.")]
+ExtprocKey = Annotated[str, typer.Option(metavar="FILE", help="That certificate's key; a path there.")]
+ExtprocSan = Annotated[
+    list[str] | None,
+    typer.Option(metavar="URI|DNS", help="What policyd's certificate must name; repeatable. [default: its host]"),
 ]
 FailOpen = Annotated[
     bool, typer.Option("--fail-open", help="Without policyd let calls pass, instead of refusing them.")
@@ -62,6 +73,13 @@ def bootstrap(
     max_request: MaxRequest = MAX_REQUEST,
     fail_open: FailOpen = False,
     admin: Annotated[str, typer.Option(metavar="HOST:PORT", help="Envoy's own admin interface; none by default.")] = "",
+    extproc_ca: ExtprocCa = "",
+    extproc_cert: ExtprocCert = "",
+    extproc_key: ExtprocKey = "",
+    extproc_san: ExtprocSan = None,
+    extproc_sds: Annotated[
+        str, typer.Option(metavar="DIR", help="Follow changed certificates: where `policyd envoy sds` was written.")
+    ] = "",
 ) -> None:
     """A whole Envoy configuration. It fits every later policy set: each call asks for what its own rules read."""
     with _bad_settings():
@@ -73,12 +91,46 @@ def bootstrap(
             max_request=max_request,
             fail_open=fail_open,
             admin=admin,
+            extproc_tls=tls_to_policyd(extproc_ca, extproc_cert, extproc_key, extproc_san or (), extproc_sds),
         )
         refuse_unknown_upstreams(compiled(policies), {one.name for one in wanted.upstreams})
+    if wanted.extproc_tls and not wanted.extproc_tls.sds:
+        _say(["Envoy reads these certificates once: with --extproc-sds it follows their changes"])
     from policyd.adapters.envoy.bootstrap import bootstrap as whole
     from policyd.adapters.envoy.bootstrap import render
 
     print(render(whole(wanted)), end="")
+
+
+class Secret(StrEnum):
+    """What Envoy can be told of by SDS."""
+
+    CERTIFICATE = "certificate"
+    AUTHORITY = "authority"
+
+
+@app.command()
+def sds(
+    secret: Annotated[Secret, typer.Argument(help="Envoy's own certificate, or the authority of policyd's.")],
+    extproc_ca: ExtprocCa = "",
+    extproc_cert: ExtprocCert = "",
+    extproc_key: ExtprocKey = "",
+) -> None:
+    """A file for `bootstrap --extproc-sds DIR`: DIR/policyd_certificate.yaml or DIR/policyd_authority.yaml.
+
+    It names the files that Envoy is to follow; these change by being replaced (`mv`, a mounted Secret), not in place.
+    """
+    from policyd.adapters.envoy.bootstrap import render
+    from policyd.adapters.envoy.tls_sockets import authority_file, certificate_file
+
+    if secret is Secret.AUTHORITY:
+        if not extproc_ca:
+            raise typer.BadParameter("whose certificate must policyd have?", param_hint="--extproc-ca")
+        print(render(authority_file(extproc_ca)), end="")
+        return
+    if not (extproc_cert and extproc_key):
+        raise typer.BadParameter("a certificate and its key go together", param_hint="--extproc-cert, --extproc-key")
+    print(render(certificate_file(extproc_cert, extproc_key)), end="")
 
 
 @app.command("extension-policy")

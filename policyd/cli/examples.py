@@ -1,7 +1,8 @@
 """Examples of every command, as its `--help` shows them. A test runs each of them.
 
 Rule 1: the folder that they speak of has policies/ with cases in it, main/ (the policies as they were), records/ of
-        what policies/ did, recorded.jsonl, key.txt and wrong.txt. The examples of one command follow one another.
+        what policies/ did, tls/ with certificates, recorded.jsonl, key.txt and wrong.txt. The examples of one command
+        follow one another.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         (
             "policyd serve --policies policies/ --listen unix:policyd.sock --mode Monitor --records records/",
             "watch only, and write what was decided",
+        ),
+        (
+            "policyd serve --policies policies/ --listen 0.0.0.0:50051 --tls-cert tls/tls.crt --tls-key tls/tls.key "
+            "--tls-client-ca tls/ca.crt --tls-client-san spiffe://cluster.local/ns/*/sa/envoy",
+            "for Envoys elsewhere: over TLS, for those only whose certificates say so",
         ),
     ),
     "check": (
@@ -64,6 +70,19 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
             "policyd envoy bootstrap --policies policies/ --upstream openai=https://api.openai.com > envoy.yaml",
             "for a named one",
         ),
+        (
+            "policyd envoy bootstrap --policies policies/ --extproc policyd.example:50051 --extproc-ca /tls/ca.crt "
+            "--extproc-cert /tls/tls.crt --extproc-key /tls/tls.key --extproc-sds /etc/envoy/sds > envoy.yaml",
+            "policyd elsewhere, over TLS",
+        ),
+    ),
+    "envoy sds": (
+        (
+            "policyd envoy sds certificate --extproc-cert /tls/tls.crt --extproc-key /tls/tls.key "
+            "> policyd_certificate.yaml",
+            "into the folder of --extproc-sds",
+        ),
+        ("policyd envoy sds authority --extproc-ca /tls/ca.crt > policyd_authority.yaml", "beside it"),
     ),
     "envoy extension-policy": (
         ("policyd envoy extension-policy --policies policies/ > policyd-eg.yaml", "for Envoy Gateway's Gateway `eg`"),

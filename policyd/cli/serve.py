@@ -14,7 +14,7 @@ from policyd.cli import serve_options as options
 from policyd.cli.serve_options import refuse_clashes, tls_of
 from policyd.core.model.decision import Mode
 from policyd.core.model.options import Options
-from policyd.server.settings import DRAIN_S, KUBE, Settings
+from policyd.server.settings import DRAIN_S, KUBE, RENEWED_S, Settings
 
 _LEASE_S = 15.0  # how long a hold in Redis outlives a process that died
 
@@ -38,6 +38,7 @@ def serve(
     tls_key: options.TlsKey = None,
     tls_client_ca: options.TlsClientCa = None,
     tls_client_san: options.TlsClientSan = None,
+    tls_renew_seconds: options.TlsRenewSeconds = RENEWED_S,
     config: options.Config = None,  # noqa: ARG001 - read before all others
 ) -> None:
     """Run the ext_proc server beside Envoy."""
@@ -58,7 +59,7 @@ def serve(
         redis=redis,
         state=state,
         workers=workers,
-        tls=tls_of(listen, tls_cert, tls_key, tls_client_ca, tls_client_san),
+        tls=tls_of(listen, tls_cert, tls_key, tls_client_ca, tls_client_san, tls_renew_seconds),
     )
     _begin_log(settings)
     raise typer.Exit(_run(settings))

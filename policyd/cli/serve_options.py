@@ -89,6 +89,10 @@ TlsClientSan = Annotated[
     list[str] | None,
     typer.Option(metavar="URI|DNS", help="Only clients whose certificate names this; repeatable, * is one segment."),
 ]
+TlsRenewSeconds = Annotated[
+    float,
+    typer.Option(metavar="S", min=0.1, max=86400, help="After that a connection takes no new calls."),
+]
 Config = Annotated[
     Path | None,
     typer.Option(metavar="FILE", callback=from_file, is_eager=True, help="The same options as YAML or TOML."),
@@ -109,9 +113,9 @@ def refuse_clashes(listen: Address, admin: Address | None, workers: int, redis: 
 
 
 def tls_of(
-    listen: Address, cert: Path | None, key: Path | None, client_ca: Path | None, sans: list[str] | None
+    listen: Address, cert: Path | None, key: Path | None, client_ca: Path | None, sans: list[str] | None, renew_s: float
 ) -> Tls | None:
-    """What the four options say together. Raises BadParameter."""
+    """What the options say together. Raises BadParameter."""
     if cert is None or key is None:
         given = {"--tls-cert": cert, "--tls-key": key, "--tls-client-ca": client_ca, "--tls-client-san": sans}
         for name, value in given.items():
@@ -126,4 +130,5 @@ def tls_of(
         names = tuple(parse_name(san, patterns=True) for san in sans or ())
     except BadSetting as error:
         raise typer.BadParameter(str(error), param_hint="--tls-client-san") from None
-    return Tls(TlsFiles(cert.absolute(), key.absolute(), client_ca.absolute() if client_ca else None), names)
+    files = TlsFiles(cert.absolute(), key.absolute(), client_ca.absolute() if client_ca else None)
+    return Tls(files, names, renew_s)

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,9 @@ import yaml
 from policyd.adapters.records import encode
 from policyd.cli.examples import EXAMPLES
 from policyd.cli.main import COMMANDS, load, main
+from tests.certificates import Authority, replace
 from tests.driving import Bed, chat, policy, stream_of
+from tests.envoy.harness import free_port
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -46,6 +49,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     watched = 'rules: [{name: r, when: request.text.contains("launch"), terminate: {}}]'
     (folder / "policies" / "words.yaml").write_text(policy(watched, "words", mode="Monitor"))
     (folder / "wrong.txt").write_text("")
+    (folder / "tls").mkdir()
+    authority = Authority()
+    authority.certify("policyd.example").put(folder / "tls")
+    replace(folder / "tls" / "ca.crt", authority.pem)
     (folder / "records").mkdir()
     bed = Bed(*((folder / "policies" / name).read_text() for name in ("budget.yaml", "words.yaml")))
     told = encode(bed.call(body=chat(), headers=[("x-user-id", "u")], chunks=stream_of("a")).record)
@@ -112,14 +119,20 @@ def test_an_example_runs_in_a_shell(folder: Path) -> None:
 
 @pytest.mark.parametrize("example", [example for command, example in EVERY if command == "serve"])
 def test_the_example_serves(example: str, folder: Path) -> None:
-    listening = folder / "policyd.sock"
-    listening.unlink(missing_ok=True)
-    with subprocess.Popen(["bash", "-c", f"exec {example}"], cwd=folder, env=ENVIRONMENT) as process:
+    port = free_port()
+    (folder / "policyd.sock").unlink(missing_ok=True)
+    ours = example.replace("0.0.0.0:50051", f"127.0.0.1:{port}")
+    with subprocess.Popen(["bash", "-c", f"exec {ours}"], cwd=folder, env=ENVIRONMENT) as process:
         until = time.monotonic() + 60
-        while not listening.exists() and process.poll() is None and time.monotonic() < until:
+        while not listens(folder, port) and process.poll() is None and time.monotonic() < until:
             select_nothing(0.05)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def listens(folder: Path, port: int) -> bool:
+    with socket.socket() as peer:
+        return (folder / "policyd.sock").exists() or peer.connect_ex(("127.0.0.1", port)) == 0
 
 
 def select_nothing(seconds: float) -> None:

@@ -67,12 +67,13 @@ TLS = "--tls-cert tls.crt --tls-key tls.key"
 
 def test_tls_is_what_four_options_say(started: list[Settings]) -> None:
     sans = "--tls-client-san spiffe://td/ns/*/sa/envoy --tls-client-san Envoy.svc"
-    args = f"--policies p --listen 0.0.0.0:1 {TLS} --tls-client-ca ca.crt {sans}"
+    args = f"--policies p --listen 0.0.0.0:1 {TLS} --tls-client-ca ca.crt {sans} --tls-renew-seconds 60"
     assert serve(*args.split()) == 0
     tls = started[0].tls
     assert tls
     assert [file.name for file in tls.files.all] == ["tls.crt", "tls.key", "ca.crt"]
     assert [name.text for name in tls.clients] == ["spiffe://td/ns/*/sa/envoy", "envoy.svc"]
+    assert tls.renewed_s == 60
 
 
 def test_tls_from_a_file(started: list[Settings], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 import yaml
 from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
 
-from policyd.adapters.envoy import bootstrap, config
+from policyd.adapters.envoy import bootstrap, config, tls_sockets
 from policyd.adapters.envoy.config import Address, BadSetting, Upstream
+from policyd.cli.main import main
 from tests.envoy.harness import VERSIONS, validate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -163,6 +165,70 @@ def test_the_limit_is_everywhere_the_same() -> None:
 def test_no_admin_unless_asked_for() -> None:
     assert "admin" not in made()
     assert "admin" in made(admin="127.0.0.1:9901")
+
+
+# ---- TLS to policyd (tests/envoy/test_tls.py runs it) ----------------------------------------------------------------
+
+
+def test_policyd_is_known_by_its_host_unless_by_another_name() -> None:
+    def expected(*sans: str, extproc: str = "policyd.svc:1", sds: str = "") -> tuple[list[dict[str, Any]], str]:
+        tls = config.tls_to_policyd("/ca", sans=sans, sds=sds)
+        socket = clusters(made(extproc=extproc, extproc_tls=tls))["policyd_extproc"]["transport_socket"]["typed_config"]
+        common = socket["common_tls_context"]
+        combined = common.get("combined_validation_context", {})
+        context = common.get("validation_context") or combined["default_validation_context"]
+        return context["match_typed_subject_alt_names"], socket.get("sni", "")
+
+    def one(kind: str, name: str) -> list[dict[str, Any]]:
+        return [{"san_type": kind, "matcher": {"exact": name}}]
+
+    assert expected() == (one("DNS", "policyd.svc"), "policyd.svc")
+    assert expected(sds="/sds/") == expected()
+    assert expected(extproc="10.0.0.1:1") == (one("IP_ADDRESS", "10.0.0.1"), "")
+    assert expected("spiffe://td/p", "b.svc") == (one("URI", "spiffe://td/p") + one("DNS", "b.svc"), "policyd.svc")
+
+
+def test_without_tls_nothing_is_said_of_it() -> None:
+    assert "transport_socket" not in clusters(made(extproc="h:1"))["policyd_extproc"]
+    assert "node" not in made()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ca": "a", "cert": "c"}, "--extproc-cert and --extproc-key"),
+        ({"ca": "a", "key": "k"}, "--extproc-cert and --extproc-key"),
+        ({"cert": "c", "key": "k"}, "needs --extproc-ca"),
+        ({"sds": "/x"}, "needs --extproc-ca"),
+        ({"sans": ("a.svc",)}, "needs --extproc-ca"),
+        ({"ca": "a", "sans": ("*.svc",)}, "whole name"),
+        ({"ca": "a", "extproc": "unix:/x"}, "a unix socket has no TLS"),
+    ],
+)
+def test_no_tls(options: dict[str, Any], words: str) -> None:
+    extproc = options.pop("extproc", "h:1")
+    with pytest.raises(BadSetting, match=re.escape(words)):
+        config.settings(extproc=extproc, extproc_tls=config.tls_to_policyd(**options))
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("sds authority", 2),
+        ("sds certificate --extproc-cert /c", 2),
+        ("sds nothing", 2),
+        ("sds authority --extproc-ca /ca", 0),
+        ("sds certificate --extproc-cert /c --extproc-key /k", 0),
+    ],
+)
+def test_sds_files(words: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["envoy", *words.split()])
+    assert left.value.code == code
+    made = yaml.safe_load(capsys.readouterr().out) if code == 0 else None
+    if made:
+        names = [secret["name"] for secret in made["resources"]]
+        assert names == [tls_sockets.AUTHORITY if "authority" in words else tls_sockets.CERTIFICATE]
 
 
 # ---- ready configurations --------------------------------------------------------------------------------------------

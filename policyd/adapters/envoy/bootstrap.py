@@ -21,6 +21,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     GrpcService,
     GrpcServiceEnvoyGrpc,
     Http2ProtocolOptions,
+    Node,
     SubstitutionFormatString,
     TypedExtensionConfig,
 )
@@ -75,6 +76,7 @@ from policyd.adapters.envoy.config import (
 )
 
 SILENCE, UPLOAD, MESSAGE = (timedelta(seconds=seconds) for seconds in (SILENCE_S, UPLOAD_S, MESSAGE_S))
+_NODE = "policyd-envoy"
 _NOT_THE_PROVIDERS = ("x-envoy-external-address", "x-envoy-internal")  # who calls from where is nothing to them
 
 _ACCESS_LOG = {
@@ -96,7 +98,9 @@ _ACCESS_LOG = {
 def bootstrap(settings: Settings) -> Bootstrap:
     """The whole Envoy configuration."""
     clusters = [upstream_cluster(upstream, settings) for upstream in settings.upstreams]
+    followed = settings.extproc_tls is not None and settings.extproc_tls.sds
     return Bootstrap(
+        node=Node(id=_NODE, cluster=_NODE) if followed else None,  # SDS is refused to an Envoy without a name
         admin=Admin(address=address(settings.admin)) if settings.admin else None,
         static_resources=BootstrapStaticResources(
             listeners=[_listener(settings)], clusters=[*clusters, extproc_cluster(settings)]

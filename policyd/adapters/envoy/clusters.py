@@ -17,14 +17,12 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Address as EnvoyAddress,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
-    DataSource,
     HealthCheck,
     HealthCheckGrpcHealthCheck,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
     Pipe,
     SocketAddress,
-    TransportSocket,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import (
     ClusterLoadAssignment,
@@ -32,23 +30,16 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
     LbEndpoint,
     LocalityLbEndpoints,
 )
-from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
-    CertificateValidationContext,
-    CommonTlsContext,
-    SubjectAltNameMatcher,
-    SubjectAltNameMatcherSanType,
-    UpstreamTlsContext,
-)
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions,
     HttpProtocolOptionsAutoHttpConfig,
     HttpProtocolOptionsExplicitHttpConfig,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
-from policyd.adapters.envoy.config import EXTPROC_CLUSTER, Address, Settings, Upstream, is_ip
+from policyd.adapters.envoy.config import EXTPROC_CLUSTER, Address, Settings, Upstream
+from policyd.adapters.envoy.tls_sockets import extproc_socket, provider_socket
 
 MANY = 100_000  # each live call holds a request to its upstream and a stream to policyd; Envoy's default is 1024
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -71,7 +62,7 @@ def upstream_cluster(upstream: Upstream, settings: Settings) -> Cluster:
         connect_timeout=timedelta(seconds=5),
         load_assignment=_endpoints(upstream.name, place),
         circuit_breakers=_room(),
-        transport_socket=_tls(upstream, settings.ca_file) if upstream.tls else None,
+        transport_socket=provider_socket(upstream, settings.ca_file) if upstream.tls else None,
         typed_extension_protocol_options={_HTTP: Any.pack(_upstream_protocol(upstream))},
     )
 
@@ -90,6 +81,7 @@ def extproc_cluster(settings: Settings) -> Cluster:
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
         load_assignment=_endpoints(EXTPROC_CLUSTER, *places),
         circuit_breakers=_room(),
+        transport_socket=extproc_socket(settings.extproc_tls, places[0]) if settings.extproc_tls else None,
         typed_extension_protocol_options={_HTTP: Any.pack(http2)},
         health_checks=[_health_check()] if len(places) > 1 else [],
         # One healthy worker is enough; with none at all Envoy tries them anyway.
@@ -116,19 +108,6 @@ def _upstream_protocol(upstream: Upstream) -> HttpProtocolOptions:
         return HttpProtocolOptions(auto_config=HttpProtocolOptionsAutoHttpConfig())
     plain = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
     return HttpProtocolOptions(explicit_http_config=plain)
-
-
-def _tls(upstream: Upstream, ca_file: str) -> TransportSocket:
-    san = SubjectAltNameMatcherSanType.IP_ADDRESS if is_ip(upstream.host) else SubjectAltNameMatcherSanType.DNS
-    trusted = CertificateValidationContext(
-        trusted_ca=DataSource(filename=ca_file),
-        match_typed_subject_alt_names=[SubjectAltNameMatcher(san_type=san, matcher=StringMatcher(exact=upstream.host))],
-    )
-    context = UpstreamTlsContext(
-        sni="" if is_ip(upstream.host) else upstream.host,
-        common_tls_context=CommonTlsContext(validation_context=trusted),
-    )
-    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=Any.pack(context))
 
 
 def _health_check() -> HealthCheck:

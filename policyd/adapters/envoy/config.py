@@ -12,6 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from policyd.adapters.envoy.names import BadSetting as BadSetting
+from policyd.adapters.envoy.names import Name, parse_name
+from policyd.adapters.envoy.names import is_ip as is_ip
+
 PROCESS_METHOD = "Process"
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 NAMESPACE = "policyd"  # of dynamic metadata, and of the access log
@@ -41,10 +45,6 @@ _CA_FILES = (
 )
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
-
-
-class BadSetting(ValueError):  # noqa: N818 - the user's words, shown to the user
-    """An option that says nothing that Envoy could be told; the message names what was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,23 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtprocTls:
+    """How Envoy speaks TLS to policyd. Files are paths where Envoy runs, and are not looked at here."""
+
+    ca: str  # whose certificate policyd must have
+    cert: str = ""  # our own, and its key; "": policyd does not ask for one
+    key: str = ""
+    names: tuple[Name, ...] = ()  # any of them must stand in policyd's; none: its host's
+    sds: str = ""  # a folder of SDS files, so that changes are followed; "": each file is read once
+
+    def __post_init__(self) -> None:
+        if bool(self.cert) is not bool(self.key):
+            raise BadSetting("a certificate and its key go together: give --extproc-cert and --extproc-key")
+        if not self.ca:
+            raise BadSetting("TLS to policyd needs --extproc-ca: whose certificate it must have")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that `policyd envoy bootstrap` can be told. `max_request` is bytes."""
 
@@ -116,6 +133,7 @@ class Settings:
     fail_open: bool = False
     admin: Address | None = None
     ca_file: str = _CA_FILES[0]
+    extproc_tls: ExtprocTls | None = None
 
     def __post_init__(self) -> None:
         if not self.upstreams:
@@ -127,6 +145,8 @@ class Settings:
             raise BadSetting(f"upstream `{twice[0]}` is given twice")
         if not 1024 <= self.max_request <= 1 << 30:
             raise BadSetting(f"a request limit of {self.max_request} bytes is outside 1024 to 1073741824")
+        if self.extproc_tls is not None and self.extproc.path:
+            raise BadSetting(f"`{self.extproc}`: a unix socket has no TLS: leave --extproc-ca out")
         _ = self.processors
 
     @property
@@ -180,6 +200,7 @@ def settings(
     max_request: int = MAX_REQUEST,
     fail_open: bool = False,
     admin: str = "",
+    extproc_tls: ExtprocTls | None = None,
 ) -> Settings:
     """The settings that these words say; raises BadSetting."""
     return Settings(
@@ -191,21 +212,22 @@ def settings(
         fail_open=fail_open,
         admin=_tcp(admin, "admin") if admin else None,
         ca_file=system_ca_file(),
+        extproc_tls=extproc_tls,
     )
+
+
+def tls_to_policyd(
+    ca: str = "", cert: str = "", key: str = "", sans: Sequence[str] = (), sds: str = ""
+) -> ExtprocTls | None:
+    """What these words say of TLS to policyd; None where they say nothing. Raises BadSetting."""
+    if not (ca or cert or key or sans or sds):
+        return None
+    return ExtprocTls(ca, cert, key, tuple(map(parse_name, sans)), sds.rstrip("/") if sds != "/" else sds)
 
 
 def system_ca_file() -> str:
     """The file of certificate authorities that this system trusts."""
     return next((name for name in _CA_FILES if Path(name).exists()), _CA_FILES[0])
-
-
-def is_ip(host: str) -> bool:
-    """Whether a host is an address and not a name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _tcp(text: str, what: str) -> Address:

@@ -5,15 +5,18 @@ Rule 1: a `*` stands for exactly one whole segment of a URI's path or label of a
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from policyd.adapters.envoy.config import BadSetting, is_ip
-
 _URI = re.compile(r"[a-z][a-z0-9+.-]*://[^\s*/]+(/[^\s*/]+|/\*)*/?")
 _DNS = re.compile(r"(\*(?=\.)|[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.IGNORECASE)
+
+
+class BadSetting(ValueError):  # noqa: N818 - the user's words, shown to the user
+    """An option that says nothing that Envoy could be told; the message names what was written."""
 
 
 class Kind(StrEnum):
@@ -61,9 +64,23 @@ def parse_name(text: str, *, patterns: bool = False) -> Name:
     return name
 
 
+def host_name(host: str) -> Name:
+    """The name by which a certificate is to know a host."""
+    return Name(Kind.IP if is_ip(host) else Kind.DNS, host)
+
+
 def _parsed(text: str) -> Name | None:
     if is_ip(text):
         return Name(Kind.IP, text)
     if _URI.fullmatch(text):
         return Name(Kind.URI, text)
     return Name(Kind.DNS, text.lower()) if _DNS.fullmatch(text) else None
+
+
+def is_ip(host: str) -> bool:
+    """Whether a host is an address and not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
