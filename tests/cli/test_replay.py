@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from policyd.cli import main as root
-from tests.cli.desk import LIMITED, WORDS, Desk, exchange, stream
+from tests.cli.desk import LIMITED, POLICY, WORDS, Desk, exchange, stream
 from tests.cli.desk import desk as desk
 
 CORPUS = Path(__file__).parents[2].parent / "shared" / "corpus" / "recorded"
@@ -43,6 +43,15 @@ def test_every_call_is_observed_even_when_no_rule_reads_it(desk: Desk) -> None:
     (rule,) = decision["rules"]
     assert rule | {"policy": "p", "rule": "never", "action": "terminate"} == rule
     assert (rule["outcome"], rule["enforced"]) == ("not_matched", False)
+
+
+@pytest.mark.parametrize(("ms", "event"), [(10, 1), (20, 2), (70, 7), (80, 8), (81, None)])
+def test_a_chunk_that_comes_on_the_millisecond_is_late_by_that_millisecond(desk: Desk, ms: int, event: int) -> None:
+    rule = f"{{name: slow, when: response.elapsed_ms >= {ms}, terminate: {{}}}}"
+    desk.policies.write_text(POLICY.replace("RULE", rule).replace("COUNTERS", ""))
+    desk.record(*(exchange(time=f"2026-11-20T10:00:0{second}.137Z") for second in range(4)))
+
+    assert {one["decision"]["event"] for one in desk.json()["exchanges"]} == {event}
 
 
 def test_the_summary_adds_up(desk: Desk) -> None:

@@ -72,7 +72,7 @@ class Answering:
         response.status = int(status) if status.isdecimal() else 0
         response.headers = headers
         response.input_tokens = call.facts.request.input_tokens
-        response.elapsed_ms = (event.now - call.began) * 1000
+        response.elapsed_ms = call.elapsed_ms(event.now)
         response.inspection = "full" if call.dialect else "none"
         call.status = response.status
         call.phase = "request" if call.decision.would is not Verdict.ALLOW else "response"

@@ -110,7 +110,7 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             session_source=facts.session.source,
             caller_key=facts.caller.key,
             events=response.events,
-            duration_ms=max(0.0, (now - call.began) * 1000),
+            duration_ms=max(0.0, call.elapsed_ms(now)),
             ended=ended,
             conflicts=decision.conflicts,
             shadow=tuple(ShadowResult(f.policy.name, f.policy.namespace, f.rule, f.event) for f in call.fates.values()),

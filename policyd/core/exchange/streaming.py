@@ -125,7 +125,7 @@ class Streaming:
     # ---- reading ---------------------------------------------------------------------------------------------------
 
     def _at(self, now: float) -> None:
-        self.call.facts.response.elapsed_ms = (now - self.call.began) * 1000
+        self.call.facts.response.elapsed_ms = self.call.elapsed_ms(now)
 
     def _wake(self, now: float) -> WakeAt:
         """The next point of a grid that begins with the call: so a dry run ticks when the real one did."""

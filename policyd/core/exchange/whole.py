@@ -27,7 +27,7 @@ class Whole:
         """The body, or why it cannot be read, as it may leave; None: as it came. Whether it may at all, `call.decision`
         says afterwards."""
         response = self.call.facts.response
-        response.elapsed_ms = (now - self.call.began) * 1000
+        response.elapsed_ms = self.call.elapsed_ms(now)
         response.ttft_ms = response.elapsed_ms
         response.events = 1
         response.delta = ""

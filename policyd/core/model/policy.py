@@ -95,7 +95,7 @@ class ToolsSpec(Strict):
 
 
 class InjectSpec(Strict):
-    """Text put before the caller's own."""
+    """A system prompt put after the caller's own."""
 
     system: Annotated[Text, Field(min_length=1)]
 
