@@ -100,8 +100,8 @@ class Call:
         self.route = None if home is None else route or Route(home)
 
     def elapsed_ms(self, now: float) -> float:
-        """Milliseconds from the call's beginning to `now`, to the microsecond: clocks that count from 1970 leave a rest of
-        the size of a fifth of one, by which `elapsed_ms >= 100` would miss what came after 100 ms sharp."""
+        """Milliseconds from the call's beginning to `now`, to the microsecond: a clock that counts from 1970 is off by
+        a part of one, by which `elapsed_ms >= 100` would miss what came after 100 ms sharp."""
         return round((now - self.began) * 1000, 3)
 
     def policies_for(self, model: str | None) -> tuple[CompiledPolicy, ...]:
