@@ -56,7 +56,7 @@ class Admin:
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_http(await self._answer(head), head.startswith(b"HEAD ")))
+                writer.write(sent(await self._answer(head), head.startswith(b"HEAD ")))
                 await writer.drain()
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             pass
@@ -77,7 +77,8 @@ class Admin:
         return await read(page)
 
 
-def _http(answer: Answer, head_only: bool) -> bytes:
+def sent(answer: Answer, head_only: bool = False) -> bytes:
+    """An answer as HTTP/1.1, after which the connection ends."""
     head = (
         f"HTTP/1.1 {int(answer.status)} {HTTPStatus(answer.status).phrase}\r\n"
         f"content-type: {answer.content_type}\r\ncontent-length: {len(answer.body)}\r\n"

@@ -1,7 +1,7 @@
 """The operator's life: watch policies and replicas, compile, and write what became of them while leading.
 
 Rule 1: level-triggered, as the data plane is: every look is at everything, and writes only what differs.
-Rule 2: only who leads writes.
+Rule 2: only who leads writes; the webhook, where it is wanted, is served by every one.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from policyd.adapters.policies_kube.api import Api, lease_path, policies_path
 from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, policy_of
 from policyd.adapters.policies_kube.mirror import Mirror
 from policyd.adapters.policies_kube.presence import DATA_PLANE, PART
+from policyd.adapters.tls_files import TlsFiles
 from policyd.core.compile.compiler import Compiler
 from policyd.core.errors import Issue
 from policyd.operator.leading import Leadership
 from policyd.operator.status import Replica, State, is_news, replica_of, statuses
+from policyd.operator.webhook import Webhook
 from policyd.operator.writing import Writer
 
 log = logging.getLogger("policyd")
@@ -46,11 +48,14 @@ class Operator:
     access: Access
     identity: str
     admin: Address | None = None
+    webhook: Address | None = None
+    files: TlsFiles | None = None  # the webhook's certificate; None: it makes its own
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _api: Api = field(init=False)
     _policies: tuple[Mirror[Policy], ...] = ()
     _replicas: Mirror[Replica] = field(init=False)
     _leadership: Leadership = field(init=False)
+    _webhook: Webhook | None = None
     _good: LastGood = field(default_factory=lambda: LastGood(Compiler()))
     _judged: tuple[dict[str, str], Judged] | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -66,6 +71,8 @@ class Operator:
         self._replicas = Mirror(self._api, lease_path(None), replica_of, news, chosen)
         self._leadership = Leadership(self._api, self.identity, news)
         self._writer = Writer(self._api, lambda: self._leadership.leads)
+        if self.webhook is not None:
+            self._webhook = Webhook(self.webhook, self._api, self._named, self.files)
 
     async def run(self) -> None:
         """Follow and write until told to stop. Raises NotAvailable when the admin port is taken."""
@@ -73,7 +80,10 @@ class Operator:
             await stack.enter_async_context(self._pages())
             stack.push_async_callback(self._api.close)
             follows = [mirror.run() for mirror in self._policies]
-            parts = (*follows, self._replicas.run(), self._leadership.run(), self._follow())
+            parts = [*follows, self._replicas.run(), self._leadership.run(), self._follow()]
+            if self._webhook is not None:
+                await stack.enter_async_context(self._webhook.serving())
+                parts.append(self._webhook.watch())
             running = [asyncio.create_task(part) for part in parts]
             stop = asyncio.create_task(self.stopping.wait())
             try:
@@ -84,6 +94,10 @@ class Operator:
                 for task in (stop, *running):
                     task.cancel()
                 await asyncio.gather(stop, *running, return_exceptions=True)
+
+    def _named(self, names: frozenset[str]) -> list[Policy]:
+        """The policies of these names, in any namespace."""
+        return [one for mirror in self._policies for one in list(mirror.objects.values()) if one.name in names]
 
     def stop_on_signals(self) -> None:
         """SIGTERM and SIGINT end it."""
@@ -150,6 +164,8 @@ class Operator:
     def _failing(self) -> list[str]:
         told = [*((mirror.path, mirror.failure) for mirror in self._policies)]
         told.append((self._replicas.path, self._replicas.failure))
+        if self._webhook is not None:
+            told.append(("webhook", self._webhook.failure))
         return [f"{path}: {failure}" for path, failure in told if failure]
 
 

@@ -22,6 +22,7 @@ except ImportError:  # pragma: no cover - an install without the extra
     raise NotAvailable("kube: needs the extra: pip install 'policyd[k8s]'") from None
 
 from policyd.adapters.policies_kube.access import Access
+from policyd.adapters.policies_kube.shallow import loads
 
 GROUP, VERSION = "policyd.dev", "v1alpha1"
 PAGE = 100  # objects a page of a list: parsing one must not hold up calls
@@ -158,7 +159,7 @@ def _event(line: str) -> Object:
 def _object(data: bytes) -> Object:
     """Raises Away: half an answer is none."""
     try:
-        found = json.loads(data)
+        found = loads(data)
     except ValueError:
         raise Away("an answer that is no JSON") from None
     if not isinstance(found, dict):
@@ -168,7 +169,7 @@ def _object(data: bytes) -> Object:
 
 def _refused(answer: httpx.Response) -> Refused:
     try:
-        message = str(json.loads(answer.content)["message"])
+        message = str(loads(answer.content)["message"])
     except (ValueError, KeyError, TypeError):
         message = answer.content[:200].decode("utf-8", "replace").strip()
     told = answer.headers.get("retry-after", "")
@@ -189,3 +190,8 @@ def lease_path(namespace: str | None, name: str = "") -> str:
     """Of one Lease, of those of a namespace, or of all."""
     within = f"/namespaces/{namespace}" if namespace else ""
     return f"/apis/coordination.k8s.io/v1{within}/leases" + (f"/{name}" if name else "")
+
+
+def hooks_path(name: str) -> str:
+    """Of one ValidatingWebhookConfiguration."""
+    return f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/{name}"

@@ -24,6 +24,7 @@ from collections.abc import Iterable
 
 from policyd.core.compile.cel_problems import CelProblem
 from policyd.core.compile.places import Document, Path
+from policyd.core.compile.words import printable
 from policyd.core.errors import Issue, Severity, Span
 
 _OTHERWISE = {
@@ -78,6 +79,7 @@ class Findings:
         return self.document.key_span(path) if key else self.document.span(path)
 
     def _add(self, span: Span, code: str, severity: Severity, message: str, hint: str) -> None:
-        issue = Issue(span, code, severity, message, hint)
+        # INVARIANT: whatever of the author's text stands in it, an issue is one line, and forges no other.
+        issue = Issue(span, code, severity, printable(message), printable(hint))
         if issue not in self.issues:
             self.issues.append(issue)

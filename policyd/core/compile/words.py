@@ -13,7 +13,12 @@ def quoted(value: object) -> str:
     """What was written, in backticks, short, and with nothing in it that could forge a line of a log."""
     text = str(value)
     text = text if len(text) <= MAX_QUOTED else text[: MAX_QUOTED - 3] + "..."
-    return "`" + "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text) + "`"
+    return f"`{printable(text)}`"
+
+
+def printable(text: str) -> str:
+    """The same on one line, with nothing in it that a terminal obeys or that turns the direction of writing."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def listed(names: Iterable[str]) -> str:

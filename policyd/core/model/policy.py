@@ -238,7 +238,7 @@ class RolloutSpec(Strict):
 
 
 class RuleSpec(Strict):
-    """When it holds, act: exactly one action."""
+    """One condition, and exactly one action for when it holds."""
 
     name: Name
     severity: Literal["Info", "Low", "Medium", "High", "Critical"] = "Medium"
