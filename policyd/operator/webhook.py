@@ -37,7 +37,7 @@ JUDGED_S = 1.5  # the API server waits for 2
 TOGETHER = 8  # bodies held at once
 _PATIENCE_S = 5.0
 _HEAD = 16 << 10
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,12})[ \t]*\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,20})[ \t]*\r\n", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -123,8 +123,6 @@ class Webhook:
             pass  # let go; the API server goes by the failurePolicy
         except asyncio.CancelledError:
             pass  # the process ends
-        except Exception:
-            log.exception("webhook: a question could not be answered")
         finally:
             writer.close()
 
@@ -150,7 +148,11 @@ class Webhook:
             one = asked(body)
         except NoReview as error:
             return text(HTTPStatus.BAD_REQUEST, str(error))
-        review = await self._in_time(one)
+        try:
+            review = await self._in_time(one)
+        except Exception:  # whatever it is: the API server goes by the failurePolicy, and the log says what it was
+            log.exception("webhook: a question could not be answered")
+            return text(HTTPStatus.INTERNAL_SERVER_ERROR, "the review failed")
         return Answer(HTTPStatus.OK, json.dumps(review).encode(), "application/json")
 
     async def _in_time(self, one: Asked) -> Object:
