@@ -22,6 +22,7 @@ from policyd.adapters.envoy.config import (
 )
 from policyd.adapters.envoy.gateway import SERVICE, TARGET, documents, parse_target
 from policyd.adapters.envoy.gateway_remarks import remarks
+from policyd.adapters.envoy.gateway_tls import parse_tls
 from policyd.adapters.policies_dir import read_policies
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.compile.policyset import PolicySet
@@ -159,6 +160,15 @@ def extension_policy(
         list[str] | None,
         typer.Option(metavar="Gateway|HTTPRoute/NAME", help=f"What it is attached to; repeatable. [default: {TARGET}]"),
     ] = None,
+    extproc_ca: Annotated[
+        str,
+        typer.Option(metavar="Secret|ConfigMap/NAME", help="TLS to policyd: whose certificate it must have (ca.crt)."),
+    ] = "",
+    extproc_cert: Annotated[
+        str,
+        typer.Option(metavar="SECRET", help="Envoy's own certificate for policyd: a Secret of type kubernetes.io/tls."),
+    ] = "",
+    extproc_san: ExtprocSan = None,
 ) -> None:
     """What Envoy Gateway needs to stream calls through policyd, for every later policy set. docs/ai-gateway.md says
     what works behind Envoy AI Gateway."""
@@ -175,8 +185,9 @@ def extension_policy(
         places = [parse_target(text) for text in target or (TARGET,)]
         in_force = compiled(policies)
         refuse_unknown_upstreams(in_force, {one.name for one in wanted.upstreams} if upstream else ())
-        made = documents(wanted, places)
-    _say([*_idle(listener, admin), *remarks(in_force, wanted, places)])
+        tls = parse_tls(extproc_ca, extproc_cert, extproc_san or ())
+        made = documents(wanted, places, tls)
+    _say([*_idle(listener, admin), *remarks(in_force, wanted, places, tls)])
     print(made, end="")
 
 

@@ -28,6 +28,7 @@ from policyd.adapters.envoy.config import (
     Settings,
     is_ip,
 )
+from policyd.adapters.envoy.gateway_tls import GatewayTls, client_certificate, validation
 
 Object = dict[str, Any]
 
@@ -65,9 +66,14 @@ def service_of(address: Address) -> tuple[str, str] | None:
     return None if found is None else (found[1], found[2] or "")
 
 
-def documents(settings: Settings, targets: Sequence[Target]) -> str:
+def documents(settings: Settings, targets: Sequence[Target], tls: GatewayTls | None = None) -> str:
     """Everything to apply, as YAML. Raises BadSetting."""
-    made = [extension_policy(settings, targets), *_backend(settings), *_client_traffic(settings, targets)]
+    made = [
+        extension_policy(settings, targets),
+        *_backend(settings, tls),
+        *_tls(settings, tls),
+        *_client_traffic(settings, targets),
+    ]
     return "---\n".join(str(yaml.safe_dump(one, sort_keys=False, width=120)) for one in made)
 
 
@@ -86,8 +92,8 @@ def extension_policy(settings: Settings, targets: Sequence[Target]) -> Object:
     return _object("EnvoyExtensionPolicy", {"targetRefs": _targets(targets), "extProc": [filter_]})
 
 
-def _object(kind: str, spec: Object) -> Object:
-    return {"apiVersion": API, "kind": kind, "metadata": {"name": NAME}, "spec": spec}
+def _object(kind: str, spec: Object, api: str = API) -> Object:
+    return {"apiVersion": api, "kind": kind, "metadata": {"name": NAME}, "spec": spec}
 
 
 def _targets(targets: Sequence[Target]) -> list[Object]:
@@ -104,10 +110,28 @@ def _references(settings: Settings) -> list[Object]:
     return [{"name": name, **there, "port": place.port} for place in settings.processors]
 
 
-def _backend(settings: Settings) -> list[Object]:
+def _backend(settings: Settings, tls: GatewayTls | None) -> list[Object]:
     if service_of(settings.extproc) is not None:
         return []
-    return [_object("Backend", {"endpoints": [_endpoint(place) for place in settings.processors]})]
+    own = client_certificate(tls)
+    endpoints = [_endpoint(place) for place in settings.processors]
+    return [_object("Backend", {"endpoints": endpoints, **({"tls": own} if own else {})})]
+
+
+def _tls(settings: Settings, tls: GatewayTls | None) -> list[Object]:
+    if tls is None:
+        return []
+    service, own = service_of(settings.extproc), client_certificate(tls)
+    name, namespace = service or (NAME, "")
+    group, kind = ("", "Service") if service else ("gateway.envoyproxy.io", "Backend")
+    checked = {
+        "targetRefs": [{"group": group, "kind": kind, "name": name}],
+        "validation": validation(tls, settings.extproc),
+    }
+    policy = _object("BackendTLSPolicy", checked, "gateway.networking.k8s.io/v1")
+    if namespace:
+        policy["metadata"]["namespace"] = namespace  # the Service's: it may not lie in another one
+    return [policy, *([_object("EnvoyProxy", {"backendTLS": own})] if own and service else [])]
 
 
 def _endpoint(address: Address) -> Object:

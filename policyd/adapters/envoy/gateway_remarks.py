@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from policyd.adapters.envoy.config import UPSTREAM_HEADER, Settings
 from policyd.adapters.envoy.gateway import GATEWAY, Target, service_of
+from policyd.adapters.envoy.gateway_tls import GatewayTls
 from policyd.core.compile.policyset import CompiledRule, PolicySet
 from policyd.core.model.decision import Constrain, Reroute
 
@@ -16,10 +17,17 @@ _AI = "behind Envoy AI Gateway"
 _IN_FRONT = "put policyd's own Envoy in front (docs/ai-gateway.md)"
 
 
-def remarks(policies: PolicySet, settings: Settings, targets: Sequence[Target]) -> list[str]:
+def remarks(
+    policies: PolicySet, settings: Settings, targets: Sequence[Target], tls: GatewayTls | None = None
+) -> list[str]:
     """What is left to do, and what will not work, in words."""
     rules = [rule for policy in policies.policies for rule in policy.rules]
-    return [*_about_placing(settings, targets), *_about_upstreams(rules), *_about_ai_gateway(rules)]
+    return [
+        *_about_placing(settings, targets),
+        *_about_tls(settings, targets, tls),
+        *_about_upstreams(rules),
+        *_about_ai_gateway(rules),
+    ]
 
 
 def _about_placing(settings: Settings, targets: Sequence[Target]) -> Iterator[str]:
@@ -32,6 +40,21 @@ def _about_placing(settings: Settings, targets: Sequence[Target]) -> Iterator[st
         yield "a Backend works only where Envoy Gateway's configuration says `extensionApis: {enableBackend: true}`"
     elif service[1]:
         yield f"namespace {service[1]} needs a ReferenceGrant for EnvoyExtensionPolicy, if the policy lies in another"
+
+
+def _about_tls(settings: Settings, targets: Sequence[Target], tls: GatewayTls | None) -> Iterator[str]:
+    if tls is None:
+        if not settings.extproc.path:
+            yield "prompts and answers go to policyd in plain: --extproc-ca and --extproc-cert make it TLS"
+        return
+    if not tls.cert:
+        yield "without --extproc-cert policyd is not to ask for certificates (`serve --tls-client-ca`)"
+    elif service_of(settings.extproc) is not None:
+        gateways = " and ".join(one.name for one in targets if one.kind == GATEWAY) or "of the route"
+        yield (
+            f"Gateway {gateways}: name the EnvoyProxy in `infrastructure.parametersRef`, or write its backendTLS into "
+            "the one that is there; every backend that asks for a certificate is then shown this one"
+        )
 
 
 def _about_upstreams(rules: Sequence[CompiledRule]) -> Iterator[str]:
