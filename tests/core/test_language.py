@@ -333,6 +333,18 @@ def test_an_unpriced_model_under_a_cost_counter_cannot_be_judged() -> None:
     assert (ignored.record.verdict, ignored.record.degraded) == (Verdict.ALLOW, True)
 
 
+def test_what_was_asked_for_without_a_price_costs_what_the_model_costs_that_answered() -> None:
+    spec = "failurePolicy: Ignore\n" + BUDGET.replace("Requests", "Cost").replace("1 requests", "1 USD")
+    deployment = "/openai/deployments/ours/chat/completions"
+    bed = Bed(policy(spec), prices=FlatPrices("gpt-4o", input=1_000, output=10_000))
+
+    out = bed.call(path=deployment, host="x.openai.azure.com", body=b'{"messages": []}', chunks=[answer_of("x")])
+
+    assert (out.record.model, out.record.cost_nano, out.record.cost_source) == ("ours", 60_000, "provider")
+    assert (out.record.price_source, out.record.degraded) == ("flat", True)
+    assert sum(bed.memory.snapshot().values()) == 60_000
+
+
 def test_a_key_that_is_empty_is_a_missing_identity() -> None:
     bed = Bed(policy(BUDGET.replace("session.id", "caller.user")))
 

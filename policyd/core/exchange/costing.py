@@ -25,6 +25,14 @@ def begin_cost(call: Call) -> None:
     response.cost_source = "estimate" if price else UNPRICED
 
 
+def price_by_answer(call: Call) -> None:
+    """What was asked for may have no price, as a deployment's name has none; the model that answered may have one. It
+    comes too late to hold by, and in time for what is charged and recorded."""
+    if call.price is None and call.facts.response.model:
+        call.price = call.price_of(call.facts.response.model)
+        begin_cost(call)
+
+
 def tell_cost(call: Call, usage: Usage) -> None:
     """Put the cost of this usage before the rules, and what it rests on."""
     response, price = call.facts.response, call.price

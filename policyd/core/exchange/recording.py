@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policyd.core.decide.combine import Decision
 from policyd.core.exchange.call import Call
-from policyd.core.exchange.costing import UNPRICED, confidence
+from policyd.core.exchange.costing import UNPRICED, confidence, price_by_answer
 from policyd.core.exchange.counted import count_whole
 from policyd.core.exchange.gauge import Gauge
 from policyd.core.exchange.learning import estimate_error
@@ -21,6 +21,7 @@ def settlement(call: Call, ended: str = "complete") -> list[Settle]:
     if not call.left:
         return _given_back(call)
     count_whole(call.facts, call.ground.vocabularies)
+    price_by_answer(call)
     usage = final_usage(call)
     charges: list[tuple[CounterId, int]] = []
     for gauge in call.meter.counted:
