@@ -343,3 +343,31 @@ def test_the_page_about_it_is_true(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "budget.test.yaml").write_text(cases)
 
     assert leave(["test", str(tmp_path), "--min-coverage", "100"]) == 0, capsys.readouterr().out
+
+
+HEADERS = """
+  - name: headers are those that left
+    calls:
+      - request: {headers: {X-Keep: a, x-drop: b}}
+        response: {headers: {Server: s, x-via: v}}
+        expect:
+          headers: {server: null, x-via: v, x-new: "1"}
+          sent: {headers: {x-keep: a, x-drop: null, x-set: "2"}}
+"""
+EDITS = """rules:
+    - name: edit
+      constrain: {headers: {request: {set: {x-set: "2"}, remove: [x-drop]},
+        response: {set: {x-new: "1"}, remove: [server]}}}
+"""
+
+
+def test_headers_are_those_that_left_so_that_what_was_not_removed_is_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = POLICY[: POLICY.index("rules:")] + EDITS
+    assert leave(play(tmp_path, HEADERS, policy=policy)) == 0, capsys.readouterr().out
+    capsys.readouterr()
+    kept = re.sub(r", remove: \[[-a-z]+\]", "", policy)
+    assert leave(play(tmp_path, HEADERS, "--format", "json", policy=kept)) == 1
+    found = [one for case in json.loads(capsys.readouterr().out)["cases"] for one in case["failures"]]
+    assert [(one["field"], one["came"]) for one in found] == [("headers.server", "s"), ("sent.headers.x-drop", "b")]

@@ -172,7 +172,7 @@ class Expect(Strict):
     cost: Amount | None = None
     text: TextExpect | None = None  # what the caller could read
     output: TextExpect | None = None  # the body that the caller got, bytes as text
-    headers: HeaderWants | None = None  # of the answer, that policyd set
+    headers: HeaderWants | None = None  # of the answer, as the caller got them
     sent: SentWant | None = None
     counters: dict[str, Counted] = {}
 

@@ -170,7 +170,7 @@ class _Playing:
         response = merged(merged(given.response, self.case.response), spec.response) or ResponseSpec()
         recorded = recording(f"{self.suite.document.file}#{number}", at, request, response)
         self.store.down = spec.store == "down"
-        seen = Seen(recorded.body)
+        seen = Seen(recorded)
         played = await self.run.play(recorded, seen)
         text = ""
         if spec.expect is not None and spec.expect.text is not None:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from policyd.adapters.prices import load_prices
+from policyd.adapters.recordings import Recording
 from policyd.adapters.records import decimal
 from policyd.cli.cases.checking import counters_named
 from policyd.cli.cases.model import Counted, CounterWant, Expect, SentWant, TextExpect, TextWant, Words
@@ -36,15 +37,15 @@ ABSENT = "nothing"
 
 
 class Seen:
-    """Watches a call: its bytes, and the headers that policyd sets and removes on either side."""
+    """Watches a call: its bytes and headers, as they leave policyd on either side."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, made: Recording) -> None:
         self.sent: bytes | None = None  # None: nothing left
-        self.request_headers: dict[str, str | None] = {}  # None: removed
-        self.response_headers: dict[str, str | None] = {}
+        self.request_headers: dict[str, str | None] = dict(made.headers)  # None: removed
+        self.response_headers: dict[str, str | None] = dict(made.response_headers)
         self.rejected = False
         self.body = bytearray()
-        self._asked = body
+        self._asked = made.body
 
     def step(self, step: Step) -> None:
         match step:
