@@ -20,6 +20,7 @@ from policyd.adapters.errors import Place, UnreadableInput, reason_of
 from policyd.adapters.reloads import Compilation, Compile, Documents, Reload, forbids
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue, PolicyError
+from policyd.core.model.route import ObjectName
 
 SUFFIXES = (".yaml", ".yml")
 TEST_SUFFIXES = (".test.yaml", ".test.yml")
@@ -126,6 +127,10 @@ class PolicyDirectory:
     @property
     def home(self) -> None:
         """None: policies from files are about every call, whatever its route."""
+
+    def parents(self, route: ObjectName) -> tuple[ObjectName, ...]:  # noqa: ARG002 - of other sources' concern
+        """The Gateways of a route: nothing is known of them here."""
+        return ()
 
     @property
     def away(self) -> str:

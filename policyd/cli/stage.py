@@ -115,10 +115,11 @@ def staged(
     serve: Sequence[str] = (),
     bootstrap: Sequence[str] = (),
     source: str = "",
+    configured: Callable[[str], str] = str,
 ) -> Iterator[Stage]:
     """Puts up providers, policyd with these policies (file name to text), then Envoy. The first provider is the
     default upstream; `serve` and `bootstrap` are further options of these commands. `source`: where policyd takes its
-    policies from instead."""
+    policies from instead. `configured`: what a user makes of the Envoy configuration that is printed."""
     ours = tuple(providers or (Emulator("openai"), Emulator("backup")))
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="policyd-"))  # short: a socket's path has 108 bytes
@@ -129,7 +130,7 @@ def staged(
         stage.policyd = stack.enter_context(_process(folder / "policyd.log", _serve_command(stage, source, serve)))
         _wait(stage.policyd, lambda: _is_up(stage.admin, "/readyz"), folder / "policyd.log", "policyd to be ready")
         config = folder / "envoy.yaml"
-        config.write_text(_bootstrap(stage, bootstrap))
+        config.write_text(configured(_bootstrap(stage, bootstrap)))
         command = [str(envoy), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
         stage.envoy = stack.enter_context(_process(folder / "envoy.log", command))
         _wait(stage.envoy, lambda: _is_up(stage.envoy_admin, "/ready"), folder / "envoy.log", "envoy to be ready")

@@ -72,7 +72,7 @@ class DataPlane:
         self._directory = source_of(self.settings, self._reloaded, self._untold)
         self._transport = Transport(self.settings.tls, self.telemetry)
         if (home := self._directory.home) is not None:
-            self._routes = Routes(home, lambda: self._directory.current)
+            self._routes = Routes(home, lambda: self._directory.current, self._directory.parents)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises PolicyError, UnreadableInput or NotAvailable when it cannot start."""

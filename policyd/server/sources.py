@@ -14,6 +14,7 @@ from policyd.adapters.reloads import Reload
 from policyd.core.compile.compiler import Compiler
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue
+from policyd.core.model.route import ObjectName
 from policyd.server.settings import KUBE, Settings
 
 
@@ -28,6 +29,7 @@ class Source(Protocol):
     def away(self) -> str: ...
     @property
     def home(self) -> str | None: ...  # the namespace of calls whose route is not told; None: routes are no part of it
+    def parents(self, route: ObjectName) -> tuple[ObjectName, ...]: ...  # the Gateways that an HTTPRoute is attached to
     def start(self) -> tuple[Issue, ...] | Awaitable[tuple[Issue, ...]]: ...
     def watch(self) -> Coroutine[Any, Any, None]: ...
 

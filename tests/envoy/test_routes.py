@@ -21,7 +21,7 @@ from policyd.adapters.envoy.config import HOST_ATTRIBUTE, ROUTE_ATTRIBUTE
 from policyd.adapters.envoy.routes import LATELY_S, Resource, Routes, resource_of
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.compile.policyset import PolicySet
-from policyd.core.model.route import Place, Route
+from policyd.core.model.route import ObjectName, Route
 from policyd.core.model.steps import Reject
 from tests.envoy.harness import VERSIONS, Envoy, running
 from tests.envoy.routed import CHOOSES, metadata, route, with_routes
@@ -73,7 +73,7 @@ class Desk:
 
     now: FakeClock = field(default_factory=FakeClock)
     policies: PolicySet = ALL
-    parents: dict[Place, tuple[Place, ...]] = field(default_factory=dict)
+    parents: dict[ObjectName, tuple[ObjectName, ...]] = field(default_factory=dict)
 
     def routes(self) -> Routes:
         return Routes("home", lambda: self.policies, lambda place: self.parents.get(place, ()), self.now.monotonic)
@@ -151,7 +151,7 @@ def test_no_text_breaks_the_reader(text: str) -> None:
     ],
 )
 def test_where_a_call_came_in(
-    told: dict[str, Any], host: dict[str, Any] | None, parents: tuple[Place, ...], expected: Route
+    told: dict[str, Any], host: dict[str, Any] | None, parents: tuple[ObjectName, ...], expected: Route
 ) -> None:
     desk = Desk(parents={CHAT: parents})
     assert desk.routes().of(message(printed(told), host and printed(host))) == expected

@@ -23,7 +23,7 @@ from google.protobuf.struct_pb2 import Struct
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
 from policyd.adapters.envoy.config import HOST_ATTRIBUTE, ROUTE_ATTRIBUTE
 from policyd.core.compile.policyset import PolicySet
-from policyd.core.model.route import GATEWAY, HTTP_ROUTE, Place, Route
+from policyd.core.model.route import GATEWAY, HTTP_ROUTE, ObjectName, Route
 
 log = logging.getLogger("policyd")
 
@@ -95,7 +95,9 @@ class Routes:
 
     home: str  # the namespace that calls without a route are taken for
     policies: Callable[[], PolicySet]
-    parents: Callable[[Place], tuple[Place, ...]] = lambda _: ()  # the Gateways that an HTTPRoute is attached to
+    parents: Callable[[ObjectName], tuple[ObjectName, ...]] = (
+        lambda _: ()
+    )  # the Gateways that an HTTPRoute is attached to
     clock: Callable[[], float] = time.monotonic  # seconds
     _lacked: dict[_Lack, tuple[str, float]] = field(default_factory=dict)  # why, and when last
     _said: set[str] = field(default_factory=set)
@@ -117,7 +119,7 @@ class Routes:
             self._lack(_Lack.GATEWAY, f"neither {HOST_ATTRIBUTE} nor an HTTPRoute known here tells it")
         return Route(route.namespace, route.name if route.kind == HTTP_ROUTE else "", gateways)
 
-    def _gateways(self, route: Resource, host: Resource | str) -> tuple[Place, ...]:
+    def _gateways(self, route: Resource, host: Resource | str) -> tuple[ObjectName, ...]:
         """The very one, where it is told; else all that the route is attached to: it may have been each."""
         if isinstance(host, Resource) and host.kind == GATEWAY:
             return ((host.namespace, host.name),)

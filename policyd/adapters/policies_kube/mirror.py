@@ -23,6 +23,7 @@ log = logging.getLogger("policyd")
 RESYNC_S = 600.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
+_NOT_THERE = (403, 404)
 
 T = TypeVar("T")
 
@@ -43,7 +44,10 @@ class Mirror(Generic[T]):
     clock: Callable[[], float] = time.monotonic  # seconds
     objects: dict[Key, T] = field(default_factory=dict)
     synced: asyncio.Event = field(default_factory=asyncio.Event)  # listed once
+    answered: asyncio.Event = field(default_factory=asyncio.Event)  # listed once, or refused
+    again_s: float = 0.0  # seconds between attempts while the server does not know the collection, or does not give it
     failure: str = ""  # why the last attempt failed; empty while it is in step
+    refusal: int = 0  # the status of the last refusal, while it lasts
     _revision: str = ""
     _listed_at: float = 0.0
     _wait: float = 0.0  # seconds before the next attempt
@@ -56,13 +60,16 @@ class Mirror(Generic[T]):
                 await self._step()
             except Refused as error:
                 self._revision = "" if error.status == GONE else self._revision
-                self.failure, asked = str(error), error.after_s
+                self.failure, self.refusal, asked = str(error), error.status, error.after_s
+                self.answered.set()
             except Away as error:
                 self.failure = str(error)
             except Exception as error:  # whatever it is, it must not end in silence: said, and begun anew
                 log.exception("%s", self.path)
                 self._revision, self.failure = "", f"{type(error).__name__}: {error}"
             self._wait = min(LONGEST_PAUSE_S, 2 * self._wait) or FIRST_PAUSE_S
+            if self.refusal in _NOT_THERE:
+                asked = max(asked, self.again_s)
             # Replicas of one server come back apart.
             await self.pause(self._wait * random.uniform(0.75, 1.0) + asked * random.uniform(1.0, 1.25))
 
@@ -87,11 +94,12 @@ class Mirror(Generic[T]):
         self._revision, self._listed_at = revision, self.clock()
         self._in_step()
         self.synced.set()
+        self.answered.set()
         if news:
             self.changed()
 
     def _in_step(self) -> None:
-        self.failure, self._wait = "", 0.0
+        self.failure, self.refusal, self._wait = "", 0, 0.0
 
     def _take(self, event: Object) -> None:
         self._in_step()

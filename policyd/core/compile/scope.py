@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from policyd.core.compile.policyset import CompiledPolicy
-from policyd.core.model.route import GATEWAY, Place, Route
+from policyd.core.model.route import GATEWAY, ObjectName, Route
 
 
 class Scopes:
@@ -19,8 +19,8 @@ class Scopes:
     def __init__(self, policies: Iterable[CompiledPolicy]) -> None:
         self._everywhere: list[int] = []
         self._namespaces: dict[str, list[int]] = {}
-        self._routes: dict[Place, list[int]] = {}
-        self._gateways: dict[Place, list[int]] = {}
+        self._routes: dict[ObjectName, list[int]] = {}
+        self._gateways: dict[ObjectName, list[int]] = {}
         for number, policy in enumerate(policies):
             self._add(number, policy)
 

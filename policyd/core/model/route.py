@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Place = tuple[str, str]
+ObjectName = tuple[str, str]
 """(namespace, name) of an object."""
 
 GATEWAY, HTTP_ROUTE = "Gateway", "HTTPRoute"
@@ -20,7 +20,7 @@ class Route:
 
     namespace: str
     name: str = ""
-    gateways: tuple[Place, ...] = ()
+    gateways: tuple[ObjectName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
