@@ -38,6 +38,7 @@ async def watching(policies: PolicyObjects) -> AsyncIterator[PolicyObjects]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await policies.close()  # a task that is cancelled before it began has not
 
 
 def place_of(served: dict[str, Any]) -> str:
