@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import yaml
 
+from policyd.adapters.policies_kube.shallow import loads
 from tests.architecture.source import ROOT
 from tests.k8s.server import ApiServer
 
@@ -99,7 +100,7 @@ class Desk:
     def clear(self) -> None:
         """No policies any more."""
         for kind in KINDS:
-            for one in self.client.get(path_of(kind)).json()["items"]:
+            for one in loads(self.client.get(path_of(kind)).content)["items"]:
                 namespace = one["metadata"].get("namespace", "")
                 self.client.delete(path_of(kind, namespace, one["metadata"]["name"]))
 

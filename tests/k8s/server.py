@@ -61,6 +61,7 @@ class Access:
     ca: Path | None
     token: str
     pair: Path | None = None  # certificate and key of a client
+    namespace: str = "default"
 
     def client(self, **headers: str) -> httpx.Client:
         """A blocking client for a test's own questions."""
@@ -81,7 +82,9 @@ class Access:
             "current-context": "tests",
             "clusters": [{"name": "tests", "cluster": cluster}],
             "users": [{"name": "tests", "user": user}],
-            "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "tests"}}],
+            "contexts": [
+                {"name": "tests", "context": {"cluster": "tests", "user": "tests", "namespace": self.namespace}}
+            ],
         }
         file.write_text(yaml.safe_dump(document))
         return file

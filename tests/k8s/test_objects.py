@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
@@ -17,7 +16,6 @@ from policyd.cli.crds import KINDS, resource
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.compile.source import read_documents
 from policyd.core.errors import Severity
-from tests.k8s.server import ApiServer
 from tests.k8s.structural import errors
 
 OBJECTS = Path(__file__).parent / "objects"
@@ -75,26 +73,6 @@ def test_an_invalid_object_is_refused_where_it_says(file: Path) -> None:
 
     assert checked(file)[0] == f"{code} {line}:{column}"
     assert bool(refused(file)) == (by == "schema"), refused(file)
-
-
-def test_a_real_server_says_the_same(api: ApiServer) -> None:
-    """By its schema and its rules, asked as `kubectl apply` asks; nothing is kept."""
-    with api.access.client(**{"content-type": "application/yaml"}) as client:
-        client.post("/api/v1/namespaces", content='{"metadata": {"name": "agents"}}')
-        said = {file: _asked(client, file) for file in (*VALID, *LIBRARY, *INVALID)}
-    assert {str(file.name): text for file, text in said.items() if bool(text) != bool(refused(file))} == {}
-
-
-def _asked(client: httpx.Client, file: Path) -> str:
-    """Why the server refuses it; empty when it does not."""
-    text = file.read_text()
-    document = yaml.safe_load(text)
-    text = re.sub(r"namespace: [a-z-]+", "namespace: agents", text)
-    within = "/namespaces/agents" if document["kind"].startswith("LLM") else ""
-    plural = {"LLMPolicy": "llmpolicies", "ClusterLLMPolicy": "clusterllmpolicies"}.get(document["kind"], "nothing")
-    path = f"/apis/{document['apiVersion']}{within}/{plural}"
-    answer = client.post(path, content=text, params={"dryRun": "All", "fieldValidation": "Strict"})
-    return "" if answer.status_code == 201 else answer.text
 
 
 def test_most_of_what_is_wrong_never_gets_past_kubectl() -> None:

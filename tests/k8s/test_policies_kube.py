@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from policyd.adapters.policies_kube.access import find_access
 from policyd.adapters.policies_kube.good import policy_of
 from policyd.adapters.reloads import Reload
 from policyd.core.compile.compiler import Compiler
-from tests.k8s.objects import Desk, policy, until
+from tests.k8s.objects import Desk, path_of, policy, until
 from tests.k8s.server import Access, ApiServer
 
 WRONG = 'request.modle == "m"'
@@ -176,3 +177,23 @@ def test_of_changes_in_a_hurry_the_last_one_counts(api: ApiServer, desk: Desk, t
     began = time.monotonic()
     assert asyncio.run(story()) == 1
     assert time.monotonic() - began < 30
+
+
+def test_a_policy_nested_without_end_keeps_no_other_one_out(api: ApiServer, desk: Desk, tmp_path: Path) -> None:
+    """The API server takes ten thousand levels where the schema leaves a place open."""
+    deep = json.dumps(policy("deep", "x")).replace(
+        '"Full"', '"Full", "params": {"x": ' + "[" * 9_000 + "]" * 9_000 + "}"
+    )
+    headers = {"content-type": "application/json"}
+    assert desk.client.post(path_of("LLMPolicy", "default"), content=deep, headers=headers).status_code == 201
+    desk.apply(policy("before", "b"))
+
+    async def story() -> None:
+        async with watching(source(api.access, tmp_path)) as policies:
+            assert reasons(policies) == {"default/before": "b"}
+            assert policies.refused is not None
+            assert "nested deeper" in policies.refused.issues[0].message
+            desk.apply(policy("after", "a"))
+            await until(lambda: "default/after" in reasons(policies), "the one after it")
+
+    asyncio.run(story())

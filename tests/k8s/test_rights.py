@@ -10,54 +10,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import yaml
 
-from tests.architecture.source import ROOT
+from tests.k8s.accounts import SPACE, account
 from tests.k8s.objects import Desk, path_of, policy, until
 from tests.k8s.server import Access, ApiServer
 from tests.k8s.test_operator import says
 from tests.k8s.test_policies_kube import reasons, source, watching
 
-ROLES = "/apis/rbac.authorization.k8s.io/v1"
-SPACE = "default"
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SPACE}/leases"
-
-
-def shipped_roles() -> list[dict[str, Any]]:
-    files = [ROOT / "deploy" / "k8s" / part / "rbac.yaml" for part in ("base", "operator")]
-    every = [one for file in files for one in yaml.safe_load_all(file.read_text())]
-    return [one for one in every if one["kind"] in ("Role", "ClusterRole")]
-
-
-def grant(admin: httpx.Client, name: str) -> str:
-    """A service account with its roles and no others; gives its token."""
-    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
-    admin.post(f"/api/v1/namespaces/{SPACE}/serviceaccounts", json=account).raise_for_status()
-    for role in shipped_roles():
-        if role["metadata"]["name"] == name:
-            within = "" if role["kind"] == "ClusterRole" else f"/namespaces/{SPACE}"
-            admin.post(f"{ROLES}{within}/{role['kind'].lower()}s", json=role).raise_for_status()
-            binding = {
-                "apiVersion": "rbac.authorization.k8s.io/v1",
-                "kind": f"{role['kind']}Binding",
-                "metadata": {"name": name},
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role["kind"], "name": name},
-                "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": SPACE}],
-            }
-            admin.post(f"{ROLES}{within}/{role['kind'].lower()}bindings", json=binding).raise_for_status()
-    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    answer = admin.post(f"/api/v1/namespaces/{SPACE}/serviceaccounts/{name}/token", json=asked)
-    return str(answer.raise_for_status().json()["status"]["token"])
+HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 
 @pytest.fixture(scope="module")
 def accounts(api: ApiServer) -> dict[str, Access]:
-    with api.access.client() as admin:
-        return {
-            name: Access(api.access.url, api.access.ca, grant(admin, name)) for name in ("policyd", "policyd-operator")
-        }
+    return {name: account(api, name) for name in ("policyd", "policyd-operator")}
 
 
 def test_both_work_with_these_rights(desk: Desk, accounts: dict[str, Access], tmp_path: Path) -> None:
@@ -90,12 +57,17 @@ def test_both_work_with_these_rights(desk: Desk, accounts: dict[str, Access], tm
 
 BEYOND = [
     ("policyd", "GET", "/api/v1/secrets", None),
-    ("policyd", "PATCH", path_of("LLMPolicy", SPACE, "p"), {"spec": {"mode": "Monitor"}}),
-    ("policyd", "PATCH", path_of("LLMPolicy", SPACE, "p") + "/status", {"status": {}}),
+    ("policyd", "PATCH", path_of("LLMPolicy", "default", "p"), {"spec": {"mode": "Monitor"}}),
+    ("policyd", "PATCH", path_of("LLMPolicy", "default", "p") + "/status", {"status": {}}),
     ("policyd-operator", "GET", "/api/v1/secrets", None),
-    ("policyd-operator", "PATCH", path_of("LLMPolicy", SPACE, "p"), {"spec": {"mode": "Monitor"}}),
-    ("policyd-operator", "DELETE", path_of("LLMPolicy", SPACE, "p"), None),
+    ("policyd-operator", "PATCH", path_of("LLMPolicy", "default", "p"), {"spec": {"mode": "Monitor"}}),
+    ("policyd-operator", "DELETE", path_of("LLMPolicy", "default", "p"), None),
     ("policyd-operator", "DELETE", f"{LEASES}/policyd-operator", None),
+    ("policyd-operator", "GET", HOOKS, None),
+    ("policyd-operator", "GET", f"{HOOKS}/another", None),
+    ("policyd-operator", "PATCH", f"{HOOKS}/policyd-policies", {"webhooks": []}),
+    ("policyd-operator", "DELETE", f"{HOOKS}/policyd-policies", None),
+    ("policyd", "GET", f"{HOOKS}/policyd-policies", None),
 ]
 
 
