@@ -119,7 +119,7 @@ ODD = {
 
 
 def test_whatever_comes_the_next_review_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE_S", 1.0)
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.4)
     got: dict[str, tuple[int, bytes]] = {}
 
     async def story(one: Webhook, ask: Callable[[bytes], Awaitable[tuple[int, bytes]]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_the_model_loses_no_field_on_the_way(kind: Any) -> None:
     assert set(resource(kind)["properties"]["spec"]["properties"]) == fields
 
 
+@each_kind
+def test_every_field_says_what_it_is(kind: Any) -> None:
+    fields = {at: node for at, node, nested in nodes(resource(kind)) if not nested and at.count("/") < at.count(".")}
+    silent = [at for at, node in fields.items() if at.endswith(_named(at)) and "description" not in node]
+    assert [at for at in silent if at not in ("", ".metadata")] == []
+
+
+def _named(at: str) -> str:
+    """The last step, where it is a field's name; of lists and maps the field above tells."""
+    return at.rpartition(".")[2] if "/" not in at.rpartition(".")[2] else "\0"
+
+
 STATUS = {
     "digest": "sha256:" + "0" * 64,
     "replicas": {"programmed": 2, "total": 3},
@@ -135,3 +148,14 @@ def test_kubectl_explains_what_a_rule_is(api: ApiServer, tmp_path: Path) -> None
         told = subprocess.run([*command, place], capture_output=True, text=True, check=False)
         assert told.returncode == 0, told.stderr
         assert "<no description>" not in told.stdout
+    told = subprocess.run([*command, "llmpolicy.spec.rules"], capture_output=True, text=True, check=True).stdout
+    lines = " ".join(told.split())
+    for words in (
+        "All are judged; the strictest that matches wins.",
+        "when <string> CEL; true means act. Without it the rule always acts.",
+        "terminate <Object> Refuses the call, or ends its answer properly.",
+        "severity <string> enum: Info, Low, Medium, High, .... Soft enforces Critical alone;",
+    ):
+        assert words in lines
+    whole = subprocess.run([*command, "llmpolicy", "--recursive"], capture_output=True, text=True, check=True).stdout
+    assert {"spec", "counters", "timeZone", "ancestors"} <= set(re.findall(r"^ *(\w+)\t", whole, re.MULTILINE))

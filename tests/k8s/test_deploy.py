@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,21 @@ import pytest
 import yaml
 
 from policyd.cli.main import COMMANDS, load
+from policyd.operator.certificate import CONFIGURATION, SERVICE
+from policyd.operator.webhook import JUDGED_S, PATH
 from tests.architecture.source import ROOT
 from tests.envoy.harness import VERSIONS, validate
-from tests.k8s.server import ApiServer, kubectl
+from tests.k8s.accounts import made
+from tests.k8s.server import CLUSTER, ApiServer, kubectl
+from tests.k8s.test_extension_policy import GENERATED
 
 DEPLOY = ROOT / "deploy" / "k8s"
-BUILDS = ("crds", "operator", *(f"overlays/{file.name}" for file in sorted((DEPLOY / "overlays").iterdir())))
+BUILDS = (
+    "crds",
+    "operator",
+    "operator-webhook",
+    *(f"overlays/{file.name}" for file in sorted((DEPLOY / "overlays").iterdir())),
+)
 every_build = pytest.mark.parametrize("name", BUILDS)
 
 
@@ -84,7 +94,7 @@ def test_policyd_is_told_only_what_it_knows(name: str) -> None:
         assert given <= known
 
 
-@pytest.mark.parametrize("name", [name for name in BUILDS if name not in ("crds", "operator")])
+@pytest.mark.parametrize("name", [name for name in BUILDS if name.startswith("overlays/")])
 def test_what_serves_drains_scales_and_is_walled_in(name: str) -> None:
     kinds = {one["kind"] for one in objects(name)}
     assert {"PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy"} <= kinds
@@ -106,21 +116,104 @@ def test_envoy_takes_its_configuration(name: str) -> None:
     assert validate(VERSIONS[-1], file) == ""
 
 
+@pytest.fixture
+def shore(api: ApiServer, tmp_path: Path) -> Iterator[Shore]:
+    """Where manifests are applied, and nothing but the namespace is left."""
+    found = Shore(api.access.kubeconfig(tmp_path / "config"), tmp_path)
+    with api.access.client() as client:
+        made(client, "/api/v1/namespaces", {"metadata": {"name": "policyd"}})
+    yield found
+    found.clear()
+
+
+@dataclass(slots=True)
+class Shore:
+    """An API server, as `kubectl` sees it."""
+
+    config: Path
+    folder: Path
+    kept: list[dict[str, Any]] = field(default_factory=list)
+
+    def kubectl(self, *words: object) -> str:
+        command = [kubectl(), "--kubeconfig", self.config, *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # Tests make the namespace before any manifest does.
+        said = [
+            line for line in done.stderr.splitlines() if not line.startswith("Warning: resource namespaces/policyd")
+        ]
+        assert (done.returncode, said) == (0, []), done
+        return done.stdout
+
+    def apply(self, found: list[dict[str, Any]], *words: str) -> int:
+        """How many objects of them the server has taken."""
+        self.kept += [
+            one for one in found if one["kind"] != "Namespace" and "policyd.dev" not in one["metadata"]["name"]
+        ]
+        return len(self.kubectl("apply", *words, "-f", self._file(found)).splitlines())
+
+    def define(self, kinds: set[str]) -> None:
+        """Envoy Gateway's CRDs for these kinds."""
+        names = [f"{kind.lower().removesuffix('y')}ies" for kind in sorted(kinds)]
+        files = [word for name in names for word in ("-f", GENERATED / f"gateway.envoyproxy.io_{name}.yaml")]
+        self.kubectl("apply", "--server-side", *files)
+        for name in names:
+            self.kubectl("wait", "--for=condition=Established", "--timeout=20s", f"crd/{name}.gateway.envoyproxy.io")
+
+    def clear(self) -> None:
+        if self.kept and not CLUSTER:
+            self.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", self._file(self.kept))
+
+    def _file(self, found: list[dict[str, Any]]) -> Path:
+        file = self.folder / "objects.yaml"
+        file.write_text(yaml.safe_dump_all(found))
+        return file
+
+
 @every_build
-def test_a_real_server_takes_every_object(name: str, api: ApiServer, tmp_path: Path) -> None:
-    """As `kubectl apply -k` sends them, but for what belongs to Envoy Gateway: its CRDs are not ours."""
-    ours = [one for one in objects(name) if not one["apiVersion"].startswith("gateway.envoyproxy.io/")]
-    whole = tmp_path / "objects.yaml"
-    whole.write_text(yaml.safe_dump_all(ours))
-    with api.access.client() as client:  # a dry run leaves nothing for other tests, and still needs the namespace
-        made = client.post("/api/v1/namespaces", json={"metadata": {"name": "policyd"}})
-        assert made.status_code in (201, 409), made.text
-    command = [kubectl(), "--kubeconfig", api.access.kubeconfig(tmp_path / "config"), "apply", "--dry-run=server"]
-    done = subprocess.run(
-        [*command, "--server-side", "--force-conflicts", "-f", whole], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("serverside-applied") == len(ours)
+def test_a_real_server_takes_and_keeps_every_object(name: str, shore: Shore) -> None:
+    """What `kubectl apply -k` sends; of somebody's cluster it is only asked, for there are controllers."""
+    every = objects(name)
+    theirs = {one["kind"] for one in every if one["apiVersion"].startswith("gateway.envoyproxy.io/")}
+    if theirs and GENERATED.exists() and not CLUSTER:
+        shore.define(theirs)
+    else:
+        every = [one for one in every if one["kind"] not in theirs]
+    words = ["--server-side", "--force-conflicts"] if name == "crds" or CLUSTER else []
+    assert shore.apply(every, *words, *(["--dry-run=server"] if CLUSTER else [])) == len(every)
+    if not CLUSTER and name != "crds":
+        again = shore.kubectl("apply", "-f", shore.folder / "objects.yaml").splitlines()
+        assert [line for line in again if not line.endswith((" unchanged", " configured"))] == []
+
+
+def test_kustomize_from_the_folder_is_the_same(shore: Shore) -> None:
+    """The command of the README, word by word."""
+    if CLUSTER:
+        pytest.skip("it would run there")
+    told = shore.kubectl("apply", "-k", DEPLOY / "operator-webhook")
+    shore.kept += objects("operator-webhook")
+    assert len(told.splitlines()) == len(objects("operator-webhook"))
+    config = "validatingwebhookconfiguration.admissionregistration.k8s.io/policyd-policies"
+    assert f"{config} created" in told.splitlines()
+
+
+def test_the_webhook_is_never_in_the_way() -> None:
+    """Without an operator, or with a slow one, policies are applied as they were before."""
+    (config,) = objects("operator-webhook", "ValidatingWebhookConfiguration")
+    (hook,) = config["webhooks"]
+    assert (hook["failurePolicy"], hook["sideEffects"], hook["admissionReviewVersions"]) == ("Ignore", "None", ["v1"])
+    assert hook["timeoutSeconds"] <= 2
+    assert hook["timeoutSeconds"] > JUDGED_S
+    assert not any("/" in resource for rule in hook["rules"] for resource in rule["resources"]), "not the status"
+    (service,) = objects("operator-webhook", "Service")
+    asked = hook["clientConfig"]["service"]
+    assert (asked["name"], asked["namespace"], asked["path"]) == (SERVICE, "policyd", PATH)
+    assert config["metadata"]["name"] == CONFIGURATION
+    assert service["metadata"]["name"] == SERVICE
+    (pod,) = objects("operator-webhook", "Deployment")
+    assert service["spec"]["selector"].items() <= pod["spec"]["template"]["metadata"]["labels"].items()
+    (container,) = pod["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert f"--webhook=0.0.0.0:{ports[service['spec']['ports'][0]['targetPort']]}" in container["args"]
 
 
 # ---- the image ------------------------------------------------------------------------------------------------------

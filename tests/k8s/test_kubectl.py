@@ -193,8 +193,8 @@ def chain(length: int) -> dict[str, Any]:
     return spec(variables=variables, rules=[rule])
 
 
-def test_21_a_hundred_versions_in_a_row_end_in_the_last_one(hook: Hooked, desk: Desk, tmp_path: Path) -> None:
-    versions = [policy("p", f"v{at}") for at in range(60)]
+def test_21_versions_in_a_hurry_end_in_the_last_one(hook: Hooked, desk: Desk, tmp_path: Path) -> None:
+    versions = [policy("p", f"v{at}") for at in range(30)]
 
     async def story() -> list[str]:
         seen: list[str] = []
@@ -206,11 +206,11 @@ def test_21_a_hundred_versions_in_a_row_end_in_the_last_one(hook: Hooked, desk: 
                     seen.append(now)
                 await asyncio.sleep(0.002)
             assert applying.result().returncode == 0, applying.result().stderr
-            await until(lambda: reasons(policies) == {"default/p": "v59"}, "the last one")
+            await until(lambda: reasons(policies) == {"default/p": "v29"}, "the last one")
         return seen
 
     seen = asyncio.run(story())
-    assert desk.get(versions[0])["spec"]["rules"][0]["terminate"]["reason"] == "v59"
+    assert desk.get(versions[0])["spec"]["rules"][0]["terminate"]["reason"] == "v29"
     assert [int(one[1:]) for one in seen] == sorted(int(one[1:]) for one in seen), "never back to an older one"
 
 

@@ -26,7 +26,7 @@ from tests.k8s.server import CLUSTER, ApiServer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 NAME = f"{SERVICE}.policyd.svc"
-LASTS_S = 4.0
+LASTS_S = 3.0
 
 
 def certificates(bundle: str) -> list[x509.Certificate]:
