@@ -66,9 +66,19 @@ RULES: dict[str, list[Schema]] = {
         *(_rule(f"!has(self.{part}) || self.{part}.all(name, {_CHANGEABLE})", _OURS) for part in ("set", "remove")),
     ],
 }
+_LEFT_ALONE = "!has(self.runningCalls) || !self.runningCalls"
 CLUSTER = [
     _rule("!has(self.targetRefs) || size(self.targetRefs) == 0", "a ClusterLLMPolicy applies to everything"),
+    _rule(
+        f"{_LEFT_ALONE} || !has(self.counters) || size(self.counters) == 0",
+        "calls in flight hold nothing in counters of a policy with runningCalls: put them into a policy of their own",
+    ),
+    _rule(
+        f"{_LEFT_ALONE} || !has(self.rules) || self.rules.all(rule, !has(rule.allow))",
+        "a policy with runningCalls cannot exempt: name who is spared in its matchConditions",
+    ),
 ]
+NAMESPACED = [_rule(_LEFT_ALONE, "calls in flight are judged by a ClusterLLMPolicy alone")]
 _STATUS = _rule("self == 200 || self >= 400", "200 answers with the fallback, 400 to 599 with an error")
 _CAPPED = _rule(f"self.all(name, name in {_words(CAPS)})", f"what can be capped is {', '.join(CAPS)}")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from policyd.cli.crd_rules import CLUSTER, finish
+from policyd.cli.crd_rules import CLUSTER, NAMESPACED, finish
 from policyd.cli.crd_structure import structural
 from policyd.cli.schemas import schema as published
 from policyd.core.model.policy import API_VERSION
@@ -101,8 +101,7 @@ def resource(kind: Kind) -> Schema:
     """The structural schema of one object."""
     policy = published("policy")
     spec = structural({"$ref": "#/$defs/PolicySpec"}, policy["$defs"], finish)
-    if kind.scope == "Cluster":
-        spec["x-kubernetes-validations"] = CLUSTER
+    spec["x-kubernetes-validations"] = CLUSTER if kind.scope == "Cluster" else NAMESPACED
     words = {"apiVersion": "The group and version of this object.", "kind": "The kind of this object."}
     return {
         "description": kind.about,

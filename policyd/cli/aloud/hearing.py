@@ -120,6 +120,10 @@ class HeardSet:
         return self.inner.policies
 
     @property
+    def running(self) -> tuple[CompiledPolicy, ...]:
+        return self.inner.running
+
+    @property
     def engine(self) -> Engine:
         return self.listening
 

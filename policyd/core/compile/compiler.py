@@ -26,6 +26,7 @@ from policyd.core.compile.policyset import (
 )
 from policyd.core.compile.rollout import rollout_of
 from policyd.core.compile.rules import rule_of
+from policyd.core.compile.running import running_of
 from policyd.core.compile.select import CompiledSet
 from policyd.core.compile.shape import read_policy
 from policyd.core.compile.source import read_documents
@@ -161,6 +162,7 @@ def _policy(document: PolicyDocument, findings: Findings) -> CompiledPolicy:
         rules=(*(rule for rule in rules if rule), *implied),
         rollout=rollout_of(spec.rollout, spec.mode, ("spec", "rollout"), expressions, findings),
         targets=tuple(Target(one.kind, one.name) for one in spec.target_refs),
+        running=running_of(document, _canonical(document), findings),
     )
 
 

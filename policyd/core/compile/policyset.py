@@ -169,10 +169,16 @@ class CompiledPolicy:
     rules: tuple[CompiledRule, ...]  # the implied ones last
     rollout: Rollout | None = None
     targets: tuple[Target, ...] = ()  # in Kubernetes: what it is attached to; none: every route of its namespace
+    running: str = ""  # of one that calls in flight are judged by too: what it says, by digest; else empty
 
     @property
     def qualified(self) -> str:
         return f"{self.namespace}/{self.name}" if not self.cluster else self.name
+
+    @property
+    def identity(self) -> str:
+        """Which policy in which wording: a call in flight may be judged by two wordings of one, its own and a later."""
+        return f"{self.qualified}@{self.running}" if self.running else self.qualified
 
 
 class PolicySet(Protocol):
@@ -182,6 +188,11 @@ class PolicySet(Protocol):
     def digest(self) -> str: ...
     @property
     def policies(self) -> tuple[CompiledPolicy, ...]: ...
+    @property
+    def running(self) -> tuple[CompiledPolicy, ...]:
+        """Those of them that calls in flight are judged by too."""
+        ...
+
     @property
     def engine(self) -> Engine: ...
     @property

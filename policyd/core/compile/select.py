@@ -124,6 +124,7 @@ class CompiledSet:
     def __init__(self, digest: str, policies: Iterable[CompiledPolicy], engine: Engine) -> None:
         self._digest = digest
         self._whole = Index(tuple(policies))
+        self._running = tuple(policy for policy in self._whole.policies if policy.running)
         self._engine = engine
         self._cached = lru_cache(CACHE)(Index.find)
         within = lru_cache(INDEXES)(partial(_narrowed, self._whole))
@@ -137,6 +138,10 @@ class CompiledSet:
     @property
     def policies(self) -> tuple[CompiledPolicy, ...]:
         return self._whole.policies
+
+    @property
+    def running(self) -> tuple[CompiledPolicy, ...]:
+        return self._running
 
     @property
     def engine(self) -> Engine:

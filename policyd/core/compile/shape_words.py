@@ -17,7 +17,6 @@ Schema = dict[str, Any]
 NOT_YET = {
     "escalate": "an approval request",
     "trip": "a rule that stays enforced for a key",
-    "runningCalls": "judging calls that are in flight on activation",
 }
 
 EXAMPLES: Mapping[str, str] = {

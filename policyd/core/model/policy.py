@@ -268,6 +268,7 @@ class PolicySpec(Strict):
     rollout: RolloutSpec | None = None
     failure_policy: Literal["Fail", "Ignore"] = "Fail"
     target_refs: Annotated[list[TargetRef], Field(max_length=16)] = []
+    running_calls: bool = False
     match: MatchSpec = MatchSpec()
     match_conditions: Annotated[list[NamedExpression], Field(max_length=64)] = []
     params: Annotated[Literals, Field(max_length=64)] = {}
