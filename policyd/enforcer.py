@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from policyd.core.compile.policyset import PolicySet
+from policyd.core.compile.policyset import CompiledPolicy, PolicySet
 from policyd.core.decide.plan import Plans, reads_likeness, reads_session
 from policyd.core.decide.rollout import Variants
 from policyd.core.exchange import Exchange, Ground, State
@@ -99,6 +99,8 @@ class Enforcer:
         self.estimates = Estimates()  # INVARIANT: what was learned of models outlives every policy set
         self._settling: set[asyncio.Task[None]] = set()
         self.calls: set[Call] = set()
+        self._told: tuple[CompiledPolicy, ...] = ()  # the policies for calls in flight that calls know of
+        self.leaving = False  # this process is about to end: nobody waits for an answer that passes by
 
     def ground(self) -> Ground:
         """What calls that begin now stand on. INVARIANT: the set is read once, so no call sees two."""
@@ -111,6 +113,21 @@ class Enforcer:
             ground = Ground(policies, plans, self._prices, self.options, Variants(), self.estimates, self.vocabularies)
             self._ground = ground
         return ground
+
+    def changed(self) -> None:
+        """Another set may be in force. Every call in flight that this concerns is told, and takes it up by itself."""
+        ground = self.ground()
+        if ground.policies.running != self._told:
+            self._told = ground.policies.running
+            for call in tuple(self.calls):
+                if call.concerns(ground):
+                    call.wake()
+
+    def leave(self) -> None:
+        """This process is about to end: calls whose answers only pass by are let go."""
+        self.leaving = True
+        for call in tuple(self.calls):
+            call.wake()
 
     def open(self) -> Call:
         """A call begins."""
@@ -199,6 +216,7 @@ class Call:
     def __init__(self, enforcer: Enforcer, exchange: Exchange) -> None:
         self._enforcer, self._exchange = enforcer, exchange
         self.outstanding: asyncio.Future[Readings] | None = None
+        self.wake: Callable[[], None] = lambda: None  # who carries out the call is to look: `join` has news
         self._over = False
 
     @property
@@ -239,10 +257,25 @@ class Call:
             if self._exchange.need is not None:
                 await self._fetch(steps)
         except Exception:
-            log.exception("call %s: a defect of policyd; the call is judged as one that cannot be judged", self.id)
             steps += self._defect(event)
         if isinstance(event, Ended):
             self._end()
+        return self._carry_out(steps)
+
+    def concerns(self, ground: Ground) -> bool:
+        """Whether it makes a difference to this call that another set is in force."""
+        return self._exchange.concerns(ground)
+
+    def join(self) -> Sequence[Step]:
+        """What is to be done because another set is in force. Not while an event is handled."""
+        ground, now = self._enforcer.ground(), self._enforcer.clock()
+        if not self.concerns(ground):
+            return ()
+        steps: list[Step] = []
+        try:
+            steps += self._exchange.join(ground, now)
+        except Exception:
+            steps += self._defect(Tick(now))
         return self._carry_out(steps)
 
     async def deliver(self) -> Sequence[Step]:
@@ -257,7 +290,6 @@ class Call:
             steps += self._exchange.resume(readings)
             await self._fetch(steps)
         except Exception:
-            log.exception("call %s: a defect of policyd; the call is judged as one that cannot be judged", self.id)
             steps += self._defect(Tick(now))
         return self._carry_out(steps)
 
@@ -291,6 +323,7 @@ class Call:
                 return await within(store.settle(need), seconds)
 
     def _defect(self, event: Event) -> list[Step]:
+        log.exception("call %s: a defect of policyd; the call is judged as one that cannot be judged", self.id)
         try:
             steps = self._exchange.defect(event)
             if self._exchange.recorded or not self.done:

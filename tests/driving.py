@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from policyd.adapters.counters_memory import MemoryCounters
-from policyd.core.compile.compiler import compile_documents
+from policyd.core.compile.compiler import Compiler
+from policyd.core.compile.policyset import PolicySet
 from policyd.core.model.decision import DecisionRecord, Mode, RuleResult
 from policyd.core.model.options import Options
 from policyd.core.model.prices import Price, PriceTable, Tier
@@ -151,9 +152,8 @@ class Bed:
         deadlines: Deadlines | None = None,
         **options: object,
     ) -> None:
-        compiled = compile_documents([(f"p{index}.yaml", text) for index, text in enumerate(documents)])
-        assert compiled.policy_set is not None, "\n".join(map(str, compiled.issues))
-        self.policy_set = compiled.policy_set
+        self._compiler = Compiler()
+        self.policy_set = self._compiled(documents)
         self.clock = FakeClock()
         self.memory = MemoryCounters(self.clock)
         self.sink = ListSink()
@@ -168,6 +168,16 @@ class Bed:
             clock=self.clock.monotonic,
             new_id=lambda: f"call-{next(ids)}",
         )
+
+    def _compiled(self, documents: Sequence[str]) -> PolicySet:
+        compiled = self._compiler([(f"p{index}.yaml", text) for index, text in enumerate(documents)])
+        assert compiled.policy_set is not None, "\n".join(map(str, compiled.issues))
+        return compiled.policy_set
+
+    def put(self, *documents: str) -> None:
+        """Another set comes into force."""
+        self.policy_set = self._compiled(documents)
+        self.enforcer.changed()
 
     def call(self, **how: object) -> Outcome:
         """One whole call; see `acall`."""

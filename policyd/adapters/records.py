@@ -69,6 +69,7 @@ def fields(record: DecisionRecord) -> dict[str, object]:
         "status": record.status,
         "ended": record.ended,
         "policy_set": record.digest,
+        "joined_policy_set": record.joined_digest or None,
         "operation": record.operation,
         "dialect": record.dialect,
         "provider": record.provider,

@@ -99,7 +99,7 @@ _WORDS = {
     "RolloutSpec.percent": "Of the calls, 0 to 100.",
     "RolloutSpec.by": "CEL text: calls alike in it share one fate (session.id).",
     "PolicySpec.description": "For people.",
-    "PolicySpec.runningCalls": "Of a ClusterLLMPolicy: where it comes into force, calls in flight are judged by it too.",
+    "PolicySpec.runningCalls": "Of a ClusterLLMPolicy: when it comes into force, calls in flight are judged too.",
     "PolicySpec.targetRefs": "Gateways and HTTPRoutes of its namespace; without any, every route there.",
     "TargetRef.group": "gateway.networking.k8s.io.",
     "TargetRef.kind": "Gateway or HTTPRoute.",

@@ -25,10 +25,10 @@ import grpc
 from policyd.adapters.admin import METRICS, Admin, Answer, Page, text
 from policyd.adapters.capture import Capture
 from policyd.adapters.counters_memory import MemoryCounters
-from policyd.adapters.envoy.config import Address
+from policyd.adapters.envoy.config import Address, largest_message
 from policyd.adapters.envoy.health import NOT_SERVING, SERVING, Health
 from policyd.adapters.envoy.routes import Routes
-from policyd.adapters.envoy.service import handler, largest_message
+from policyd.adapters.envoy.service import handler
 from policyd.adapters.errors import NotAvailable
 from policyd.adapters.jsonlines import LineFile, process_file
 from policyd.adapters.prices import load_prices
@@ -67,6 +67,7 @@ class DataPlane:
     _transport: Transport = field(init=False)
     _redis: Callable[[], Condition] | None = None
     _routes: Routes | None = None  # None: policies are about every call, whatever its route
+    _changed: Callable[[], None] = lambda: None  # tells running calls of a policy set that came into force
 
     def __post_init__(self) -> None:
         self._directory = source_of(self.settings, self._reloaded, self._untold)
@@ -89,6 +90,7 @@ class DataPlane:
                 options=replace(self.settings.options, home=self._directory.home),
                 vocabularies=load_vocabularies(),
             )
+            self._changed = enforcer.changed
             if self.settings.redis is not None:
                 stack.push_async_callback(_ended, asyncio.create_task(enforcer.keep_leases()))
             self.telemetry.open_calls(lambda: enforcer.open_calls)
@@ -195,6 +197,7 @@ class DataPlane:
         stop = asyncio.create_task(server.stop(self.settings.drain_s))
         hurry = asyncio.create_task(self._hurry.wait())
         await asyncio.sleep(0)  # it has begun to refuse new calls
+        enforcer.leave()
         self.draining.set()
         await asyncio.wait((stop, hurry), return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
@@ -230,6 +233,7 @@ class DataPlane:
         self.telemetry.reload(reload.result)
         if reload.result == "loaded":
             self._in_force(self._directory.current)
+            self._changed()
         if reload.result == "refused":
             log.error("changed policies refused, %s stays in force: %s", reload.digest, _why(reload))
 

@@ -96,7 +96,7 @@ def test_decimals_are_exact(amount: int, scale: int) -> None:
 
 
 def test_every_field_of_a_decision_is_written() -> None:
-    renamed = {"digest": "policy_set", "cost_nano": "cost_usd"}
+    renamed = {"digest": "policy_set", "joined_digest": "joined_policy_set", "cost_nano": "cost_usd"}
     names = {renamed.get(field.name, field.name) for field in dataclasses.fields(DecisionRecord)}
     assert names | {"kind"} == set(fields(RECORD))
 

@@ -13,8 +13,8 @@ import grpc
 import pytest
 
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
-from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE
-from policyd.adapters.envoy.service import handler, largest_message
+from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE, largest_message
+from policyd.adapters.envoy.service import handler
 from policyd.core.model.estimate import Rate
 from policyd.core.model.options import Options
 from policyd.core.model.steps import (
@@ -78,6 +78,12 @@ class ScriptedCall:
     outstanding: asyncio.Future[Any] | None = None
     rates: dict[str, Rate] = field(default_factory=dict)
     late: Sequence[Step] = ()
+    wake: Callable[[], None] = lambda: None
+    news: Sequence[Step] = ()
+
+    def join(self) -> Sequence[Step]:
+        news, self.news = self.news, ()
+        return news
 
     async def handle(self, event: Event) -> Sequence[Step]:
         self.events.append(event)
@@ -98,6 +104,7 @@ class ScriptedCalls:
     calls: list[ScriptedCall] = field(default_factory=list)
     clock: Callable[[], float] = time.monotonic
     options: Options = field(default_factory=lambda: Options(max_request=MAX_REQUEST))
+    leaving: bool = False
 
     def open(self) -> ScriptedCall:
         self.calls.append(ScriptedCall(self.script))

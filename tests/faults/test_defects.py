@@ -84,7 +84,7 @@ def break_engine(bed: Bed, times: int, *, when_built: bool = False) -> None:
     inner = bed.policy_set
 
     class Broken:
-        digest, policies, select = inner.digest, inner.policies, inner.select
+        digest, policies, select, running = inner.digest, inner.policies, inner.select, inner.running
         engine = BrokenEngine(inner.engine, times, when_built=when_built)
 
     bed.policy_set = Broken()

@@ -15,11 +15,13 @@ class OpenCall(Protocol):
     """One call being driven: enforcer.Call."""
 
     outstanding: asyncio.Future[Any] | None
+    wake: Callable[[], None]  # called when `join` may have something to say
 
     @property
     def rates(self) -> Mapping[str, Rate]: ...
 
     async def handle(self, event: Event) -> Sequence[Step]: ...
+    def join(self) -> Sequence[Step]: ...
     async def deliver(self) -> Sequence[Step]: ...
 
 
@@ -28,6 +30,7 @@ class Calls(Protocol):
 
     clock: Callable[[], float]
     options: Options
+    leaving: bool  # this process is about to end
 
     def open(self) -> OpenCall: ...
 

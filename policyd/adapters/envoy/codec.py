@@ -50,6 +50,9 @@ _RESPONSE_MODES = {
     BodyMode.STREAM: _Mode(response_body_mode=_Mode.FULL_DUPLEX_STREAMED, response_trailer_mode=_Mode.SEND),
     BodyMode.WHOLE: _Mode(response_body_mode=_Mode.BUFFERED),
 }
+# Envoy makes us: from 1.37 on it ends a stream that will be asked nothing more. Asked for trailers it keeps it, and
+# sends no more than those that there are.
+HELD_RESPONSE = _Mode(response_trailer_mode=_Mode.SEND)
 
 
 class Kind(StrEnum):
@@ -184,6 +187,8 @@ def pass_response_headers(step: PassResponseHeaders) -> pb.ProcessingResponse:
         edit = HeaderEdit(edit.set, (*edit.remove, "content-length"))
     answer = pb.ProcessingResponse(response_headers=pb.HeadersResponse(response=_common(edit)))
     override = PARTIAL_RESPONSE if step.mode is BodyMode.WHOLE and step.unsized else _RESPONSE_MODES.get(step.mode)
+    if step.held:
+        override = HELD_RESPONSE
     if override is not None:
         answer.mode_override.CopyFrom(override)
     return answer

@@ -30,6 +30,8 @@ UPLOAD_S = 300  # a request must have arrived whole by then
 MESSAGE_S = 1  # policyd's own deadlines are well below
 MAX_REQUEST = 32 << 20
 MAX_WORKERS = 256
+HEADROOM = 1 << 20  # bytes of a message besides its body
+GRPC_LARGEST = (1 << 31) - 1  # an int of C's
 STREAM_CHUNK = 64 << 10  # Envoy asks for no more in one streamed body answer
 DEFAULT_LISTENER = "127.0.0.1:10000"
 DEFAULT_EXTPROC = "unix:./policyd.sock"
@@ -262,3 +264,9 @@ def _port(text: str | int, whole: str) -> int:
     if 1 <= port <= _LAST_PORT:
         return port
     raise BadSetting(f"`{whole}`: `{text}` is no port (1 to {_LAST_PORT})")
+
+
+def largest_message(max_request: int) -> int:
+    """The bytes that gRPC must take. Envoy makes us: its buffer is full only after another read's worth of bytes, and
+    a message refused by gRPC would fail open where the filter does."""
+    return min(2 * max_request + HEADROOM, GRPC_LARGEST)

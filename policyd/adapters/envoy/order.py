@@ -20,6 +20,7 @@ class Order:
     awaiting_body: bool = False
     answered: bool = False  # the response's headers have come
     mode: BodyMode = BodyMode.NONE  # of the response's body
+    held: bool = False  # nobody reads it, and it may yet be broken off
     body_over: bool = False
     trailers_over: bool = False
 

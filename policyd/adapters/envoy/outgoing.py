@@ -31,6 +31,7 @@ from policyd.core.model.steps import (
     Release,
     Settle,
     Step,
+    Tell,
     WakeAt,
 )
 
@@ -124,7 +125,7 @@ class Outgoing:
         pieces.clear()
 
     def _do(self, step: Step, answers: list[pb.ProcessingResponse]) -> None:
-        if isinstance(step, Record):
+        if isinstance(step, Record | Tell):
             self._record = step.record if isinstance(step.record, DecisionRecord) else None
         if self.over:
             return
@@ -135,7 +136,7 @@ class Outgoing:
             case PassRequestBody():
                 self._pay(codec.pass_request_body(step), answers)
             case PassResponseHeaders():
-                self.order.mode = step.mode
+                self.order.mode, self.order.held = step.mode, step.held
                 self._pay(codec.pass_response_headers(step), answers)
             case PassResponseBody():
                 self._pay(codec.pass_response_body(step), answers)
@@ -146,9 +147,13 @@ class Outgoing:
                 self.over = True
             case WakeAt():
                 self.wake_at = step.at
+            case Break(refused=True):
+                self._queue.clear()
+                answers.append(codec.reject(BROKEN))  # its headers have left: Envoy resets the stream, failing open too
+                self.over = True
             case Break():
                 self.broken = self.broken or step.reason
-            case Settle() | Record() | Release():
+            case Settle() | Tell() | Record() | Release():
                 pass
 
     def _pay(self, answer: pb.ProcessingResponse, answers: list[pb.ProcessingResponse]) -> None:

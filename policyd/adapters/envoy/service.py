@@ -5,8 +5,9 @@ Rule 2: a stream that owes bytes is never ended cleanly. Envoy makes us: it take
 Rule 3: while an answer of our own is still possible, a broken call gets one: a filter that fails open would take an
         aborted stream, too, for leave to go on.
 Rule 4: however a stream ends, its call is told so exactly once.
-Rule 5: a stream that will be asked nothing more is ended. Envoy makes us: 1.36 breaks an answer that nobody reads when
-        the process at the other end of an idle stream dies.
+Rule 5: a stream that will be asked nothing more is ended, unless its answer must stay in reach. Envoy makes us: it
+        breaks an answer that nobody reads when the process at the other end of an idle stream dies.
+Rule 6: what a change of policies asks of a call is done between two of its messages, never within one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from google.protobuf.message import DecodeError
 
 from policyd.adapters.envoy import codec
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
+from policyd.adapters.envoy.between import Between
 from policyd.adapters.envoy.calls import Calls, Latencies, OpenCall, Tap, Taps
 from policyd.adapters.envoy.codec import Kind
 from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE
@@ -44,8 +46,6 @@ from policyd.core.model.steps import (
 
 log = logging.getLogger("policyd")
 
-HEADROOM = 1 << 20  # bytes of a message besides its body
-GRPC_LARGEST = (1 << 31) - 1  # an int of C's
 _REFUSABLE = frozenset({Kind.REQUEST_HEADERS, Kind.REQUEST_BODY, Kind.RESPONSE_HEADERS, Kind.RESPONSE_BODY})
 
 
@@ -75,12 +75,6 @@ def handler(
     return grpc.method_handlers_generic_handler(SERVICE, {PROCESS_METHOD: method})
 
 
-def largest_message(max_request: int) -> int:
-    """The bytes that gRPC must take. Envoy makes us: its buffer is full only after another read's worth of bytes, and
-    a message refused by gRPC would fail open where the filter does."""
-    return min(2 * max_request + HEADROOM, GRPC_LARGEST)
-
-
 class Conversation:
     """One stream."""
 
@@ -100,6 +94,7 @@ class Conversation:
         self._order = Order()
         self._out = Outgoing(self._order)
         self._reading: asyncio.Task[Any] | None = None
+        self._between = Between(self._meanwhile, lambda: self._out.due, self._clock)
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -121,6 +116,7 @@ class Conversation:
                 await self._stream.abort(broken.code, broken.reason)
 
     async def _end(self, cancelled: bool) -> None:
+        self._between.end()
         if self._reading is not None:
             self._reading.cancel()
         if self._call is not None:
@@ -136,7 +132,18 @@ class Conversation:
 
     async def _converse(self) -> None:
         while True:
-            raw = await (self._next() if self._waits_for_more else self._stream.read())
+            if self._between.rung:
+                await self._take_up()
+            if self._let_go:
+                return  # rule 5
+            if self._waits_for_more:
+                raw = await self._next()
+            else:
+                self._between.parked = True
+                raw = await self._stream.read()
+                self._between.parked = False
+                if self._between.standing_in is not None:
+                    await self._between.come_back(self._between.standing_in)
             if raw is grpc.aio.EOF:
                 return
             if raw is None or self._out.over:
@@ -147,8 +154,31 @@ class Conversation:
                 raise
             except Exception:
                 await self._defect()
-            if self._order.passed_by and not self._out.over:
-                return  # rule 5
+
+    async def _meanwhile(self) -> None:
+        """Whatever there is to do between two messages."""
+        try:
+            await (self._take_up() if self._between.rung else self._timely(None))
+        except _Broken as failure:
+            await self._answer_for_upstream(failure)
+            await self._stream.abort(failure.code, failure.reason)
+
+    async def _take_up(self) -> None:
+        self._between.heard()
+        if self._call is None or self._out.over:
+            return
+        try:
+            await self._carry_out(self._call.join())
+        except (_Broken, _Gone):
+            raise
+        except Exception:
+            await self._defect()
+
+    @property
+    def _let_go(self) -> bool:
+        """Whether nothing more will be asked, nor said."""
+        over = self._order.passed_by and not self._out.over
+        return over and (not self._order.held or self._calls.leaving)
 
     async def _defect(self) -> None:
         log.exception("a defect of policyd; the call is judged as one that cannot be judged")
@@ -157,7 +187,7 @@ class Conversation:
     @property
     def _waits_for_more(self) -> bool:
         """Whether anything but a message is waited for: an answer of the store, or a time."""
-        if self._reading is not None or self._out.due is not None:
+        if self._reading is not None or self._out.due is not None or self._order.held:
             return True
         return self._call is not None and self._call.outstanding is not None and not self._out.over
 
@@ -166,7 +196,7 @@ class Conversation:
         outstanding = self._call.outstanding if self._call is not None and not self._out.over else None
         if self._reading is None and not self._out.full:
             self._reading = asyncio.ensure_future(self._stream.read())
-        await self._wait(outstanding, self._out.due)
+        await self._between.wait((self._reading, outstanding), self._out.due)
         if not self._out.over:
             try:
                 await self._timely(outstanding)
@@ -178,15 +208,6 @@ class Conversation:
             return None
         reading, self._reading = self._reading, None
         return reading.result()
-
-    async def _wait(self, outstanding: asyncio.Future[Any] | None, due: float | None) -> None:
-        """Until a message is there, the outstanding answer is, or it is time."""
-        waited = {future for future in (self._reading, outstanding) if future is not None}
-        timeout = None if due is None else max(0.0, due - self._clock())
-        if waited:
-            await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        elif timeout is not None:
-            await asyncio.sleep(timeout)
 
     async def _timely(self, outstanding: asyncio.Future[Any] | None) -> None:
         """Whatever it is time for."""
@@ -293,6 +314,7 @@ class Conversation:
     async def _handle(self, event: Event) -> Sequence[Step]:
         if self._call is None:
             self._call = self._calls.open()
+            self._call.wake = self._between.ring
         if self._taps is not None:
             self._let_see(event, self._taps)
         return await self._call.handle(event)

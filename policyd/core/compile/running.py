@@ -1,4 +1,4 @@
-"""Policies that calls in flight are judged by too (`runningCalls`): which may be, and how two wordings of one differ."""
+"""Policies that calls in flight are judged by too (`runningCalls`): which may be, and in what wording."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class World:
     counters: dict[CounterRef, CounterFacts] = field(default_factory=dict)
     counter_failures: dict[CounterRef, str] = field(default_factory=dict)
     session_failure: str = ""
-    blind: dict[str, str] = field(default_factory=dict)  # qualified policy -> why nothing of it can be judged
+    blind: dict[str, str] = field(default_factory=dict)  # identity of a policy -> why nothing of it can be judged
     hits: set[Watcher] = field(default_factory=set)
 
 
@@ -110,7 +110,7 @@ def _without_cel(bound: BoundRule, world: World) -> Judged | None:
 def cannot_judge(bound: BoundRule, world: World) -> str:
     """Why this rule cannot be judged over this world; empty when it can."""
     rule, facts = bound.rule, world.facts
-    if world.blind and (why := world.blind.get(bound.policy.qualified)):
+    if world.blind and (why := world.blind.get(bound.policy.identity)):
         return why
     if facts.unreadable_request and (reads_request_body(rule.reads) or edits_request_body(rule)):
         return f"request not readable: {facts.unreadable_request}"
@@ -157,8 +157,8 @@ def may_apply(plan: Plan, world: World) -> tuple[CompiledPolicy, ...]:
     values = plan.batch([condition.program for _, condition in conditions]).evaluate(
         world.facts, world.counters, world.hits
     )
-    out = {policy.qualified for (policy, _), value in zip(conditions, values, strict=True) if value is False}
-    return tuple(policy for policy in plan.policies if policy.qualified not in out)
+    out = {policy.identity for (policy, _), value in zip(conditions, values, strict=True) if value is False}
+    return tuple(policy for policy in plan.policies if policy.identity not in out)
 
 
 def applies(plan: Plan, world: World) -> tuple[CompiledPolicy, ...]:
@@ -174,7 +174,7 @@ def applies(plan: Plan, world: World) -> tuple[CompiledPolicy, ...]:
         unreadable = world.facts.unreadable_request and reads_request_body(condition.program.reads)
         if unreadable or not isinstance(value, bool):
             why = world.facts.unreadable_request if unreadable else getattr(value, "reason", "no boolean")
-            world.blind[policy.qualified] = f"matchCondition {condition.name}: {why}"
+            world.blind[policy.identity] = f"matchCondition {condition.name}: {why}"
         elif not value:
-            out.add(policy.qualified)
-    return tuple(policy for policy in plan.policies if policy.qualified not in out)
+            out.add(policy.identity)
+    return tuple(policy for policy in plan.policies if policy.identity not in out)

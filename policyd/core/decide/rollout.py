@@ -56,12 +56,12 @@ def rolled_out(plan: Plan, facts: Facts, variants: Variants) -> tuple[CompiledPo
         if not unread and in_share(policy.qualified, position, share, value):
             continue
         if position is None:
-            whole.add(policy.qualified)
+            whole.add(policy.identity)
         else:
-            some.setdefault(policy.qualified, set()).add(position)
+            some.setdefault(policy.identity, set()).add(position)
     return tuple(
-        variants.of(policy, (policy.qualified in whole, frozenset(some.get(policy.qualified, ()))))
-        if policy.qualified in whole or policy.qualified in some
+        variants.of(policy, (policy.identity in whole, frozenset(some.get(policy.identity, ()))))
+        if policy.identity in whole or policy.identity in some
         else policy
         for policy in plan.policies
     )

@@ -5,6 +5,7 @@ streaming or whole) > recording (what it owes, what is written down).
 """
 
 from policyd.core.exchange.call import Ground
-from policyd.core.exchange.machine import Exchange, State
+from policyd.core.exchange.machine import Exchange
+from policyd.core.exchange.state import State
 
 __all__ = ["Exchange", "Ground", "State"]

@@ -44,6 +44,7 @@ def _adopt(call: Call, decision: Decision, passes: Sequence[_Pass]) -> None:
     last = passes[-1]
     policies = tuple(dict.fromkeys(policy for one in passes for policy in one.plan.policies))
     call.plan = call.ground.plans.of(policies)
+    call.note_joined(policies)
     # The answer is that of the model the call leaves for: its rules are judged as those of the last pass were.
     call.facts.request.model = last.model
     call.allows = [judged for judged in last.judged if _exempts(judged)]
@@ -63,7 +64,7 @@ def _blind(passes: Sequence[_Pass]) -> dict[str, str]:
     """What cannot be judged of the answer: what the last pass could not tell, and of policies for the model asked for
     alone what the first could not."""
     first, last = passes[0].world.blind, passes[-1].world.blind
-    told = {policy.qualified for policy in passes[-1].plan.policies}
+    told = {policy.identity for policy in passes[-1].plan.policies}
     return last if first is last else {**{name: why for name, why in first.items() if name not in told}, **last}
 
 
@@ -94,7 +95,7 @@ class _Pass:
         if why := self.world.facts.unreadable_request:
             for policy in policies:
                 if policy.match.models:
-                    self.world.blind[policy.qualified] = f"request not readable: {why}"
+                    self.world.blind[policy.identity] = f"request not readable: {why}"
 
     def run(self) -> Asking:
         late = self.plan.late

@@ -7,17 +7,20 @@ Rule 2: an answer that cannot be read is judged as such before a byte of it leav
 
 from __future__ import annotations
 
-from policyd.core.compile.policyset import Phase
+from collections.abc import Sequence
+
+from policyd.core.compile.policyset import CompiledPolicy, Phase
 from policyd.core.decide.combine import combine
 from policyd.core.decide.evaluate import judge
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.fates import seal_answer
 from policyd.core.exchange.intake import Intake
+from policyd.core.exchange.joining import Stand, hear, reachable
 from policyd.core.exchange.judging import Bench, Touch, may_change_answer, redacts_answer
 from policyd.core.exchange.opening import header_map
-from policyd.core.exchange.refusal import refuse
-from policyd.core.exchange.streaming import Streaming
+from policyd.core.exchange.refusal import break_off, refuse
+from policyd.core.exchange.streaming import Streaming, wake
 from policyd.core.exchange.whole import Whole
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
@@ -54,6 +57,7 @@ class Answering:
         self.streaming: Streaming | None = None
         self.whole: Whole | None = None
         self.bench: Bench | None = None
+        self.held = False  # it passes by, and may yet be broken off
         self.blind = False  # a defect of ours: what could not change anyway passes, and is not read any more
         self._codings: tuple[str, ...] = ()  # of its body, in the order in which they are undone
         self._read = bytearray()  # of an answer in one piece that passes by
@@ -104,7 +108,7 @@ class Answering:
         if call.dialect is None or response.inspection == "none":
             return self._unknown()
         if bodiless:
-            return self._at_once()
+            return self._at_once(bodiless=True)
         if why := self._cannot_read(headers, changes, framing is not None):
             return self._unread(why)
         reader = call.dialect.reader(call.facts.request, response)
@@ -150,7 +154,7 @@ class Answering:
         response = self.call.facts.response
         if not bodiless:
             response.inspection, response.partial_reason = "none", "nothing reads the answer"
-        return self._pass_by()
+        return self._pass_by(bodiless=bodiless)
 
     def _unknown(self) -> list[Step]:
         """A language that policyd does not speak: the rules are judged over what little is known."""
@@ -158,12 +162,12 @@ class Answering:
         response.inspection = "none"
         return self._at_once()
 
-    def _at_once(self) -> list[Step]:
+    def _at_once(self, *, bodiless: bool = False) -> list[Step]:
         """Judge what there is: no body will tell more."""
         self.bench = Bench(self.call)
         if self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), None).verdict is Verdict.TERMINATE:
             return self._refused()
-        return self._pass_by()
+        return self._pass_by(bodiless=bodiless)
 
     def _refused(self) -> list[Step]:
         winner = self.call.decision.winner
@@ -171,21 +175,62 @@ class Answering:
         self.done, self.ended = True, "rejected"
         return [refuse(self.call, winner)]
 
-    def _pass_by(self) -> list[Step]:
-        self.done = True
+    def _pass_by(self, *, bodiless: bool) -> list[Step]:
+        self.held = not bodiless and reachable(self.call)
+        self.done = not self.held
         return [self._go(BodyMode.NONE)]
 
     def _go(self, mode: BodyMode, more: HeaderEdit = _AS_IT_CAME) -> PassResponseHeaders:
         self.mode = mode
         edit = self._edit()
         edit = HeaderEdit(edit.set, (*edit.remove, *more.remove)) if more.remove else edit
-        return PassResponseHeaders(edit, mode, "content-length" not in self.call.facts.response.headers)
+        return PassResponseHeaders(edit, mode, "content-length" not in self.call.facts.response.headers, self.held)
 
     def _edit(self) -> HeaderEdit:
         edit = self.call.decision.obligations.response_headers
         if self.call.plan is None or not self.call.plan.enforces:
             return edit
         return HeaderEdit((*edit.set, ("x-policyd-decision", self.call.id)), edit.remove)
+
+    # ---- policies that join it -----------------------------------------------------------------------------------
+
+    def join(self, fresh: Sequence[CompiledPolicy], now: float) -> list[Step]:
+        """Another set is in force: `fresh` are those of its policies that this call has not heard of."""
+        call, response = self.call, self.call.facts.response
+        response.elapsed_ms = call.elapsed_ms(now)
+        streaming, whole = self.streaming, self.whole
+        if streaming is not None:
+            event = response.events - (streaming.waiting is not None)
+            refused = hear(call, fresh, Stand(Phase.RESPONSE_HEADERS, texts=True, event=event))
+            return self._noted(streaming.join(now, refused=refused))
+        if whole is not None:
+            waits = self.mode is BodyMode.WHOLE
+            refused = hear(call, fresh, Stand(Phase.RESPONSE_HEADERS, texts=waits))
+            whole.bench.follow()
+            return (self._refused() if waits else self._broken_off()) if refused else []
+        return self._joined_passing(fresh, now) if self.held else []
+
+    def _joined_passing(self, fresh: Sequence[CompiledPolicy], now: float) -> list[Step]:
+        """What reads the answer cannot be judged; what reads the clock alone still can."""
+        facts = self.call.facts
+        facts.unreadable_response = facts.unreadable_response or facts.response.partial_reason
+        refused = hear(self.call, fresh, Stand(Phase.RESPONSE_HEADERS))
+        self.bench = Bench(self.call)
+        self.bench.keep_joined()
+        return self._broken_off() if refused else self.tick(now)
+
+    def _tick_passing(self, now: float) -> list[Step]:
+        bench = self.bench
+        if bench is None or not bench.timed:
+            return []
+        self.call.facts.response.elapsed_ms = self.call.elapsed_ms(now)
+        if bench.judge(bench.due(int(Touch.TIME)), None).verdict is Verdict.TERMINATE:
+            return self._broken_off()
+        return [wake(self.call, now)]
+
+    def _broken_off(self) -> list[Step]:
+        self.done, self.ended = True, "broken"
+        return break_off(self.call)
 
     # ---- body --------------------------------------------------------------------------------------------------------
 
@@ -210,7 +255,7 @@ class Answering:
         assert streaming is not None
         if streaming.done:
             self.done = True
-            self.ended = "cut" if streaming.cut else "complete"
+            self.ended = "cut" if streaming.cut else "broken" if streaming.broken else "complete"
         elif streaming.intake.lost and streaming.waiting is None and not streaming.passive:
             # What could be decoded has left. That there was more, its caller sees by an answer that breaks.
             self.done = streaming.done = self.call.degraded = True
@@ -247,12 +292,16 @@ class Answering:
             if self.whole is not None:
                 truncated = len(self._read) > self.call.options.max_request
                 self.whole.judge(self._readable(bytes(self._read), truncated=truncated), event.now)
+            if self.call.decision.verdict is Verdict.TERMINATE:
+                return self._broken_off()
         return [Release(event.data, event.end)]
 
     def extended(self, readings: Readings, now: float) -> list[Step]:
         return self._noted(self.streaming.extended(readings, now)) if self.streaming else []
 
     def tick(self, now: float) -> list[Step]:
+        if self.held:
+            return self._tick_passing(now)
         return self._noted(self.streaming.tick(now)) if self.streaming and not self.blind else []
 
     def fail(self, reason: str, now: float) -> list[Step]:

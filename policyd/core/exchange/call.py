@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from policyd.core.compile.policyset import CompiledPolicy, Phase, PolicySet
+from policyd.core.compile.policyset import CompiledPolicy, CompiledRule, Phase, PolicySet
 from policyd.core.decide.combine import Decision, join
 from policyd.core.decide.evaluate import Judged, World
 from policyd.core.decide.plan import BoundRule, Plan, Plans, enforceable
@@ -87,6 +87,10 @@ class Call:
     asked_usage: bool = False  # in the caller's place: what comes of it alone is not for the caller
     answered: bool = False  # the answer's headers have gone to the client
     fates: dict[str, Fate] = field(default_factory=dict)  # qualified policies that would have ended the call
+    latest: Ground | None = None  # of the set that has come into force since
+    joined: tuple[CompiledPolicy, ...] = ()  # of its policies for calls in flight those that are not this call's own
+    joined_digest: str = ""  # of the last set by whose policies the call was judged beside its own
+    heard: set[CompiledRule] = field(default_factory=set)  # of them the rules that are not to be judged again
 
     @property
     def options(self) -> Options:
@@ -109,9 +113,22 @@ class Call:
         request = self.facts.request
         selected = self.ground.policies.select(request.operation, request.provider, request.path, model, self.route)
         space = self.options.namespace
-        if space is None or all(policy.cluster or policy.namespace == space for policy in selected):
-            return selected
-        return tuple(policy for policy in selected if policy.cluster or policy.namespace == space)
+        if space is not None and not all(policy.cluster or policy.namespace == space for policy in selected):
+            selected = tuple(policy for policy in selected if policy.cluster or policy.namespace == space)
+        return (*selected, *self.joining(self.joined, model)) if self.joined else selected
+
+    def joining(self, policies: Sequence[CompiledPolicy], model: str | None) -> tuple[CompiledPolicy, ...]:
+        """Of these policies for calls in flight, of the set in force now, those whose static match fits this call."""
+        wanted, request = {policy.identity for policy in policies}, self.facts.request
+        latest = (self.latest or self.ground).policies
+        found = latest.select(request.operation, request.provider, request.path, model, self.route)
+        return tuple(policy for policy in found if policy.running and policy.identity in wanted)
+
+    def note_joined(self, judged: Sequence[CompiledPolicy]) -> None:
+        """The call has been judged by these: remember which set those that joined it come from."""
+        joined = {policy.identity for policy in self.joined}
+        if self.latest is not None and any(policy.identity in joined for policy in judged):
+            self.joined_digest = self.latest.policies.digest
 
     def price_of(self, model: str | None) -> Price | None:
         if not model:
@@ -185,7 +202,10 @@ class Call:
         return any(rule.failure_policy is FailurePolicy.FAIL and enforceable(rule, self.options.mode) for rule in rules)
 
     def rules_of(self, phase: Phase) -> tuple[BoundRule, ...]:
-        return self.countable(self.plan.of_phase(phase)) if self.plan else ()
+        if self.plan is None:
+            return ()
+        rules = self.countable(self.plan.of_phase(phase))
+        return tuple(bound for bound in rules if bound.rule not in self.heard) if self.heard else rules
 
     def countable(self, rules: tuple[BoundRule, ...]) -> tuple[BoundRule, ...]:
         """Without those that read a counter which this call does not have: rerouted, it is no more about a policy for

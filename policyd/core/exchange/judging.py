@@ -38,18 +38,40 @@ class Bench:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        plan = call.plan
-        rules: list[BoundRule] = []
-        if plan is not None:
-            counting = (bound for bound in call.countable(plan.counting) if self._may_refuse(bound))
-            rules = [*call.rules_of(Phase.RESPONSE), *counting]
-        self.live = rules
-        self.reads_whole_text = any(bound.rule.when is not None and bound.rule.when.reads_text for bound in rules)
+        self.live = self._rules()
+        self._known = {bound.rule for bound in self.live}
         self._blind = False
         self._window = LOOK_AHEAD
+        self._begin()
+
+    def _rules(self) -> list[BoundRule]:
+        call, plan = self.call, self.call.plan
+        if plan is None:
+            return []
+        counting = (bound for bound in call.countable(plan.counting) if self._may_refuse(bound))
+        return [*call.rules_of(Phase.RESPONSE), *counting]
+
+    def _begin(self) -> None:
+        self.reads_whole_text = any(live.rule.when is not None and live.rule.when.reads_text for live in self.live)
         self._tokens = self._events = -1
         self._ms = -1.0
         self._sort()
+
+    def follow(self) -> list[BoundRule]:
+        """The call's plan has changed: what has left it is judged no more, what has come is judged from here on."""
+        plan = self.call.plan
+        there = {bound.rule for bound in plan.rules} if plan else set[CompiledRule]()
+        new = [bound for bound in self.call.rules_of(Phase.RESPONSE) if bound.rule not in self._known]
+        self._known.update(bound.rule for bound in new)
+        self.live = [*(live for live in self.live if live.rule in there), *new]
+        self._begin()
+        return new
+
+    def keep_joined(self) -> None:
+        """Judge nothing but what has joined the call."""
+        joined = {policy.identity for policy in self.call.joined}
+        self.live = [live for live in self.live if live.policy.identity in joined]
+        self._begin()
 
     def _may_refuse(self, bound: BoundRule) -> bool:
         """An implied rule that was exempted, or that a rule of the author's has answered, stays silent; so does one
@@ -185,7 +207,10 @@ def may_change_answer(call: Call) -> bool:
     """Whether anything in force could still change the answer's bytes: if not, they pass as they come."""
     if redacts_answer(call) or call.decision.obligations.pace:
         return True
-    return call.plan is not None and call.plan.changes_answer
+    if call.plan is None or not call.heard:
+        return call.plan is not None and call.plan.changes_answer
+    rules = (*call.rules_of(Phase.RESPONSE), *call.plan.counting)
+    return any(enforceable(bound.rule, call.options.mode) for bound in rules)
 
 
 def kept_blind(rule: CompiledRule) -> int:

@@ -9,21 +9,22 @@ Rule 4: a call ends once: `Settle` and `Record` are given exactly once, whatever
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from enum import StrEnum
 from typing import Any
 
 from policyd.core.decide.combine import CANNOT_JUDGE
-from policyd.core.decide.evaluate import may_apply
 from policyd.core.errors import Malformed
 from policyd.core.exchange.admission import admit
 from policyd.core.exchange.answering import Answering
 from policyd.core.exchange.call import Call, Ground
 from policyd.core.exchange.departure import depart, header_edit, plain
+from policyd.core.exchange.joining import ON_ITS_WAY, follow, hear
 from policyd.core.exchange.judging import may_change_answer
 from policyd.core.exchange.learning import learn
-from policyd.core.exchange.opening import OWN_PREFIX, header_map, open_call, unreadable_body
+from policyd.core.exchange.opening import OWN_PREFIX, open_call
+from policyd.core.exchange.reading import read_body, wants_body
 from policyd.core.exchange.recording import record, renewal, settlement
 from policyd.core.exchange.refusal import refuse, refuse_as
+from policyd.core.exchange.state import State
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
 from policyd.core.model.steps import (
@@ -47,21 +48,9 @@ from policyd.core.model.steps import (
     ResponseHeaders,
     ResponseTrailers,
     Step,
+    Tell,
     Tick,
 )
-from policyd.core.stream import json_text
-from policyd.core.stream.encodings import codings_of, decode
-
-
-class State(StrEnum):
-    """Where a call is."""
-
-    OPEN = "open"  # nothing has come
-    BODY = "body"  # waiting for the request's body
-    ADMITTING = "admitting"  # waiting for readings
-    SENT = "sent"  # the request has left
-    ANSWERING = "answering"  # the answer is being read
-    DONE = "done"  # nothing more will be decided
 
 
 class Exchange:
@@ -75,6 +64,8 @@ class Exchange:
         self.answering: Answering | None = None
         self._asking: Generator[Need, Readings, None] | None = None
         self.recorded = False
+        self._settled = False
+        self._later: Ground | None = None  # of a set that came into force while readings were awaited
         self._with_body = False
         self._trailing = False  # the answer's trailers have come
         self._begun = False  # something of a call has come
@@ -100,6 +91,23 @@ class Exchange:
             return self._after_answer(self.answering.extended(readings, self._now))
         return []
 
+    def concerns(self, ground: Ground) -> bool:
+        """Whether it would make a difference to this call that another set is in force."""
+        latest = self.call.latest or self.call.ground
+        return self.state is not State.DONE and latest.policies.running != ground.policies.running
+
+    def join(self, ground: Ground, now: float) -> list[Step]:
+        """Another set is in force: its policies for calls in flight judge this one, too, from here on."""
+        self.at(now)
+        if self.state is State.ADMITTING:
+            self._later = ground
+            return []
+        fresh = follow(self.call, ground)
+        if self.state is State.ANSWERING and self.answering is not None:
+            return self._after_answer(self.answering.join(fresh, self._now))
+        # What has not been admitted yet is judged by them with the rest.
+        return self._refuse() if self.state is State.SENT and hear(self.call, fresh, ON_ITS_WAY) else []
+
     def at(self, now: float) -> None:
         """The time at which a need was brought."""
         self._now = max(self._now, now)
@@ -117,7 +125,7 @@ class Exchange:
             remove=tuple(sorted({name for name, _ in event.headers if name.startswith(OWN_PREFIX)}))
         )
         call.opens(*open_call(event, call.options.identity), event.route)
-        if self._wants_body(event):
+        if wants_body(call, event):
             self.state = State.BODY
             self._with_body = True
             unsized = all(name != "content-length" for name, _ in event.headers)
@@ -128,35 +136,8 @@ class Exchange:
     def _begin(self, now: float, wall: float) -> None:
         self._begun, self.call.began, self.call.facts.now = True, now, wall
 
-    def _wants_body(self, event: RequestHeaders) -> bool:
-        call = self.call
-        needed = call.options.observe_all or call.ground.plans.session_readers or self._reads_body()
-        if call.dialect is None or not needed:
-            return False
-        headers = header_map(event.headers)
-        call.facts.unreadable_request = unreadable_body(headers, event.end, call.options.max_request)
-        return not call.facts.unreadable_request
-
-    def _reads_body(self) -> bool:
-        """Whether a policy that may concern this call reads its body: a condition over headers is judged first."""
-        call = self.call
-        plan = call.ground.plans.of(call.policies_for(None))
-        return plan.needs_request_body and call.ground.plans.of(may_apply(plan, call.world)).needs_request_body
-
     def _on_request_body(self, event: RequestBody) -> list[Step]:
-        call = self.call
-        assert call.dialect is not None
-        most, codings = call.options.max_request, codings_of(call.facts.request.headers.get("content-encoding", ""))
-        try:
-            if event.truncated or len(event.data) > most:
-                raise Malformed("the request's body is too large")
-            call.body, call.decoded = decode(event.data, codings, most) if codings else event.data, bool(codings)
-            call.document = json_text.loads_request(call.body)
-            call.dialect.read_request(call.document, call.facts.request)
-            call.was_read()
-        except Malformed as failure:
-            call.document = None
-            call.facts.unreadable_request = failure.reason
+        read_body(self.call, event)
         return self._admit()
 
     def _admit(self) -> list[Step]:
@@ -174,9 +155,8 @@ class Exchange:
 
     def _admitted(self) -> list[Step]:
         call = self.call
-        if call.decision.verdict is Verdict.TERMINATE:
-            assert call.decision.winner is not None
-            return self._reject(refuse(call, call.decision.winner))
+        if call.decision.verdict is Verdict.TERMINATE or self._joined_meanwhile():
+            return self._refuse()
         try:
             data = depart(call)
         except Malformed as failure:
@@ -190,6 +170,14 @@ class Exchange:
             return [*call.releases_now(), PassRequestBody(data, edit if data is None else plain(call, edit), moved)]
         merged = HeaderEdit(edit.set, tuple(sorted({*edit.remove, *self._strip.remove} - dict(edit.set).keys())))
         return [*call.releases_now(), PassRequestHeaders(merged, reroute=moved)]
+
+    def _joined_meanwhile(self) -> bool:
+        later, self._later = self._later, None
+        return later is not None and hear(self.call, follow(self.call, later), ON_ITS_WAY)
+
+    def _refuse(self) -> list[Step]:
+        assert self.call.decision.winner is not None
+        return self._reject(refuse(self.call, self.call.decision.winner))
 
     def _reject(self, reject: Reject, *, ended: str = "rejected") -> list[Step]:
         return [reject, *self._finish(ended)]
@@ -224,9 +212,17 @@ class Exchange:
             # Trailers end the body, so what ends here is the body alone; they follow it, also where its text waits.
             steps = self.answering.without_end(steps)
         if not self.answering.done:
-            return steps
+            return [*steps, *self._pass_by()] if self.answering.held else steps
         trailers = [PassTrailers()] if self._trailing else []
         return [*steps, *trailers, *self._finish(self.answering.ended)]
+
+    def _pass_by(self) -> list[Step]:
+        """The answer passes by, and its caller listens: what is owed is known, and so is what to tell of it."""
+        if self._settled:
+            return []
+        self._settled = True
+        told = record(self.call, now=self._now, ended="complete")
+        return [*settlement(self.call), Tell(told.record)]
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
@@ -235,7 +231,8 @@ class Exchange:
             self._asking.close()
             self._asking = None
             self.need = None
-        return self._finish("cancelled")
+        # Nobody saw the end of an answer that passed by.
+        return self._finish("complete" if self.answering is not None and self.answering.held else "cancelled")
 
     def _on_late_trailers(self, _: ResponseTrailers) -> list[Step]:
         return [PassTrailers()]
@@ -327,10 +324,11 @@ class Exchange:
             self.answering.close()
         if self.call.plan is None:
             self.call.plan = self.call.ground.plans.of(())
-        steps: list[Step] = [*settlement(self.call, ended), record(self.call, now=self._now, ended=ended)]
+        owed = [] if self._settled else settlement(self.call, ended)
+        told = record(self.call, now=self._now, ended=ended)
         learn(self.call)
         self.recorded = True
-        return steps
+        return [*owed, told]
 
 
 _Method = Callable[[Exchange, Any], list[Step]]  # Any: each takes the event that stands beside it

@@ -114,6 +114,7 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             duration_ms=max(0.0, call.elapsed_ms(now)),
             ended=ended,
             conflicts=decision.conflicts,
+            joined_digest=call.joined_digest,
             shadow=tuple(ShadowResult(f.policy.name, f.policy.namespace, f.rule, f.event) for f in call.fates.values()),
         )
     )

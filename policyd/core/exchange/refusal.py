@@ -13,7 +13,7 @@ from policyd.core.decide.evaluate import Judged
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.ratelimits import limit_headers, wait_s
 from policyd.core.model.decision import Outcome, Terminate
-from policyd.core.model.steps import Headers, Reject
+from policyd.core.model.steps import Break, Headers, Reject, Step, WakeAt
 from policyd.core.stream.dialects import Body
 
 PATIENCE_S = 60  # seconds: longer than SDKs are willing to sleep before they retry
@@ -53,6 +53,15 @@ def refuse_as(call: Call, said: Terminate, message: str) -> Reject:
     """As `refuse`, where it is no rule that refuses but what could not be done for one."""
     call.failed_closed = True
     return _reject(call, Terminate(said.status, said.reason, message, message), (("x-should-retry", "false"),))
+
+
+def break_off(call: Call) -> list[Step]:
+    """An answer that runs can only be broken off: it passes by, or has left so that nothing of ours could follow."""
+    winner = call.decision.winner
+    assert winner is not None
+    said = texts(call, winner)
+    call.reason, call.message, call.phase = said.reason, said.message, "response"
+    return [Break(said.reason, refused=True), WakeAt(None)]
 
 
 def _reject(call: Call, said: Terminate, retry: Headers) -> Reject:

@@ -16,7 +16,8 @@ from policyd.core.exchange.extending import Extending
 from policyd.core.exchange.intake import Intake
 from policyd.core.exchange.judging import Bench, Touch, kept_blind, may_change_answer
 from policyd.core.exchange.metering import usage_of
-from policyd.core.exchange.refusal import texts
+from policyd.core.exchange.refusal import break_off, texts
+from policyd.core.exchange.turning import join, turn
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
 from policyd.core.model.facts import ResponseFacts
@@ -44,6 +45,10 @@ class Streaming:
         self.extending = Extending(call)
         self.done = False  # the caller has got everything that it will get
         self.cut = False
+        self.broken = False  # it was broken off
+        self.sealed = False  # it could still be refused, but is passive: it can only be broken off
+        self.turning = False  # passive until the event that has left in part is whole
+        self.cut_due = False  # and then to be cut
         self.judged = 0  # entries that every rule has let go
         self.last = -1  # the entry that says that the stream is over
         self.behind = 0  # 1: what is to be judged lies behind the last whole event
@@ -72,15 +77,17 @@ class Streaming:
     # ---- events ----------------------------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Step]:
-        return [self._wake(now)] if self.bench.timed else []
+        return [wake(self.call, now)] if self.bench.timed else []
 
     def chunk(self, data: bytes, end: bool, now: float) -> list[Step]:
         """More of the answer."""
         if self.done:
             return []
         self._at(now)
+        if self.turning:
+            return turn(self, data, end, now)
         self.intake.take(data, end=end)
-        steps = self._run(now)
+        steps = self.run(now)
         if self.passive:
             self.done = end
             return [Release(data, end), *(step for step in steps if not isinstance(step, Release))]
@@ -96,7 +103,7 @@ class Streaming:
         if self.done or self.waiting is None:
             return []
         self._at(now)
-        return self._run(now)
+        return self.run(now)
 
     def tick(self, now: float) -> list[Step]:
         """Time has passed and nothing came."""
@@ -107,10 +114,15 @@ class Streaming:
         if self.waiting is None:
             decision = self.bench.judge(self.bench.due(int(Touch.TIME)), self.call.facts.response.events)
             if decision.verdict is Verdict.TERMINATE:
-                return self._cut(self.outbox.added)
+                return self.cut_at(self.outbox.added)
         if self.bench.timed:
-            steps.append(self._wake(now))
+            steps.append(wake(self.call, now))
         return steps
+
+    def join(self, now: float, *, refused: bool) -> list[Step]:
+        """Policies have joined the call, or left it. `refused`: they end it."""
+        self._at(now)
+        return [] if self.done else join(self, now, refused=refused)
 
     def fail(self, reason: str, now: float) -> list[Step]:
         """Something around the call failed: whatever still has to be judged cannot be."""
@@ -119,7 +131,7 @@ class Streaming:
         event = self.call.facts.response.events - (self.waiting is not None)
         decision = self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), event)
         if decision.verdict is Verdict.TERMINATE and not self.passive:
-            return self._cut(self.judged)
+            return self.cut_at(self.judged)
         return []
 
     # ---- reading ---------------------------------------------------------------------------------------------------
@@ -127,17 +139,12 @@ class Streaming:
     def _at(self, now: float) -> None:
         self.call.facts.response.elapsed_ms = self.call.elapsed_ms(now)
 
-    def _wake(self, now: float) -> WakeAt:
-        """The next point of a grid that begins with the call: so a dry run ticks when the real one did."""
-        tick = self.call.options.tick_s
-        return WakeAt(self.call.began + (int((now - self.call.began) / tick + 1e-3) + 1) * tick)
-
     def _unreadable(self, reason: str) -> None:
         response = self.call.facts.response
         response.inspection, response.partial_reason = "partial", response.partial_reason or reason
         self.call.facts.unreadable_response = self.call.facts.unreadable_response or reason
 
-    def _run(self, now: float) -> list[Step]:
+    def run(self, now: float) -> list[Step]:
         """Read and judge what has come, until the answer is cut, or text has to wait."""
         steps: list[Step] = []
         if self.waiting is not None:
@@ -146,14 +153,14 @@ class Streaming:
             entry, touched = self.waiting
             self.waiting = None
             # Others have spent, too, since the store answered last.
-            steps += self._judge_event(entry, touched | SPEND, forced=True)
+            steps += self.judge_event(entry, touched | SPEND, forced=True)
             if self.waiting is None:
                 self.judged = self.outbox.added
         queue, outbox, paced, most = self.intake.queue, self.outbox, self._paced, self.call.options.max_held
         while queue and not self.done and self.waiting is None:
-            entry, touched = self._read(queue.popleft())
-            if touched and self._stirs(touched):
-                steps += self._judge_event(entry, touched)
+            entry, touched = self.read(queue.popleft())
+            if touched and self.stirs(touched):
+                steps += self.judge_event(entry, touched)
                 paced = self._paced
             if self.waiting is None:
                 self.judged = entry + 1
@@ -165,12 +172,12 @@ class Streaming:
             self._unreadable(self.intake.broken)
             self.call.facts.unmetered = self.intake.broken
             self.behind = 1
-            steps += self._judge_event(self.outbox.added, INSPECTION)
+            steps += self.judge_event(self.outbox.added, INSPECTION)
         if self.intake.ended and not self.done and (self.passive or not self.intake.lost):
             return [*steps, *self._end(now)]
         return steps if self.done else [*steps, *self._release(now)]
 
-    def _read(self, event: SseEvent) -> tuple[int, int]:
+    def read(self, event: SseEvent) -> tuple[int, int]:
         """The entry of this event, and what it touched; 0 for a block that is no event."""
         if event.data is None and event.complete:
             return self.outbox.add(event.raw, (), ()), 0
@@ -219,11 +226,11 @@ class Streaming:
 
     # ---- judging ---------------------------------------------------------------------------------------------------
 
-    def _stirs(self, touched: int) -> bool:
+    def stirs(self, touched: int) -> bool:
         """Whether this event has to be judged at all: few have."""
         return self.response.output_tokens > self.call.meter.ask_at or self.bench.awake(touched)
 
-    def _judge_event(self, entry: int, touched: int, *, forced: bool = False) -> list[Step]:
+    def judge_event(self, entry: int, touched: int, *, forced: bool = False) -> list[Step]:
         response, meter = self.call.facts.response, self.call.meter
         if response.output_tokens > meter.ask_at and not touched & FINISH:
             if response.output_tokens <= meter.stop_at:
@@ -238,12 +245,12 @@ class Streaming:
             return []
         decision = self.bench.judge(rules, max(0, response.events - 1 + self.behind))
         if decision.verdict is Verdict.TERMINATE:
-            return self._cut(entry)
+            return self.cut_at(entry)
         if decision.obligations.redactions:
-            self._redact_from(entry)
+            self.redact_from(entry)
         return []
 
-    def _redact_from(self, entry: int) -> None:
+    def redact_from(self, entry: int) -> None:
         """A redaction that begins with this event."""
         if not self.passive:
             every = [one for one in self.call.decision.obligations.redactions if one.in_response]
@@ -275,7 +282,7 @@ class Streaming:
         self._unreadable("more of the answer waits to be judged than may be kept")
         decision = self.bench.judge(self.bench.due(INSPECTION), self.call.facts.response.events - 1)
         if decision.verdict is Verdict.TERMINATE:
-            steps = self._cut(self.outbox.added)
+            steps = self.cut_at(self.outbox.added)
             return [Release(data), *steps] if data else steps
         self.outbox.close()
         return [Release(data + self.outbox.release())]
@@ -304,7 +311,7 @@ class Streaming:
         if response.events == 0:
             touched = int(Touch.ALL)
         if touched:
-            steps = self._judge_event(self.outbox.added, touched)
+            steps = self.judge_event(self.outbox.added, touched)
             if self.done:
                 return steps
         self.outbox.close()
@@ -312,11 +319,15 @@ class Streaming:
         self.done = True
         return [Release(data, end=True, at=self._pace(now)), WakeAt(None)]
 
-    def _cut(self, entry: int) -> list[Step]:
+    def cut_at(self, entry: int) -> list[Step]:
         """End the answer properly before this event, with the fallback, and with it the call to the upstream."""
         call = self.call
-        if self.passive:
+        if self.turning:
+            self.cut_due = True
             return []
+        if self.passive:
+            self.done = self.broken = self.sealed
+            return break_off(call) if self.sealed else []
         winner = call.decision.winner
         assert winner is not None
         said = texts(call, winner)
@@ -331,3 +342,9 @@ class Streaming:
         self.done = self.cut = True
         self.intake.queue.clear()
         return [Release(data + ending, end=True), WakeAt(None)]
+
+
+def wake(call: Call, now: float) -> WakeAt:
+    """The next point of a grid that begins with the call: so a dry run ticks when the real one did."""
+    tick = call.options.tick_s
+    return WakeAt(call.began + (int((now - call.began) / tick + 1e-3) + 1) * tick)

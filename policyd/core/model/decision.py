@@ -260,3 +260,4 @@ class DecisionRecord:
     service_tier: str = ""  # batch, flex, priority, ...; empty when nobody named one
     labels: Mapping[str, str] = field(default_factory=dict)
     shadow: tuple[ShadowResult, ...] = ()
+    joined_digest: str = ""  # of the later policy set whose policies joined while the call ran; empty when none did

@@ -195,6 +195,7 @@ class PassResponseHeaders:
     edit: HeaderEdit = HeaderEdit()
     mode: BodyMode = BodyMode.NONE
     unsized: bool = False  # nobody has said how long the body is
+    held: bool = False  # in NONE mode: the caller keeps listening, for the answer may yet have to be broken off
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,9 +223,11 @@ class PassTrailers:
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """Break the call so that its client sees a broken answer: nothing else is left that would not be unjudged bytes."""
+    """Break the call so that its client sees a broken answer: nothing else is left that would not be unjudged bytes.
+    `refused`: a policy ends it, so that it breaks also where what fails is to pass."""
 
     reason: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +235,13 @@ class WakeAt:
     """Bring a `Tick` at this time. The newest one counts; `None` calls it off."""
 
     at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell whoever logs the call what was decided by now: its record is written only when it ends."""
+
+    record: DecisionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +262,7 @@ Step = (
     | Break
     | WakeAt
     | Settle
+    | Tell
     | Record
 )
 
@@ -283,6 +294,7 @@ __all__ = [
     "ResponseTrailers",
     "Settle",
     "Step",
+    "Tell",
     "Tick",
     "WakeAt",
 ]

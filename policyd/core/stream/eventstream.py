@@ -43,6 +43,10 @@ class EventStream:
         self.rest = b""
         self._buffer = bytearray()
 
+    @property
+    def pending(self) -> int:
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that these bytes complete. Raises Malformed when nothing more can be read."""
         if self.failure:

@@ -23,6 +23,11 @@ class Framing(Protocol):
     rest: bytes  # once it has failed: what of the bytes that came was not read
     damage: str  # what is wrong with an event that is malformed
 
+    @property
+    def pending(self) -> int:
+        """Bytes that have come of an event that is not whole yet."""
+        ...
+
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that these bytes complete. Raises Malformed when nothing more can be read."""
         ...

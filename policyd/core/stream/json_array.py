@@ -51,6 +51,10 @@ class JsonArray:
         self._escaped = False  # the next byte of the string is escaped
         self._state = _START
 
+    @property
+    def pending(self) -> int:
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that these bytes complete. Raises Malformed when nothing more can be read."""
         if self.failure:

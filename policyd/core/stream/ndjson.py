@@ -30,6 +30,10 @@ class Ndjson:
         self.rest = b""
         self._buffer = bytearray()
 
+    @property
+    def pending(self) -> int:
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that these bytes complete. Raises Malformed once a line is larger than the limit."""
         if self.failure:

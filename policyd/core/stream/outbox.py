@@ -11,14 +11,14 @@ Entries are numbered from 0 as they are added, comment blocks included.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from policyd.core.model.reach import Watcher
 from policyd.core.stream.dialects import BLANKS, Channel, Path, Segment
 from policyd.core.stream.holdback import Swap, swapped
 from policyd.core.stream.lanes import Echo, Entry, Lane, Piece
 from policyd.core.stream.redactor import Redactor
-from policyd.core.stream.watch import Watch, matches_nothing
+from policyd.core.stream.watches import Watches
 
 Edit = Callable[[bytes, list[tuple[Path, object]]], bytes]
 """Re-serialises one raw event with new values at these paths of its document; every other byte stays."""
@@ -48,7 +48,8 @@ class Outbox:
         edit: Edit,
     ) -> None:
         self._redactors = tuple(redactors)
-        self._watchers = tuple(dict.fromkeys(watchers))
+        self._watches = Watches(watchers, keeps=keep > 0)
+        self._looks = bool(self._watches.watchers)
         self._keep = keep
         self._keep_blind = keep if keep_blind is None else keep_blind
         self._hold_args = hold_args
@@ -58,11 +59,10 @@ class Outbox:
         self._plain: list[_Raw] = []  # what has not left, while nothing is ever held
         self._queue: deque[Entry] = deque()  # what has not left, otherwise
         self._lanes: dict[Channel, Lane] = {}
-        self._watches: dict[Channel, Watch] = {}
         self._added = 0
         self._cut = False
         self._changed = False  # some text has left changed
-        self.hits: set[Watcher] = {watcher for watcher in self._watchers if matches_nothing(watcher)}
+        self.hits = self._watches.hits
         self.released_events = 0  # entries that left, the last one perhaps in part
         self.partial = False  # whether the last one left in part
         self.spared = ""  # after a cut: text that may leave, of an entry that may not
@@ -86,8 +86,8 @@ class Outbox:
         if self._cut:
             return number
         self.pending_bytes += len(raw)
-        if self._watchers and segments:
-            self._look(segments)
+        if self._looks and segments:
+            self._watches.look(segments)
         if self._holds:
             self._queue.append(self._entry(raw, segments, closes, number))
         else:
@@ -125,25 +125,10 @@ class Outbox:
             self._queue.append(entry)
         self._plain = []
 
-    def _look(self, segments: Sequence[Segment]) -> None:
-        """Law 4 in the small: a watcher sees the text as it stands after the whole event, not between its segments."""
-        if len(segments) == 1:
-            only = segments[0]
-            if only.text and only.channel[0] == "text":
-                self.hits.update(self._watch(only.channel).push(only.text))
-            return
-        texts: dict[Channel, str] = {}
-        for segment in segments:
-            if segment.channel[0] == "text" and segment.text and not segment.again:
-                texts[segment.channel] = texts.get(segment.channel, "") + segment.text
-        for channel, text in texts.items():
-            self.hits.update(self._watch(channel).push(text))
-
-    def _watch(self, channel: Channel) -> Watch:
-        watch = self._watches.get(channel)
-        if watch is None:
-            watch = self._watches[channel] = Watch(self._watchers, keeps=self._keep > 0)
-        return watch
+    def watch_also(self, watchers: Iterable[Watcher], said: Mapping[int, str]) -> None:
+        """Look for these too; `said`: by each choice before. Nothing is kept back for them: what could be has left."""
+        self._watches.also(watchers, said)
+        self._looks = True
 
     def _entry(self, raw: bytes, segments: Sequence[Segment], closes: Sequence[Channel], number: int) -> Entry:
         pieces = [self._piece(one) for one in segments if not one.again and one.channel[0] != "veil"]
@@ -169,7 +154,7 @@ class Outbox:
 
     def _open(self, channel: Channel) -> Lane:
         keep = self._keep if channel[0] == "text" else 0
-        watch = self._watch(channel) if keep and self._watchers else None
+        watch = self._watches.of(channel) if keep and self._watches.watchers else None
         lane = self._lanes[channel] = Lane(channel, self._redactors, watch, keep)
         return lane
 
@@ -250,7 +235,7 @@ class Outbox:
             self._plain = self._plain[:before]
             data = self._release_plain()
         else:
-            data = self._cut_held(event, before, self._watchers if watchers is None else watchers, last)
+            data = self._cut_held(event, before, self._watches.watchers if watchers is None else watchers, last)
         self._forget_all()
         return data
 

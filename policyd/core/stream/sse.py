@@ -52,6 +52,10 @@ class SseParser:
         self._crs = False  # a CR has come: line ends are looked at one by one
         self._first = True  # no event yet: a byte order mark may stand here
 
+    @property
+    def pending(self) -> int:
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that these bytes complete. Raises Malformed once an event is larger than the limit."""
         if self.failure:
