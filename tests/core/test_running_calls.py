@@ -39,7 +39,7 @@ CHAT = Stream("chat", None, "/v1/chat/completions", "api.openai.com", chat(strea
 
 
 def kill(
-    rules: str = "rules: [{name: stop, terminate: {status: 503, reason: stopped, message: no more, fallback: no more}}]",
+    rules: str = "rules: [{name: stop, terminate: {status: 503, reason: stopped, message: M, fallback: no more}}]",
     name: str = "kill",
     *,
     mode: str = "Full",
@@ -174,7 +174,7 @@ def test_a_call_that_waits_for_its_answer_is_refused(base: str) -> None:
     out = asyncio.run(story())
     assert out.rejected is not None
     assert out.rejected.status == 503
-    assert b'"no more"' in out.rejected.body
+    assert b'"M"' in out.rejected.body
     assert (out.record.digest, out.record.joined_digest) == tuple(digests(bed, (base,), (base, kill())))
     assert (out.record.ended, out.record.phase, out.record.enforced) == ("rejected", "request", True)
 
