@@ -119,9 +119,8 @@ class Enforcer:
         ground = self.ground()
         if ground.policies.running != self._told:
             self._told = ground.policies.running
-            for call in tuple(self.calls):
-                if call.concerns(ground):
-                    call.wake()
+            for call in [one for one in self.calls if one.concerns(ground)]:
+                call.wake()
 
     def leave(self) -> None:
         """This process is about to end: calls whose answers only pass by are let go."""
@@ -269,13 +268,10 @@ class Call:
     def join(self) -> Sequence[Step]:
         """What is to be done because another set is in force. Not while an event is handled."""
         ground, now = self._enforcer.ground(), self._enforcer.clock()
-        if not self.concerns(ground):
-            return ()
-        steps: list[Step] = []
         try:
-            steps += self._exchange.join(ground, now)
+            steps = self._exchange.join(ground, now) if self.concerns(ground) else []
         except Exception:
-            steps += self._defect(Tick(now))
+            steps = self._defect(Tick(now))
         return self._carry_out(steps)
 
     async def deliver(self) -> Sequence[Step]:

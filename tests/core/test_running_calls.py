@@ -34,12 +34,13 @@ READS_NOTHING = policy("rules: [{name: r, when: 'request.path == \"/no\"', termi
 STANDBY = cluster_policy(
     'runningCalls: true\nrules: [{name: stop, when: caller.team == "nobody", terminate: {}}]', "standby"
 )
+STOP = "rules: [{name: stop, terminate: {status: 503, reason: stopped, message: M, fallback: no more}}]"
 TEXTS = [f"w{number} " for number in range(12)]
 CHAT = Stream("chat", None, "/v1/chat/completions", "api.openai.com", chat(stream=True), "text/event-stream", b"")  # type: ignore[arg-type]
 
 
 def kill(
-    rules: str = "rules: [{name: stop, terminate: {status: 503, reason: stopped, message: M, fallback: no more}}]",
+    rules: str = STOP,
     name: str = "kill",
     *,
     mode: str = "Full",

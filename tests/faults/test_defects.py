@@ -84,7 +84,8 @@ def break_engine(bed: Bed, times: int, *, when_built: bool = False) -> None:
     inner = bed.policy_set
 
     class Broken:
-        digest, policies, select, running = inner.digest, inner.policies, inner.select, inner.running
+        digest, policies, select = inner.digest, inner.policies, inner.select
+        running, reads = inner.running, inner.reads
         engine = BrokenEngine(inner.engine, times, when_built=when_built)
 
     bed.policy_set = Broken()
@@ -146,6 +147,7 @@ def needed(spec: str, how: str, times: int, when_built: bool) -> bool:
 
     class Counting:
         digest, policies, select = inner.digest, inner.policies, inner.select
+        running, reads = inner.running, inner.reads
 
     Counting.engine = engine  # type: ignore[attr-defined]
     bed.policy_set = Counting()  # type: ignore[assignment]

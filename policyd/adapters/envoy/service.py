@@ -177,8 +177,7 @@ class Conversation:
     @property
     def _let_go(self) -> bool:
         """Whether nothing more will be asked, nor said."""
-        over = self._order.passed_by and not self._out.over
-        return over and (not self._order.held or self._calls.leaving)
+        return self._order.passed_by and not self._out.over and (not self._order.held or self._calls.leaving)
 
     async def _defect(self) -> None:
         log.exception("a defect of policyd; the call is judged as one that cannot be judged")
