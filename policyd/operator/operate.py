@@ -22,14 +22,17 @@ from policyd.adapters.envoy.config import Address
 from policyd.adapters.policies_kube import CLUSTER, NAMESPACED
 from policyd.adapters.policies_kube.access import Access
 from policyd.adapters.policies_kube.api import Api, lease_path, policies_path
+from policyd.adapters.policies_kube.gateway_api import exists, mirror_of
 from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, policy_of
 from policyd.adapters.policies_kube.mirror import Mirror
 from policyd.adapters.policies_kube.presence import DATA_PLANE, PART
 from policyd.adapters.tls_files import TlsFiles
 from policyd.core.compile.compiler import Compiler
 from policyd.core.errors import Issue
+from policyd.core.model.route import GATEWAY, HTTP_ROUTE
 from policyd.operator.leading import Leadership
 from policyd.operator.status import Replica, State, is_news, replica_of, statuses
+from policyd.operator.targets import known_of
 from policyd.operator.webhook import Webhook
 from policyd.operator.writing import Writer
 
@@ -54,6 +57,7 @@ class Operator:
     _api: Api = field(init=False)
     _policies: tuple[Mirror[Policy], ...] = ()
     _replicas: Mirror[Replica] = field(init=False)
+    _targets: dict[str, Mirror[bool]] = field(init=False)  # the Gateway API's objects, by kind
     _leadership: Leadership = field(init=False)
     _webhook: Webhook | None = None
     _good: LastGood = field(default_factory=lambda: LastGood(Compiler()))
@@ -69,6 +73,7 @@ class Operator:
         )
         chosen = {"labelSelector": f"{PART}={DATA_PLANE}"}
         self._replicas = Mirror(self._api, lease_path(None), replica_of, news, chosen)
+        self._targets = {kind: mirror_of(self._api, kind, exists, news) for kind in (GATEWAY, HTTP_ROUTE)}
         self._leadership = Leadership(self._api, self.identity, news)
         self._writer = Writer(self._api, lambda: self._leadership.leads)
         if self.webhook is not None:
@@ -79,7 +84,7 @@ class Operator:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._pages())
             stack.push_async_callback(self._api.close)
-            follows = [mirror.run() for mirror in self._policies]
+            follows = [mirror.run() for mirror in self._policies] + [one.run() for one in self._targets.values()]
             parts = [*follows, self._replicas.run(), self._leadership.run(), self._follow()]
             if self._webhook is not None:
                 await stack.enter_async_context(self._webhook.serving())
@@ -105,7 +110,7 @@ class Operator:
             asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
 
     async def _follow(self) -> None:
-        for synced in self._synced():
+        for synced in (*self._synced(), *(mirror.answered for mirror in self._targets.values())):
             await synced.wait()
         while True:
             with contextlib.suppress(TimeoutError):
@@ -135,7 +140,8 @@ class Operator:
         judged = self._judged[1]
         now = datetime.now(UTC)
         replicas = [replica for replica in self._replicas.objects.values() if replica.lives(now.timestamp())]
-        return State(policies, judged.refused, _by_file(judged.issues), replicas, now, self.access.namespace)
+        space, known = self.access.namespace, known_of(self._targets)
+        return State(policies, judged.refused, _by_file(judged.issues), replicas, now, space, known)
 
     # ---- pages ------------------------------------------------------------------------------------------------------
 

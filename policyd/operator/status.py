@@ -16,12 +16,12 @@ from typing import Any
 from policyd.adapters.policies_kube import seen_mark
 from policyd.adapters.policies_kube.api import GROUP, Object
 from policyd.adapters.policies_kube.good import Policy
-from policyd.adapters.policies_kube.presence import DIGEST, LASTS_S, SEEN, SPACE
+from policyd.adapters.policies_kube.presence import DIGEST, HOME, LASTS_S, SEEN, SPACE, UNTOLD
 from policyd.core.errors import Issue
+from policyd.operator.targets import Known, places_of, targets_of
 
 CONTROLLER = f"{GROUP}/operator"
 MOST = 4_000  # characters of a message
-_UNFOLLOWED = "targetRefs are not followed: it applies to every call of the replicas that read its namespace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ class Replica:
     seen: str
     namespace: str  # empty: it reads all of them
     renewed: float = field(compare=False)
+    home: str = ""  # the namespace that it takes calls for whose route it is not told
+    untold: str = ""  # what it is not told of calls
 
     def lives(self, now: float) -> bool:
         return now - self.renewed <= LASTS_S
@@ -45,7 +47,8 @@ def replica_of(lease: Object) -> Replica:
         renewed = datetime.fromisoformat(told.replace("Z", "+00:00")).timestamp()
     except ValueError:
         renewed = 0.0
-    return Replica(str(notes.get(DIGEST, "")), str(notes.get(SEEN, "")), str(notes.get(SPACE, "")), renewed)
+    digest, seen, space, home, untold = (str(notes.get(name, "")) for name in (DIGEST, SEEN, SPACE, HOME, UNTOLD))
+    return Replica(digest, seen, space, renewed, home, untold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class State:
     replicas: Sequence[Replica]  # that live
     now: datetime
     space: str  # the operator's namespace
+    known: Known = field(default_factory=Known)
 
     def marks(self) -> dict[str, str]:
         """What a replica of each scope says when it has judged this state."""
@@ -90,51 +94,77 @@ def _status(policy: Policy, state: State, marks: Mapping[str, str]) -> Object | 
     running = [one for one in concerned if one.seen == marks[one.namespace]]
     why = state.refused.get(policy.file)
     old = policy.status or {}
-    if why is None and _stands(old, policy, len(concerned)):
-        return None
     counts = {"programmed": 0 if why else len(running), "total": len(concerned)}
-    accepted, programmed = _accepted(policy, state), _programmed(why, running, concerned)
-    before = _conditions(old)
-    conditions = [_dated(one, before, policy, state) for one in (accepted, programmed)]
-    ancestors = [
-        {"ancestorRef": place, "controllerName": CONTROLLER, "conditions": conditions}
-        for place in _places(policy, state)
-    ]
+    programmed, digest = _programmed(why, running, concerned), running[0].digest if running else ""
+    if why is None and _stands(old, policy, len(concerned)):
+        # INVARIANT: what others came to beside it since then is no news of this policy.
+        counts, digest = old["replicas"], old.get("digest", "")
+        programmed = _plain(next(iter(_written(old)))["Programmed"])
+    every = [programmed, *_untold(policy, concerned)]
+    before = _written(old)
+    ancestors = []
+    for at, place in enumerate(places_of(policy, state.space)):
+        known = before[at] if at < len(before) else {}
+        conditions = [_dated(one, known, policy, state) for one in (_accepted(policy, state, place), *every)]
+        ancestors.append({"ancestorRef": place, "controllerName": CONTROLLER, "conditions": conditions})
     status = {"ancestors": ancestors, "replicas": counts}
     if programmed["status"] == "True":
-        status["digest"] = running[0].digest
+        status["digest"] = digest
     return None if _same(old, status) else status
 
 
 def _stands(old: Object, policy: Policy, replicas: int) -> bool:
     """Whether this very text was found on as many replicas before."""
-    conditions = _conditions(old)
-    programmed = conditions.get("Programmed", {})
+    programmed = _conditions(old).get("Programmed", {})
     return (
         programmed.get("status") == "True"
         and programmed.get("observedGeneration") == policy.generation
-        and conditions.get("Accepted", {}).get("status") == "True"
         and old.get("replicas") == {"programmed": replicas, "total": replicas}
     )
 
 
+def _written(status: Object) -> list[dict[str, Any]]:
+    """The conditions of our own entries, place by place."""
+    ours = [one for one in status.get("ancestors") or () if one.get("controllerName") == CONTROLLER]
+    return [{str(one.get("type")): one for one in entry.get("conditions") or ()} for entry in ours]
+
+
 def _conditions(status: Object) -> dict[str, Any]:
-    """Those of our own entry; they are the same at every place."""
-    for ancestor in status.get("ancestors") or ():
-        if ancestor.get("controllerName") == CONTROLLER:
-            return {str(one.get("type")): one for one in ancestor.get("conditions") or ()}
-    return {}
+    """Those of our first entry: what they say of the data plane is the same at every place."""
+    return next(iter(_written(status)), {})
 
 
-def _accepted(policy: Policy, state: State) -> Object:
+def _plain(condition: Object) -> Object:
+    return {part: condition.get(part) for part in ("type", "status", "reason", "message")}
+
+
+def _accepted(policy: Policy, state: State, place: Object) -> Object:
     why = state.refused.get(policy.file)
     if why:
-        return {"type": "Accepted", "status": "False", "reason": "Invalid", "message": _told(why)}
+        return _condition("Accepted", "False", "Invalid", _told(why))
+    bound = bool(targets_of(policy))
+    if bound and (lacking := state.known.lacks(policy, place)):
+        return _condition("Accepted", "False", "TargetNotFound", f"{lacking}: it is about no call until there is one")
     doubts = [issue for issue in state.warnings.get(policy.file, ()) if issue.code != "POL108"]
     words = _told(doubts) if doubts else "compiles, without a warning"
-    if _targets(policy):
-        words = f"{words}\n{_UNFOLLOWED}"
-    return {"type": "Accepted", "status": "True", "reason": "Accepted", "message": words}
+    if bound and (doubt := state.known.doubt(place)):
+        words = f"{words}\n{doubt}"
+    return _condition("Accepted", "True", "Accepted", words)
+
+
+def _condition(kind: str, status: str, reason: str, message: str) -> Object:
+    return {"type": kind, "status": status, "reason": reason, "message": message}
+
+
+def _untold(policy: Policy, concerned: Sequence[Replica]) -> list[Object]:
+    """A word where replicas get calls whose route they are not told, and this policy is not about these."""
+    if not policy.namespace:
+        return []
+    blind = [one for one in concerned if one.untold and (policy.targets or one.home != policy.namespace)]
+    if not blind:
+        return []
+    words = f"{len(blind)} of {len(concerned)} replicas say: {blind[0].untold}"
+    return [_condition("RoutesTold", "False", "RouteUntold", words)]
 
 
 def _told(issues: Sequence[Issue]) -> str:
@@ -163,23 +193,6 @@ def _dated(condition: Object, before: Mapping[str, Any], policy: Policy, state: 
     kept = old.get("lastTransitionTime") if old.get("status") == condition["status"] else None
     at = kept or state.now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {**condition, "observedGeneration": policy.generation, "lastTransitionTime": at}
-
-
-def _targets(policy: Policy) -> list[Object]:
-    found = policy.targets
-    return [one for one in found if isinstance(one, dict) and one.get("name") and one.get("kind")][:16]
-
-
-def _places(policy: Policy, state: State) -> list[Object]:
-    if targets := _targets(policy):
-        group = "gateway.networking.k8s.io"
-        places = [
-            {"group": str(one.get("group") or group), "kind": one["kind"], "name": one["name"]} for one in targets
-        ]
-        return [place for at, place in enumerate(places) if place not in places[:at]]
-    if policy.namespace:
-        return [{"group": "", "kind": "Namespace", "name": policy.namespace}]
-    return [{"group": "", "kind": "Service", "name": "policyd", "namespace": state.space}]
 
 
 def _same(old: Object, new: Object) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 from policyd.adapters.policies_kube.access import find_access
 from policyd.operator.operate import Operator
+from tests.k8s import gateway_api
 from tests.k8s.objects import Desk, policy, until
 from tests.k8s.server import ApiServer
 from tests.k8s.test_policies_kube import WRONG, place_of, reasons, source, watching
@@ -37,6 +38,24 @@ def conditions(desk: Desk, document: dict[str, Any]) -> dict[str, dict[str, Any]
     for ancestor in found.get("status", {}).get("ancestors", ()):
         return {one["type"]: one for one in ancestor["conditions"] if one["observedGeneration"] == generation}
     return {}
+
+
+def conditions_at(desk: Desk, document: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    """The conditions of a policy at one place."""
+    entries = desk.get(document)["status"]["ancestors"]
+    return {
+        one["type"]: one for entry in entries if entry["ancestorRef"]["name"] == name for one in entry["conditions"]
+    }
+
+
+def at_each(desk: Desk, document: dict[str, Any], kind: str = "Accepted") -> dict[str, str]:
+    """The reason of one condition, by the place that it is about."""
+    return {
+        entry["ancestorRef"]["name"]: condition["reason"]
+        for entry in desk.get(document).get("status", {}).get("ancestors", ())
+        for condition in entry["conditions"]
+        if condition["type"] == kind
+    }
 
 
 def says(desk: Desk, document: dict[str, Any], kind: str, reason: str) -> bool:
@@ -114,3 +133,65 @@ def test_a_namespace_that_would_loosen_a_cluster_policy_reads_that_it_cannot(
     told = conditions(desk, soft)["Accepted"]["message"]
     assert "POL103" in told
     assert "cannot be exempted from here" in told
+
+
+def test_each_target_has_a_status_of_its_own(api: ApiServer, desk: Desk, tmp_path: Path) -> None:
+    bound = policy("p", "one")
+    chat, edge = {"kind": "HTTPRoute", "name": "chat"}, {"kind": "Gateway", "name": "edge"}
+    bound["spec"]["targetRefs"] = [chat, edge, chat]
+
+    def there(**expected: str) -> Callable[[], bool]:
+        return lambda: at_each(desk, bound) == expected
+
+    async def story() -> None:
+        gateway_api.put(desk.client, "HTTPRoute", "default", "chat")
+        gateway_api.put(desk.client, "Gateway", "kube-system", "edge")  # of that name, and in another namespace
+        async with operating(operator(api, tmp_path)), watching(source(api.access, tmp_path / "a", name="replica")):
+            desk.apply(bound)
+            await until(there(chat="Accepted", edge="TargetNotFound"), "one that is there, one that is not", 10)
+            told = conditions_at(desk, bound, "edge")["Accepted"]
+            assert (told["status"], told["observedGeneration"]) == ("False", 1)
+            assert "there is no Gateway edge in namespace default" in told["message"]
+            await until(lambda: says(desk, bound, "Programmed", "Programmed"), "the data plane")
+            digest = desk.get(bound)["status"]["digest"]
+
+            desk.apply(policy("q", "beside"))
+            gateway_api.put(desk.client, "Gateway", "default", "edge")
+            await until(there(chat="Accepted", edge="Accepted"), "both")
+            gateway_api.remove(desk.client, "HTTPRoute", "default", "chat")
+            await until(there(chat="TargetNotFound", edge="Accepted"), "one that is gone")
+            assert desk.get(bound)["status"]["digest"] == digest, "what lies beside it is no news of it"
+
+    with gateway_api.installed(desk.client):
+        asyncio.run(story())
+
+
+def test_without_the_gateway_api_a_target_is_nowhere(api: ApiServer, desk: Desk, tmp_path: Path) -> None:
+    bound = policy("p", "one")
+    bound["spec"]["targetRefs"] = [{"kind": "Gateway", "name": "edge"}]
+
+    async def story() -> None:
+        async with operating(operator(api, tmp_path)):
+            desk.apply(bound)
+            await until(lambda: at_each(desk, bound) == {"edge": "TargetNotFound"}, "its status", 10)
+
+    asyncio.run(story())
+    assert "the Gateway API is not installed here" in conditions(desk, bound)["Accepted"]["message"]
+
+
+def test_a_policy_hears_of_calls_without_a_route(api: ApiServer, desk: Desk, tmp_path: Path) -> None:
+    here, elsewhere = policy("p", "one"), policy("q", "two", namespace="kube-system")
+    blind = "calls come without their route"
+
+    async def story() -> None:
+        replica = source(api.access, tmp_path / "a", name="replica", untold=lambda: blind)
+        async with operating(operator(api, tmp_path)), watching(replica):
+            desk.apply(here)
+            desk.apply(elsewhere)
+            await until(lambda: says(desk, elsewhere, "RoutesTold", "RouteUntold"), "a word about it", 10)
+            assert says(desk, elsewhere, "Accepted", "Accepted")
+            assert blind in conditions(desk, elsewhere)["RoutesTold"]["message"]
+            await until(lambda: says(desk, here, "Programmed", "Programmed"), "the other one")
+            assert "RoutesTold" not in conditions(desk, here)
+
+    asyncio.run(story())
