@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 _BECOME = """
@@ -19,6 +19,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def started(command: Sequence[str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Starts a program, named by its path; what it says goes to `log`."""
-    return subprocess.Popen([sys.executable, "-I", "-S", "-c", _BECOME, *command], stdout=log, stderr=log)
+def started(
+    command: Sequence[str], log: IO[bytes], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts a program, named by its path; what it says goes to `log`. `environment`: in place of ours."""
+    words = [sys.executable, "-I", "-S", "-c", _BECOME, *command]
+    return subprocess.Popen(words, stdout=log, stderr=log, env=environment)

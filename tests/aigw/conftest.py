@@ -1,0 +1,25 @@
+"""The AI Gateway that the tests share, or why there is none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.aigw import gateway
+from tests.aigw.places import Place, Stand, Standing
+
+
+@pytest.fixture(scope="session")
+def standing() -> Iterator[Standing]:
+    if reason := gateway.missing():
+        pytest.skip(reason)
+    with contextlib.closing(Standing()) as one:
+        yield one
+
+
+@pytest.fixture(scope="session", params=list(Stand), ids=str)
+def place(standing: Standing, request: pytest.FixtureRequest) -> Place:
+    """policyd in one of its places."""
+    return standing.at(request.param)
