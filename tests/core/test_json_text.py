@@ -112,6 +112,7 @@ SPLICED = [
 @pytest.mark.parametrize(("text", "edits", "expected"), [row[1:] for row in SPLICED], ids=[row[0] for row in SPLICED])
 def test_an_edit_changes_its_bytes_and_no_other(text: str, edits: list[Edit], expected: str) -> None:
     assert splice(text.encode(), edits).decode() == expected
+    assert splice(text.encode(), edits, loads(text)).decode() == expected
 
 
 @pytest.mark.parametrize(
@@ -216,5 +217,6 @@ def test_splice_equals_the_edit_in_plain_python(document: Any, draw: st.DataObje
         expected = plainly(expected, copy.deepcopy(edits[-1]))
     out = splice(data, edits)
     assert loads(out) == expected
+    assert splice(data, edits, document) == out, "what is known of the document changes no byte"
     if not edits:
         assert out == data

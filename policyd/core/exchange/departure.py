@@ -91,7 +91,7 @@ def depart(call: Call) -> bytes | None:
     document = json_text.loads_request(data) if edits else call.document
     more = call.dialect.edits(document, change)
     if more:
-        data = json_text.splice(data, more)
+        data = json_text.splice(data, more, document)
         json_text.loads_request(data)  # INVARIANT: what leaves can be read by the rules that judged what came
     return data if data != call.body else as_read
 

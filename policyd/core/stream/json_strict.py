@@ -109,4 +109,7 @@ def refuse_twins(document: dict[str, object], read: frozenset[str]) -> None:
 
 def dumps(value: object) -> str:
     """Compact JSON, text as it is."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)

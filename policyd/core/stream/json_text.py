@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from policyd.core.errors import Malformed
 from policyd.core.stream.dialects import Edit
@@ -19,9 +19,11 @@ from policyd.core.stream.json_strict import MAX_COUNT, dumps, loads, loads_event
 __all__ = ["MAX_COUNT", "dumps", "loads", "loads_event", "loads_request", "refuse_twins", "splice"]
 
 _BLANK = re.compile(rb"[ \t\n\r]*+")
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_SCALAR = re.compile(rb"[^\s,\]}]++")
-_NESTING = re.compile(rb'[^"\[\]{}]*+(?:"(?:[^"\\]++|\\.)*+"|([\[{])|([\]}]))', re.DOTALL)
+_TEXT = rb'"(?:[^"\\]++|\\.)*+"'
+_SIMPLE = re.compile(rb"%s|[^\s,\[\]{}\"]++" % _TEXT, re.DOTALL)  # a value that holds no other
+_KEY = re.compile(rb"(%s)[ \t\n\r]*+:[ \t\n\r]*+" % _TEXT, re.DOTALL)
+_NEXT = re.compile(rb"[ \t\n\r]*+,?+[ \t\n\r]*+")
+_NESTING = re.compile(rb'(?:[^"\[\]{}]++|%s)*+(?:([\[{])|([\]}]))' % _TEXT, re.DOTALL)
 
 Key = str | int
 
@@ -35,15 +37,16 @@ class _Node:
     first_shift: int = 1 << 62  # elements from here on are moved by an insert or a remove of this pass
 
 
-def splice(data: bytes, edits: Sequence[Edit]) -> bytes:
+def splice(data: bytes, edits: Sequence[Edit], known: object = None) -> bytes:
     """The document with the edits applied. Missing objects on the way are made, null counts as missing. Raises
-    Malformed when something else stands in the way, or an index is out of range."""
+    Malformed when something else stands in the way, or an index is out of range. `known`: the document as it was read,
+    where it is at hand: what only adds to it need not be looked for in its bytes."""
     root = _Node()
     for edit in edits:
         if not _plant(root, edit):
-            data, root = _apply(data, root), _Node()
+            data, root, known = _apply(data, root, known), _Node(), None
             _plant(root, edit)
-    return _apply(data, root)
+    return _apply(data, root, known)
 
 
 def _plant(root: _Node, edit: Edit) -> bool:
@@ -66,14 +69,28 @@ def _plant(root: _Node, edit: Edit) -> bool:
     return True
 
 
-def _apply(data: bytes, root: _Node) -> bytes:
+def _apply(data: bytes, root: _Node, known: object) -> bytes:
     if root.edit is not None:
         return _dump(root.edit.value)
     if not root.below:
         return data
+    if isinstance(known, dict) and all(isinstance(key, str) and key not in known for key in root.below):
+        return _appended(data, root, bool(known))
     start = _skip_blank(data, 0)
     text, end = _rewrite(data, start, root)
     return data[:start] + text + data[end:]
+
+
+def _appended(data: bytes, root: _Node, filled: bool) -> bytes:
+    """An object with members that it did not have. INVARIANT: the bytes that `_rewrite` would have made."""
+    added = [_member(key, below) for key, below in root.below.items() if _adds(below)]
+    close = data.rindex(b"}")
+    at = len(data[:close].rstrip(b" \t\n\r")) if filled else close
+    return data[:at] + b",".join((*((b"",) if filled and added else ()), *added)) + data[at:]
+
+
+def _member(key: Key, below: _Node) -> bytes:
+    return _dump(key) + b":" + _dump(_value_of(below))
 
 
 def _dump(value: object) -> bytes:
@@ -99,27 +116,18 @@ def _skip_blank(data: bytes, at: int) -> int:
 
 def _skip_value(data: bytes, at: int) -> int:
     """Where the value that begins here ends."""
-    first = data[at : at + 1]
-    if first == b'"':
-        return _end(_STRING, data, at)
-    if first not in (b"{", b"["):
-        return _end(_SCALAR, data, at)
+    simple = _SIMPLE.match(data, at)
+    if simple is not None:
+        return simple.end()
     depth = 0
     while True:
         match = _NESTING.match(data, at)
         if match is None:
             raise Malformed("broken json")
         at = match.end()
-        depth += (match[1] is not None) - (match[2] is not None)
+        depth += 1 if match[1] is not None else -1
         if depth == 0:
             return at
-
-
-def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
-    match = pattern.match(data, at)
-    if match is None:
-        raise Malformed("broken json")
-    return match.end()
 
 
 def _children(data: bytes, at: int) -> tuple[list[_Child], int]:
@@ -128,20 +136,22 @@ def _children(data: bytes, at: int) -> tuple[list[_Child], int]:
     found: list[_Child] = []
     at = _skip_blank(data, at + 1)
     while data[at] != close:
-        start, key = at, _key(data, at) if members else len(found)
+        start, key = at, cast("Key", len(found))
         if members:
-            at = _skip_blank(data, _skip_blank(data, _skip_value(data, at)) + 1)
+            key, at = _key(data, at)
         end = _skip_value(data, at)
         found.append(_Child(key, start, at, end))
-        at = _skip_blank(data, end)
-        if data[at] == 44:
-            at = _skip_blank(data, at + 1)
+        at = cast("re.Match[bytes]", _NEXT.match(data, end)).end()  # it matches even nothing
     return found, at + 1
 
 
-def _key(data: bytes, at: int) -> str:
-    raw = data[at : _end(_STRING, data, at)]
-    return str(loads_event(raw)) if b"\\" in raw else raw[1:-1].decode()
+def _key(data: bytes, at: int) -> tuple[str, int]:
+    """The key that stands here, and where its value begins."""
+    match = _KEY.match(data, at)
+    if match is None:
+        raise Malformed("broken json")
+    raw = match[1]
+    return str(loads_event(raw)) if b"\\" in raw else raw[1:-1].decode(), match.end()
 
 
 # ---- one pass ------------------------------------------------------------------------------------------------------
@@ -214,8 +224,7 @@ def _edit_members(items: _Items, node: _Node) -> None:
         if key in places:
             items.rewrite(places[key], below)
         elif _adds(below):
-            text = f"{dumps(key)}:".encode() + _dump(_value_of(below))
-            items.added.setdefault(len(items.children), []).append(text)
+            items.added.setdefault(len(items.children), []).append(_member(key, below))
 
 
 def _edit_elements(items: _Items, node: _Node) -> None:
