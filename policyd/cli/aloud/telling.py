@@ -20,8 +20,9 @@ from policyd.cli.aloud.why import Rules, left_out, rules_of, why
 from policyd.cli.dry_run import Played
 from policyd.core.compile.cel_facts import FACTS, PART_FIELDS, part_of, part_rows
 from policyd.core.compile.policyset import CelFailure, CompiledPolicy, CompiledRule, PolicySet
+from policyd.core.decide.concern import COST_FACTS
 from policyd.core.decide.plan import SESSION_STORE_READS, asks_session
-from policyd.core.exchange.costing import COST_FACTS, UNPRICED
+from policyd.core.exchange.costing import UNPRICED
 from policyd.core.model.counters import NANO, Charge
 from policyd.core.model.decision import CounterResult, DecisionRecord, Outcome, RuleResult
 from policyd.core.model.facts import Facts

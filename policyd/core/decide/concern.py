@@ -23,6 +23,7 @@ class Touch(IntFlag):
     ALL = (1 << 20) - 1
 
 
+COST_FACTS = frozenset(f"response.{name}" for name in ("cost_usd", "cost_source", "cost_confidence"))
 INSPECTION = int(Changed.INSPECTION)
 
 _TOUCHES: dict[str, int] = {

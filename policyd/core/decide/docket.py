@@ -36,18 +36,9 @@ class Docket:
     edits: bool  # whether acting on one of them takes a dialect that can be edited
 
 
-MOST = 256  # dockets that a plan remembers: a bound, not a tuning, for few choices of rules are ever live
-
-
 def docket_of(plan: Plan, rules: Sequence[BoundRule]) -> Docket:
     """The docket of these rules, which are the plan's own."""
-    key = tuple(map(id, rules))
-    docket = plan.dockets.get(key)
-    if docket is None:
-        if len(plan.dockets) >= MOST:
-            plan.dockets.clear()
-        docket = plan.dockets[key] = _made(plan, tuple(rules))
-    return docket
+    return plan.dockets.of(tuple(map(id, rules)), lambda: _made(plan, tuple(rules)))
 
 
 def _made(plan: Plan, rules: tuple[BoundRule, ...]) -> Docket:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from policyd.core.compile.policyset import (
     Batch,
@@ -29,6 +29,9 @@ from policyd.core.model.decision import Allow, Constrain, Mode, Reroute, Termina
 
 if TYPE_CHECKING:
     from policyd.core.decide.docket import Docket
+    from policyd.core.decide.roster import Roster
+
+Thing = TypeVar("Thing")
 
 REQUEST_BODY_READS = frozenset(
     f"request.{name}"
@@ -93,6 +96,24 @@ def reads_spending(bound: BoundRule) -> bool:
     return any(counter.name in names and needs_usage(counter) for counter in bound.policy.counters)
 
 
+class Made(Generic[Thing]):
+    """What was made of some of a plan's parts, by their ids. INVARIANT: each keeps its parts alive, or the plan does,
+    so that an id is never reused while it is remembered."""
+
+    def __init__(self, bound: int = 256) -> None:  # not a tuning: few choices are ever live
+        self._made: dict[tuple[int, ...], Thing] = {}
+        self._bound = bound
+
+    def of(self, key: tuple[int, ...], make: Callable[[], Thing]) -> Thing:
+        """What is remembered of them, or else is made now."""
+        found = self._made.get(key)
+        if found is None:
+            if len(self._made) >= self._bound:
+                self._made.clear()
+            found = self._made[key] = make()
+        return found
+
+
 @dataclass(eq=False)
 class Plan:
     """The rules of one selection of policies, sorted by when they can be judged."""
@@ -100,8 +121,9 @@ class Plan:
     policies: tuple[CompiledPolicy, ...]
     engine: Engine
     process: Mode
-    _batches: dict[tuple[int, ...], Batch] = field(default_factory=dict)
-    dockets: dict[tuple[int, ...], Docket] = field(default_factory=dict)  # docket.py's
+    _batches: Made[Batch] = field(default_factory=Made)
+    dockets: Made[Docket] = field(default_factory=Made)  # docket.py's
+    rosters: Made[Roster] = field(default_factory=Made)  # roster.py's
 
     @cached_property
     def rules(self) -> tuple[BoundRule, ...]:
@@ -208,13 +230,7 @@ class Plan:
 
     def batch(self, programs: Sequence[Program]) -> Batch:
         """The batch of these programs, made once. The programs must be this selection's own."""
-        key = tuple(map(id, programs))
-        batch = self._batches.get(key)
-        if batch is None:
-            if len(self._batches) >= 256:  # a bound, not a tuning: few combinations are ever live
-                self._batches.clear()
-            batch = self._batches[key] = self.engine.batch(programs)
-        return batch
+        return self._batches.of(tuple(map(id, programs)), lambda: self.engine.batch(programs))
 
 
 def _asks_store(bound: BoundRule) -> bool:

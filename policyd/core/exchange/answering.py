@@ -221,7 +221,7 @@ class Answering:
 
     def _tick_passing(self, now: float) -> list[Step]:
         bench = self.bench
-        if bench is None or not bench.timed:
+        if bench is None or not bench.roster.timed:
             return []
         self.call.facts.response.elapsed_ms = self.call.elapsed_ms(now)
         if bench.judge(bench.due(int(Touch.TIME)), None).verdict is Verdict.TERMINATE:

@@ -9,7 +9,6 @@ from policyd.core.exchange.call import Call
 from policyd.core.model.prices import Usage
 
 UNPRICED = "unpriced"
-COST_FACTS = frozenset(f"response.{name}" for name in ("cost_usd", "cost_source", "cost_confidence"))
 
 # How sure a figure is, 0..1, by what its tokens rest on. An estimate that has been compared with bills is as sure as
 # those comparisons say.

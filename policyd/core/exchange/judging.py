@@ -14,15 +14,13 @@ from policyd.core.decide.concern import INSPECTION
 from policyd.core.decide.concern import Touch as Touch
 from policyd.core.decide.evaluate import Judged, judge
 from policyd.core.decide.plan import BoundRule, enforceable
+from policyd.core.decide.roster import roster_of
 from policyd.core.exchange.call import Call
-from policyd.core.exchange.costing import COST_FACTS, tell_cost
+from policyd.core.exchange.costing import tell_cost
 from policyd.core.exchange.fates import seal_answer
 from policyd.core.exchange.metering import usage_of
 from policyd.core.model.decision import Outcome, Verdict
-from policyd.core.stream.dialects import Changed
 
-_USAGE, _SPEND = int(Changed.USAGE), int(Touch.SPEND)
-_GROWING = int(Touch.EVENT | Touch.SPEND | Touch.TIME)
 LOOK_AHEAD = 64  # tokens and events that a rule is first judged ahead
 LOOK_AHEAD_MOST = 4096
 LOOK_AHEAD_MS = 1000.0  # milliseconds ahead
@@ -38,11 +36,11 @@ class Bench:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self.live = self._rules()
-        self._known = {bound.rule for bound in self.live}
         self._blind = False
         self._window = LOOK_AHEAD
-        self._begin()
+        rules = self._rules()
+        self._known = {bound.rule for bound in rules}
+        self._begin(rules)
 
     def _rules(self) -> list[BoundRule]:
         call, plan = self.call, self.call.plan
@@ -51,11 +49,15 @@ class Bench:
         counting = (bound for bound in call.countable(plan.counting) if self._may_refuse(bound))
         return [*call.rules_of(Phase.RESPONSE), *counting]
 
-    def _begin(self) -> None:
-        self.reads_whole_text = any(live.rule.when is not None and live.rule.when.reads_text for live in self.live)
+    def _begin(self, rules: Sequence[BoundRule]) -> None:
+        self._keep(rules)
+        self.reads_whole_text = self.roster.whole_text
         self._tokens = self._events = -1
         self._ms = -1.0
-        self._sort()
+
+    def _keep(self, rules: Sequence[BoundRule]) -> None:
+        """From now on these are the rules that may still match."""
+        self.roster = roster_of(self.call.plan or self.call.ground.plans.of(()), rules)
 
     def follow(self) -> list[BoundRule]:
         """The call's plan has changed: what has left it is judged no more, what has come is judged from here on."""
@@ -63,15 +65,13 @@ class Bench:
         there = {bound.rule for bound in plan.rules} if plan else set[CompiledRule]()
         new = [bound for bound in self.call.rules_of(Phase.RESPONSE) if bound.rule not in self._known]
         self._known.update(bound.rule for bound in new)
-        self.live = [*(live for live in self.live if live.rule in there), *new]
-        self._begin()
+        self._begin([*(bound for bound in self.roster.rules if bound.rule in there), *new])
         return new
 
     def keep_joined(self) -> None:
         """Judge nothing but what has joined the call."""
         joined = {policy.identity for policy in self.call.joined}
-        self.live = [live for live in self.live if live.policy.identity in joined]
-        self._begin()
+        self._begin([bound for bound in self.roster.rules if bound.policy.identity in joined])
 
     def _may_refuse(self, bound: BoundRule) -> bool:
         """An implied rule that was exempted, or that a rule of the author's has answered, stays silent; so does one
@@ -81,45 +81,18 @@ class Bench:
         gauge = next((g for g in self.call.meter.gauges if g.ref == (bound.policy.qualified, bound.rule.implied)), None)
         return gauge is not None and (gauge.refuses or not (gauge.holds or gauge.exceeded))
 
-    def _sort(self) -> None:
-        self._now = [live for live in self.live if not live.concern.ahead]
-        self._later = [live for live in self.live if live.concern.ahead]
-        self._mask = self._force = 0
-        for live in self._now:
-            self._mask |= live.concern.mask
-        for live in self._later:
-            # INVARIANT: the provider's numbers are no growth: its input may leap where its output stays as it was.
-            mask = live.concern.mask
-            self._force |= mask & ~_GROWING | (_USAGE if mask & _SPEND else 0)
-        self._wakes = self._mask | self._force | INSPECTION
-        self._prices = any(COST_FACTS & live.rule.reads for live in self.live)
-        self._counts = any(live.concern.counts for live in self.live)
-
-    @property
-    def timed(self) -> bool:
-        return any(live.concern.timed for live in self.live)
-
-    @property
-    def reads_args(self) -> bool:
-        """Whether a rule reads tool arguments: then a tool call leaves only when they are whole."""
-        return any(
-            read.startswith("response.tool_calls") and (read.endswith(".arguments") or read.count(".") == 1)
-            for live in self.live
-            if enforceable(live.rule, self.call.options.mode)
-            for read in live.rule.reads
-        )
-
     def awake(self, touched: int) -> bool:
         """Whether any rule may be due after these changes: what most events are asked, and answer with no."""
-        return bool(touched & self._wakes) or (bool(self._later) and self._past())
+        return bool(touched & self.roster.wakes) or (bool(self.roster.later) and self._past())
 
     def due(self, touched: int, *, forced: bool = False) -> list[BoundRule]:
         """The rules that have to be judged after these changes. `forced`: whether or not they were judged ahead."""
-        rules = [live for live in self._now if live.concern.mask & touched] if touched & self._mask else []
+        roster = self.roster
+        rules = [bound for bound in roster.now if bound.concern.mask & touched] if touched & roster.mask else []
         if touched & INSPECTION and self.call.facts.unreadable_response:
             rules = [*self._redacting(), *rules]
-        if self._later and (forced or touched & self._force or self._past()):
-            rules += self._later
+        if roster.later and (forced or touched & roster.force or self._past()):
+            rules += roster.later
         return rules
 
     def _redacting(self) -> list[BoundRule]:
@@ -138,10 +111,13 @@ class Bench:
         """Judge these over the answer so far and add what follows to the call's decision."""
         if not rules:
             return _QUIET
-        call = self.call
+        call, ahead = self.call, self._ahead(rules)
+        if ahead and len(rules) == len(self.roster.later) and self._clear():
+            return _QUIET
         judged = self._judged(rules)
         if all(one.outcome is Outcome.NOT_MATCHED for one in judged):
-            self._judge_ahead(rules)
+            if ahead and len(rules) != len(self.roster.later):
+                self._clear()
             return _QUIET
         decision = combine([*call.allows, *judged], call.options.mode, reroutes=False)
         self._rest(judged)
@@ -155,42 +131,45 @@ class Bench:
     def _judged(self, rules: Sequence[BoundRule]) -> list[Judged]:
         call = self.call
         assert call.plan is not None
-        if self._prices or self._counts:
+        if self.roster.prices or self.roster.counts:
             usage = usage_of(call.facts.response)
-            if self._prices:
+            if self.roster.prices:
                 tell_cost(call, usage)
-            if self._counts:
+            if self.roster.counts:
                 call.meter.refresh(call.world, usage)
         return judge(call.plan, rules, call.world)
 
-    def _judge_ahead(self, judged: Sequence[BoundRule]) -> None:
-        """Find how far these rules stay false; INVARIANT: only when every rule that looks ahead is among them."""
-        later = self._later
-        if not later or len(judged) < len(later) or judged[-len(later) :] != later:
-            return
+    def _ahead(self, rules: Sequence[BoundRule]) -> bool:
+        """Whether every rule that looks ahead is among these: only then it can be told how far they stay false."""
+        later = self.roster.later
+        return bool(later) and tuple(rules[-len(later) :]) == later
+
+    def _clear(self) -> bool:
+        """Find how far the rules that look ahead stay false; whether they do, from here on."""
         response, window = self.call.facts.response, self._window
         real = (response.output_tokens, response.events, response.elapsed_ms)
         response.output_tokens += window
         response.events += window
         response.elapsed_ms += LOOK_AHEAD_MS
         far = (response.output_tokens, response.events, response.elapsed_ms)
-        if all(one.outcome is Outcome.NOT_MATCHED for one in self._judged(later)):
+        clear = all(one.outcome is Outcome.NOT_MATCHED for one in self._judged(self.roster.later))
+        if clear:
             self._tokens, self._events, self._ms = far
             self._window = min(window * 2, LOOK_AHEAD_MOST)
         else:
             self._tokens = self._events = -1
             self._window = max(window // 4, 4)
         response.output_tokens, response.events, response.elapsed_ms = real
+        return clear
 
     def _rest(self, judged: Iterable[Judged]) -> None:
         done = {id(one.bound) for one in judged if one.outcome is Outcome.MATCHED or acting(one)}
         if done:
-            self.live = [live for live in self.live if id(live) not in done]
-            self._sort()
+            self._keep([bound for bound in self.roster.rules if id(bound) not in done])
 
     def close(self) -> None:
         """The answer is over: the rules that never matched are recorded as such."""
-        rest = [Judged(live, Outcome.NOT_MATCHED) for live in self.live]
+        rest = [Judged(bound, Outcome.NOT_MATCHED) for bound in self.roster.rules]
         if rest:
             self.call.add(combine(rest, self.call.options.mode, reroutes=False))
 
@@ -211,9 +190,3 @@ def may_change_answer(call: Call) -> bool:
         return call.plan is not None and call.plan.changes_answer
     rules = (*call.rules_of(Phase.RESPONSE), *call.plan.counting)
     return any(enforceable(bound.rule, call.options.mode) for bound in rules)
-
-
-def kept_blind(rule: CompiledRule) -> int:
-    """What a rule keeps back beyond what the texts that it watches for can span: nobody knows which of it matters."""
-    reach = max((watcher.reach or 0 for watcher in rule.when.watchers), default=0) if rule.when else 0
-    return rule.hold_back if rule.hold_back >= max(reach, 1) else 0

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from policyd.core.decide.plan import enforceable
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.extending import Extending
 from policyd.core.exchange.intake import Intake
-from policyd.core.exchange.judging import Bench, Touch, kept_blind, may_change_answer
+from policyd.core.exchange.judging import Bench, Touch, may_change_answer
 from policyd.core.exchange.metering import usage_of
 from policyd.core.exchange.refusal import break_off, texts
 from policyd.core.exchange.turning import join, turn
@@ -59,25 +58,22 @@ class Streaming:
         call.world.hits = self.outbox.hits  # the very same set: it grows as the outbox reads
 
     def _outbox(self) -> Outbox:
-        rules = [live.rule for live in self.bench.live if live.rule.when is not None]
-        watchers = {watcher for rule in rules if rule.when for watcher in rule.when.watchers}
-        enforced = [rule for rule in rules if enforceable(rule, self.call.options.mode)]
-        keep = 0 if self.passive else max((rule.hold_back for rule in enforced), default=0)
+        roster, passive = self.bench.roster, self.passive
         redactions = [one for one in self.call.decision.obligations.redactions if one.in_response]
         return Outbox(
-            redactors=() if self.passive else redactors(redactions),
-            watchers=sorted(watchers, key=lambda watcher: (watcher.kind, watcher.pattern)),
-            keep=keep,
-            keep_blind=0 if self.passive else max((kept_blind(rule) for rule in enforced), default=0),
-            hold_args=not self.passive and self.bench.reads_args,
-            repeats=not self.passive and getattr(self.reader, "repeats", False),
+            redactors=() if passive else redactors(redactions),
+            watchers=roster.watchers,
+            keep=0 if passive else roster.keep,
+            keep_blind=0 if passive else roster.keep_blind,
+            hold_args=not passive and roster.arguments,
+            repeats=not passive and getattr(self.reader, "repeats", False),
             edit=self.intake.framing.edit,
         )
 
     # ---- events ----------------------------------------------------------------------------------------------------
 
     def start(self, now: float) -> list[Step]:
-        return [wake(self.call, now)] if self.bench.timed else []
+        return [wake(self.call, now)] if self.bench.roster.timed else []
 
     def chunk(self, data: bytes, end: bool, now: float) -> list[Step]:
         """More of the answer."""
@@ -115,7 +111,7 @@ class Streaming:
             decision = self.bench.judge(self.bench.due(int(Touch.TIME)), self.call.facts.response.events)
             if decision.verdict is Verdict.TERMINATE:
                 return self.cut_at(self.outbox.added)
-        if self.bench.timed:
+        if self.bench.roster.timed:
             steps.append(wake(self.call, now))
         return steps
 

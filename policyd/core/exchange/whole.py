@@ -53,14 +53,14 @@ class Whole:
             return ()
 
     def _hits(self, segments: Sequence[Segment]) -> set[Watcher]:
-        watchers = [watcher for live in self.bench.live if live.rule.when for watcher in live.rule.when.watchers]
+        watchers = self.bench.roster.watchers
         if not watchers:
             return set()
         hits = {watcher for watcher in watchers if matches_nothing(watcher)}
         watches: dict[Channel, Watch] = {}
         for segment in segments:
             if segment.channel[0] == "text" and segment.text:
-                watch = watches.setdefault(segment.channel, Watch(tuple(dict.fromkeys(watchers))))
+                watch = watches.setdefault(segment.channel, Watch(watchers))
                 hits.update(watch.push(segment.text))
         return hits
 
