@@ -116,6 +116,7 @@ def staged(
     bootstrap: Sequence[str] = (),
     source: str = "",
     configured: Callable[[str], str] = str,
+    patience_s: float = PATIENCE_S,
 ) -> Iterator[Stage]:
     """Puts up providers, policyd with these policies (file name to text), then Envoy. The first provider is the
     default upstream; `serve` and `bootstrap` are further options of these commands. `source`: where policyd takes its
@@ -128,7 +129,8 @@ def staged(
         stage = Stage(folder, ours)
         _write(stage.policies, policies)
         stage.policyd = stack.enter_context(_process(folder / "policyd.log", _serve_command(stage, source, serve)))
-        _wait(stage.policyd, lambda: _is_up(stage.admin, "/readyz"), folder / "policyd.log", "policyd to be ready")
+        up = lambda: _is_up(stage.admin, "/readyz")  # noqa: E731
+        _wait(stage.policyd, up, folder / "policyd.log", "policyd to be ready", patience_s)
         config = folder / "envoy.yaml"
         config.write_text(configured(_bootstrap(stage, bootstrap)))
         command = [str(envoy), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
