@@ -1,7 +1,8 @@
 """The Kubernetes API, as far as it is needed: list, watch, and server-side apply. The one door to it.
 
 Rule 1: a list is one revision of everything, or an error; a watch goes on from there, event by event.
-Rule 2: a connection that is dead and says nothing is found out by the kernel within seconds (keep-alive probes).
+Rule 2: a connection that is dead and says nothing is found out within seconds: by the kernel (keep-alive probes), and
+        where something between still answers these, because a watch has to end each `WATCH_S`.
 Rule 3: what goes wrong is one of two: `Refused`, the server's own answer, or `Away`, no answer.
 """
 
@@ -26,8 +27,8 @@ from policyd.adapters.policies_kube.shallow import loads
 
 GROUP, VERSION = "policyd.dev", "v1alpha1"
 PAGE = 100  # objects a page of a list: parsing one must not hold up calls
-WATCH_S = 240  # the server ends a watch then; the next one begins where it ended
-SILENCE_S = 90.0  # a watch has a bookmark about every minute
+WATCH_S = 3  # the server ends a watch then; the next one begins where it ended
+SILENCE_S = 4.0  # a watch that has not ended by then is dead, though its connection may stand: nothing is stale for 5 s
 GONE = 410
 LONGEST_AFTER_S = 30.0  # a `Retry-After` beyond it is not believed
 
