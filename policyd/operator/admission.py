@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from policyd.adapters.policies_kube.api import GROUP, Object
 from policyd.adapters.policies_kube.good import Policy, policy_of
 from policyd.adapters.policies_kube.shallow import loads
-from policyd.core.compile.compiler import Compiled, compile_documents
+from policyd.core.compile.compiler import compile_documents
 from policyd.core.compile.places import Document, Path
 from policyd.core.compile.source import read_documents
 from policyd.core.errors import Issue, Severity, Span
+from policyd.core.review.assume import Effort
 from policyd.core.review.review import review
 
 VERSION = "admission.k8s.io/v1"
@@ -25,8 +26,7 @@ KINDS = ("LLMPolicy", "ClusterLLMPolicy")
 MOST_TOLD = 50  # mistakes of one object
 MOST_WARNED = 15  # the API server drops what goes beyond 4096 characters together,
 LONGEST = 250  # and cuts what is longer than 256
-REVIEWED = 4 * 1024  # characters, and
-REVIEWED_RULES = 8  # of a policy that is looked at for doubts: that takes time with the square of them
+EFFORT = 40_000  # of looking for doubts: half a second
 _OF_THE_SET = frozenset({"POL102", "POL108"})  # said of all policies together, or of files
 
 Beside = Callable[[frozenset[str]], Iterable[Policy]]
@@ -120,14 +120,8 @@ def _issues(policy: Policy, beside: Beside) -> list[Issue]:
     named = frozenset(target.partition("/")[0] for one in alone.written for _, target in one.known.targets)
     others = [(one.file, one.text) for one in (beside(named) if named else ()) if one.file != policy.file]
     compiled = compile_documents([(policy.file, policy.text), *others]) if others else alone
-    found = review(compiled) if _is_small(compiled) else compiled.issues
+    found = review(compiled, Effort(EFFORT))
     return [issue for issue in found if issue.span.file == policy.file and issue.code not in _OF_THE_SET]
-
-
-def _is_small(compiled: Compiled) -> bool:
-    texts = {one.findings.document.text for one in compiled.written}
-    rules = sum(len(one.document.spec.rules) for one in compiled.written)
-    return sum(map(len, texts)) <= REVIEWED and rules <= REVIEWED_RULES
 
 
 def _refusal(policy: Policy, wrong: Sequence[Issue]) -> Object:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from policyd.core.compile.compiler import compile_documents
+from policyd.core.review.assume import Effort
 from policyd.core.review.review import review
 from tests.driving import cluster_policy, policy
 
@@ -250,6 +251,33 @@ def test_watching_every_answer(spec: str, said: list[str]) -> None:
 def test_watching_costs_nothing_where_the_answers_are_read_anyway() -> None:
     rule = "rules: [{name: r, when: response.events > 5, terminate: {}}]"
     assert WATCHING not in doubts(policy(rule, "p", mode="Monitor"), policy(rule, "q"))
+
+
+def test_with_less_effort_it_doubts_less_and_never_more() -> None:
+    files = [(file.parent.name, file.read_text()) for file in sorted(LIBRARY.glob("*/policy.yaml"))]
+    doubtful = """
+counters:
+  - {name: a, key: request.text, charge: Requests, window: {idle: 1h}, limit: 5 requests}
+rules:
+  - {name: never, when: 'request.model == "a" && request.model == "b"', terminate: {}}
+  - {name: wide, when: 'request.model in ["a", "b"]', terminate: {}}
+  - {name: narrow, when: 'request.model == "a"', terminate: {}}
+matchConditions: [{name: few, expression: 'request.model in ["a", "b", "c"]'}]
+"""
+    compiled = compile_documents([*files, ("doubtful", policy(doubtful))])
+    every = set(review(compiled))
+    for most in (*range(60), 100, 300, 1_000, 3_000):
+        assert set(review(compiled, Effort(most))) <= every, most
+    assert set(review(compiled, Effort(100_000))) == every
+    assert set(review(compiled, Effort(0))) < every
+
+
+def test_many_rules_of_many_parts_are_given_up_on_in_time() -> None:
+    parts = [" || ".join(f'request.text.contains("{rule}-{part}")' for part in range(8)) for rule in range(64)]
+    rules = "".join(f"  - {{name: r{at}, when: '{when}', terminate: {{}}}}\n" for at, when in enumerate(parts))
+    effort = Effort(5_000)
+    review(compile_documents([("many", policy(f"\nrules:\n{rules}"))]), effort)
+    assert -50_000 < effort.left < 0
 
 
 LIBRARY = Path(__file__).parents[2] / "policies"

@@ -2,7 +2,8 @@
 
 Rule 1: every call for which the condition gives the wanted truth is in one of the cases. No case: no such call.
 Rule 2: a condition that fails gives neither.
-Rule 3: bounded: more than MAX_CASES cases are taken as one that says nothing new.
+Rule 3: bounded: more than MAX_CASES cases are taken as one that says nothing new, and so is everything once the effort
+        of a review is spent.
 """
 
 from __future__ import annotations
@@ -35,10 +36,22 @@ def bare(node: Node) -> Node:
 
 
 @dataclass(slots=True)
+class Effort:
+    """How much more a whole review may assume: parts of conditions, some 100,000 a second."""
+
+    left: int = 1_000_000
+
+    @property
+    def spent(self) -> bool:
+        return self.left < 0
+
+
+@dataclass(slots=True)
 class Assumption:
     """Assumes conditions over one set of leaves."""
 
     leaves: Leaves
+    effort: Effort = field(default_factory=Effort)
     _bare: dict[Node, Node] = field(default_factory=dict)
 
     def cases(self, tree: Node, wanted: bool, given: Sequence[Case]) -> list[Case]:
@@ -51,6 +64,9 @@ class Assumption:
         return found if len(found) <= MAX_CASES else list(given)
 
     def _assume(self, node: Node, wanted: bool, case: Case) -> list[Case]:
+        self.effort.left -= 1
+        if self.effort.spent:
+            return [case]
         match node:
             case Const(value=bool(value)):
                 return [case] if value is wanted else []

@@ -76,7 +76,7 @@ def holds_whenever(one: Reviewed, rule: CompiledRule, other: Reviewed, second: C
         return False
     policies = (one.policy, other.policy)
     programs = [*programs_of(one.policy, rule), *programs_of(other.policy, second)]
-    assume = assumption(policies, programs)
+    assume = assumption(one, policies, programs)
     cases = matching(assume, one, rule, models=sees_asked_model(rule))
     return bool(cases) and not assume.cases(program_of(second.when).tree, False, cases)
 

@@ -77,7 +77,7 @@ def _refuses(one: Reviewed, rule: CompiledRule, model: str, other: Reviewed, sec
     if not _selected(one, model, other):
         return False
     programs = [*programs_of(one.policy, rule), *programs_of(other.policy, second)]
-    assume = assumption((one.policy, other.policy), programs)
+    assume = assumption(one, (one.policy, other.policy), programs)
     cases = [_moved(case, model) for case in matching(assume, one, rule, models=False)]
     trees = [*condition_trees(other.policy), *([program_of(second.when).tree] if second.when else [])]
     return bool(cases) and all(_certain(assume, tree, cases) for tree in trees)

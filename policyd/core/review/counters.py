@@ -105,10 +105,10 @@ def _warn_unbounded(one: Reviewed, counter: CompiledCounter, path: Path) -> None
     for at, program in enumerate(map(program_of, counter.key)):
         if not any(is_below(read, _CONTENT) for read in program.reads):
             continue
-        assume = assumption((one.policy,), [program, *programs_of(one.policy, *one.own)])
+        assume = assumption(one, (one.policy,), [program, *programs_of(one.policy, *one.own)])
         cases = _counted(one, assume)
         free = sorted(set(_free(program, assume, cases)))
-        if free:
+        if free and not one.effort.spent:  # else what was not thought through would look free
             written = (*path, "key") if isinstance(_written(one, path), str) else (*path, "key", at)
             message = f"`{listed(free)}` may be another value in every call: counter {quoted(counter.name)} "
             hint = "key by session.id or caller.key, or let `matchConditions` name the values that there are"

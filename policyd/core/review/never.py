@@ -39,7 +39,7 @@ def can_match(one: Reviewed, rule: CompiledRule) -> bool:
 
 
 def _problem(one: Reviewed, rule: CompiledRule, when: CompiledProgram) -> CelProblem | None:
-    assume = assumption((one.policy,), programs_of(one.policy, rule))
+    assume = assumption(one, (one.policy,), programs_of(one.policy, rule))
     models = sees_asked_model(rule)
     at = _first_impossible(assume, when.tree, [{}])
     if at is not None:

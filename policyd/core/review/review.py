@@ -6,6 +6,7 @@ from policyd.core.compile.compiler import Compiled, in_order
 from policyd.core.decide.plan import Plan
 from policyd.core.errors import Issue
 from policyd.core.model.decision import Mode
+from policyd.core.review.assume import Effort
 from policyd.core.review.contradict import warn_contradictions
 from policyd.core.review.counters import warn_counters
 from policyd.core.review.never import warn_never
@@ -14,11 +15,14 @@ from policyd.core.review.shadow import warn_shadowed
 from policyd.core.review.watching import warn_watching
 
 
-def review(compiled: Compiled) -> tuple[Issue, ...]:
-    """The issues of compiling, and what is doubtful of a set without errors: with errors there is nothing whole."""
+def review(compiled: Compiled, effort: Effort | None = None) -> tuple[Issue, ...]:
+    """The issues of compiling, and what is doubtful of a set without errors: with errors there is nothing whole.
+
+    With less `effort` it doubts less; never more.
+    """
     if compiled.policy_set is None:
         return compiled.issues
-    policies = reviewed(compiled.written)
+    policies = reviewed(compiled.written, effort or Effort())
     for one in policies:
         warn_never(one)
         warn_counters(one)

@@ -14,7 +14,7 @@ from policyd.core.compile.policyset import CompiledPolicy, CompiledRule, Match, 
 from policyd.core.compile.select import NOT_BY_DEFAULT, glob_matches
 from policyd.core.compile.whole import OPERATIONS
 from policyd.core.model.policy import PolicyDocument
-from policyd.core.review.assume import Assumption, Case
+from policyd.core.review.assume import Assumption, Case, Effort
 from policyd.core.review.ranges import leaves_of
 
 MODEL = Ident("request.model")
@@ -28,20 +28,20 @@ class Reviewed:
     findings: Findings
     policy: CompiledPolicy
     own: list[CompiledRule] = field(default_factory=list)  # the author's rules
+    effort: Effort = field(default_factory=Effort)  # shared by all of a review
 
     def path(self, rule: CompiledRule, *below: str) -> Path:
         """Where a rule stands in its document."""
         return ("spec", "rules", rule.position, *below)
 
 
-def reviewed(written: Iterable[Written]) -> list[Reviewed]:
+def reviewed(written: Iterable[Written], effort: Effort) -> list[Reviewed]:
     """The policies, each with nothing found yet."""
-    return [
-        Reviewed(
-            one.document, one.findings.again(), one.policy, [rule for rule in one.policy.rules if not rule.implied]
-        )
-        for one in written
-    ]
+    return [Reviewed(one.document, one.findings.again(), one.policy, _own(one.policy), effort) for one in written]
+
+
+def _own(policy: CompiledPolicy) -> list[CompiledRule]:
+    return [rule for rule in policy.rules if not rule.implied]
 
 
 def program_of(program: Program) -> CompiledProgram:
@@ -50,11 +50,11 @@ def program_of(program: Program) -> CompiledProgram:
     return program
 
 
-def assumption(policies: Iterable[CompiledPolicy], programs: Iterable[Program]) -> Assumption:
+def assumption(one: Reviewed, policies: Iterable[CompiledPolicy], programs: Iterable[Program]) -> Assumption:
     """Assumes conditions of these policies, over what these programs read."""
     leaves = leaves_of(policies)
     leaves.add(one for program in programs for one in program_of(program).inputs)
-    return Assumption(leaves)
+    return Assumption(leaves, one.effort)
 
 
 # ---- what holds of the calls of a policy ----------------------------------------------------------------------------
