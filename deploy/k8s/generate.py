@@ -9,6 +9,7 @@ from pathlib import Path
 from policyd.adapters.envoy.bootstrap import bootstrap, render
 from policyd.adapters.envoy.config import Settings, settings
 from policyd.adapters.envoy.gateway import documents, parse_target
+from policyd.adapters.envoy.gateway_tls import parse_tls
 from policyd.cli.crds import text
 
 HERE = Path(__file__).resolve().parent
@@ -24,7 +25,9 @@ def made() -> dict[str, str]:
         "overlays/sidecar/envoy.yaml": _envoy(),
         "overlays/envoy-ai-gateway/envoy.yaml": _envoy(_AI_GATEWAY),
         "overlays/envoy-gateway/extension-policy.yaml": documents(
-            settings(extproc="policyd:50051"), [parse_target("Gateway/eg")]
+            settings(extproc="policyd:50051"),
+            [parse_target("Gateway/eg")],
+            parse_tls("Secret/policyd-tls", "policyd-envoy-tls", ["policyd.policyd.svc"]),
         ),
     }
 

@@ -19,9 +19,9 @@ from policyd.operator.certificate import CONFIGURATION, SERVICE
 from policyd.operator.webhook import JUDGED_S, PATH
 from tests.architecture.source import ROOT
 from tests.envoy.harness import VERSIONS, validate
+from tests.k8s import foreign
 from tests.k8s.accounts import made
 from tests.k8s.server import CLUSTER, ApiServer, kubectl
-from tests.k8s.test_extension_policy import GENERATED
 
 DEPLOY = ROOT / "deploy" / "k8s"
 BUILDS = (
@@ -151,13 +151,12 @@ class Shore:
         ]
         return len(self.kubectl("apply", *words, "-f", self._file(found)).splitlines())
 
-    def define(self, kinds: set[str]) -> None:
-        """Envoy Gateway's CRDs for these kinds."""
-        names = [f"{kind.lower().removesuffix('y')}ies" for kind in sorted(kinds)]
-        files = [word for name in names for word in ("-f", GENERATED / f"gateway.envoyproxy.io_{name}.yaml")]
-        self.kubectl("apply", "--server-side", *files)
-        for name in names:
-            self.kubectl("wait", "--for=condition=Established", "--timeout=20s", f"crd/{name}.gateway.envoyproxy.io")
+    def define(self, found: list[dict[str, Any]]) -> None:
+        """The CRDs of these objects, which are others'."""
+        files = [word for file in sorted({foreign.crd_of(one) for one in found}) for word in ("-f", file)]
+        if files:
+            self.kubectl("apply", "--server-side", *files)
+            self.kubectl("wait", "--for=condition=Established", "--timeout=20s", *files)
 
     def clear(self) -> None:
         if self.kept and not CLUSTER:
@@ -172,12 +171,8 @@ class Shore:
 @every_build
 def test_a_real_server_takes_and_keeps_every_object(name: str, shore: Shore) -> None:
     """What `kubectl apply -k` sends; of somebody's cluster it is only asked, for there are controllers."""
-    every = objects(name)
-    theirs = {one["kind"] for one in every if one["apiVersion"].startswith("gateway.envoyproxy.io/")}
-    if theirs and GENERATED.exists() and not CLUSTER:
-        shore.define(theirs)
-    else:
-        every = [one for one in every if one["kind"] not in theirs]
+    every = [one for one in objects(name) if not foreign.is_foreign(one) or (foreign.is_here(one) and not CLUSTER)]
+    shore.define([one for one in every if foreign.is_foreign(one)])
     words = ["--server-side", "--force-conflicts"] if name == "crds" or CLUSTER else []
     assert shore.apply(every, *words, *(["--dry-run=server"] if CLUSTER else [])) == len(every)
     if not CLUSTER and name != "crds":

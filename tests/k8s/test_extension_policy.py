@@ -10,14 +10,10 @@ import pytest
 import yaml
 
 from policyd.cli.main import main
+from tests.k8s.foreign import schema_of
 from tests.k8s.structural import defaulted, errors
 
 POLICIES = Path(__file__).parents[2] / "policies"
-MODULE = Path.home() / "go/pkg/mod/github.com/envoyproxy/gateway@v1.8.1"
-GENERATED = MODULE / "charts/gateway-helm/charts/crds/crds/generated"
-STANDARD = (
-    Path.home() / "go/pkg/mod/sigs.k8s.io/gateway-api@v1.5.1/config/crd/standard"
-)  # that Envoy Gateway 1.8.1 is built on
 TLS = ("--extproc-ca", "Secret/policyd-tls", "--extproc-cert", "policyd-envoy-tls")
 
 
@@ -200,27 +196,9 @@ def test_what_envoy_ai_gateway_discards_is_said(
     ],
 )
 def test_envoy_gateways_own_schema_takes_it(capsys: pytest.CaptureFixture[str], words: Sequence[str]) -> None:
-    if not GENERATED.exists():
-        pytest.skip(
-            "Envoy Gateway's CRDs are not in Go's module cache: go mod download github.com/envoyproxy/gateway@v1.8.1"
-        )
     for one in run(capsys, *words)[1]:
-        schema = _schema(one["kind"])
+        schema = schema_of(one)
         whole = defaulted(one, schema)
         assert list(errors(whole, schema)) == []
         spoilt = defaulted(one | {"spec": one["spec"] | {"nonsense": 1}}, schema)
         assert list(errors(spoilt, schema)) != []
-
-
-def _schema(kind: str) -> dict[str, Any]:
-    for file in (*GENERATED.glob("*.yaml"), *STANDARD.glob("*backendtls*.yaml")):
-        made = yaml.safe_load(file.read_text())
-        if made["spec"]["names"]["kind"] == kind:
-            schema = made["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-            assert isinstance(schema, dict)
-            return schema
-    if kind == "BackendTLSPolicy" and not STANDARD.exists():
-        pytest.skip(
-            "the Gateway API's CRDs are not in Go's module cache: go mod download sigs.k8s.io/gateway-api@v1.5.1"
-        )
-    raise AssertionError(kind)
