@@ -9,9 +9,10 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 POLICYD, ENVOY = "policyd.policyd.svc", "spiffe://cluster.local/ns/policyd/sa/envoy"
 
 
@@ -57,15 +58,13 @@ class Authority:
         own = self._signed(self.name, self.key, x509.BasicConstraints(ca=True, path_length=None))
         object.__setattr__(self, "pem", own.cert)
 
-    def certify(self, *names: str, days: float = 1) -> Certified:
+    def certify(self, *names: str, days: float = 1, key: Key | None = None) -> Certified:
         """A certificate with these names, good for so many days from now, and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         sans = [x509.SubjectAlternativeName([_name(name) for name in names])] if names else []
         return self._signed("a subject", key, x509.BasicConstraints(ca=False, path_length=None), *sans, days=days)
 
-    def _signed(
-        self, name: str, key: ec.EllipticCurvePrivateKey, *extensions: x509.ExtensionType, days: float = 1
-    ) -> Certified:
+    def _signed(self, name: str, key: Key, *extensions: x509.ExtensionType, days: float = 1) -> Certified:
         now = datetime.now(UTC)
         builder = x509.CertificateBuilder(
             issuer_name=_common(self.name),
@@ -81,7 +80,7 @@ class Authority:
         return Certified(pem, in_pem(key))
 
 
-def in_pem(key: ec.EllipticCurvePrivateKey, password: bytes = b"") -> bytes:
+def in_pem(key: Key, password: bytes = b"") -> bytes:
     """A key as PEM, encrypted where there is a password."""
     hidden = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden)

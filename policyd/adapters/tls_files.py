@@ -22,6 +22,8 @@ _LARGEST = 1 << 20  # bytes of one file
 _PATIENCE = 5  # readings of files that change while they are read
 _CENTURY = 50  # X.509's UTCTime: 00 to 49 are of this century
 _VERSION, _UTC_TIME = 0xA0, 0x17  # tags of DER
+_VALIDITY, _KEY_INFO = 3, 5  # of a certificate's fields
+_ED25519 = bytes.fromhex("300506032b6570")
 _LONG = 0x80  # a length of more than one byte
 
 Result = Literal["loaded", "refused"]
@@ -78,6 +80,8 @@ def _bytes(file: Path) -> bytes:
 
 def _check(files: TlsFiles, cert: bytes, client_ca: bytes | None) -> None:
     _check_certificates(files.cert, cert)
+    if _fields(_text(cert))[_KEY_INFO][1].startswith(_ED25519):
+        raise UnreadableInput(files.cert, "has an Ed25519 key, which gRPC does not speak: take ECDSA P-256, or RSA")
     if files.client_ca is not None and client_ca is not None:
         _check_certificates(files.client_ca, client_ca)
 
@@ -98,6 +102,7 @@ def _check_certificates(file: Path, pem: bytes) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=_text(pem))
         expiry(_text(pem))
+        _ = _fields(_text(pem))[_KEY_INFO]
     except (ssl.SSLError, ValueError, IndexError):
         raise UnreadableInput(
             file, "holds no certificate in PEM (-----BEGIN CERTIFICATE-----), or half of one"
@@ -118,13 +123,17 @@ def _hint(error: ssl.SSLError) -> str:
 
 def expiry(pem: str) -> datetime:
     """When the first certificate of a PEM text ends. Raises ValueError or IndexError where it holds none."""
+    _, (tag, text) = _parts(_fields(pem)[_VALIDITY][1])
+    return _time(text.decode("ascii"), short=tag == _UTC_TIME)
+
+
+def _fields(pem: str) -> list[tuple[int, bytes]]:
+    """What the first certificate of a text says: serial, algorithm, issuer, validity, subject, key, …"""
     begin, end = pem.index("-----BEGIN CERTIFICATE-----"), pem.index("-----END CERTIFICATE-----")
     der = ssl.PEM_cert_to_DER_cert(pem[begin:end] + "-----END CERTIFICATE-----\n")
     (_, whole), *_ = _parts(der)
     (_, signed), *_ = _parts(whole)
-    fields = [part for part in _parts(signed) if part[0] != _VERSION]  # serial, algorithm, issuer, validity, …
-    _, (tag, text) = _parts(fields[3][1])
-    return _time(text.decode("ascii"), short=tag == _UTC_TIME)
+    return [part for part in _parts(signed) if part[0] != _VERSION]
 
 
 def _parts(der: bytes) -> Iterator[tuple[int, bytes]]:

@@ -133,6 +133,33 @@ def test_the_two_commands_of_the_documents_agree_on_the_addresses(
     assert [str(address) for address in found] == ["unix:./policyd.sock", "unix:./policyd.sock.1"]
 
 
+def test_the_commands_of_the_page_about_tls_agree(
+    started: list[Settings], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tls.md").read_text()
+    ours, *envoys = (line.split()[1:] for line in page.split("```sh\n")[1].split("```")[0].splitlines())
+    monkeypatch.chdir(tmp_path)
+    for folder in ("policies", "sds"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "policies" / "p.yaml").write_text(POLICY)
+    assert serve(*ours[1:]) == 0
+    tls = started[0].tls
+    assert tls and [name.text for name in tls.clients] == ["spiffe://cluster.local/policyd/envoy"]
+    made = {}
+    for *words, _, file in envoys:
+        with pytest.raises(SystemExit) as left:
+            root.main(words)
+        assert left.value.code == 0
+        made[file] = yaml.safe_load(capsys.readouterr().out)
+    (cluster,) = (one for one in made["envoy.yaml"]["static_resources"]["clusters"] if one["name"] == EXTPROC_CLUSTER)
+    common = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+    (own,) = common["tls_certificate_sds_secret_configs"]
+    asked = [own, common["combined_validation_context"]["validation_context_sds_secret_config"]]
+    paths = [one["sds_config"]["path_config_source"]["path"] for one in asked]
+    assert paths == [f"/{file}" for file in made if file.startswith("sds/")]
+    assert [made[path.removeprefix("/")]["resources"][0]["name"] for path in paths] == [one["name"] for one in asked]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

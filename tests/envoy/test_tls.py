@@ -126,6 +126,13 @@ SIDES = {
     "no certificate, and fails open": Side(fail_open=True),
 }
 LET_IN = list(SIDES)[:3]
+SAID = {  # by policyd: its log has the handshakes that failed
+    "no certificate": "PEER_DID_NOT_RETURN_A_CERTIFICATE",
+    "one of another authority": "CERTIFICATE_VERIFY_FAILED",
+    "one that has ended": "CERTIFICATE_VERIFY_FAILED",
+    "plain": "WRONG_VERSION_NUMBER",
+    "one of another name": f"its certificate names '{POLICYD}', --tls-client-san does not",
+}
 BY = {  # a word of the reason in Envoy's access log
     "one of another name": "ext_proc_error_gRPC_error_7{policyd:_--tls-client-san",
     "who expects another authority": "CERTIFICATE_VERIFY_FAILED",
@@ -181,7 +188,11 @@ class Sides:
 
     envoy: Envoy
     provider: Emulator
+    policyd: Stage
     ports: dict[str, int] = field(default_factory=dict)
+
+    def log(self) -> str:
+        return (self.policyd.folder / "policyd.log").read_text()
 
     def ask(self, name: str, team: str = "") -> httpx.Response:
         at = f"http://127.0.0.1:{self.ports[name]}/v1/chat/completions?{'.'.join(name.split())}"
@@ -213,7 +224,7 @@ def sides(request: pytest.FixtureRequest, served: Stage, tmp_path_factory: pytes
         admin += "admin: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}\n"
         whole = configuration(folder, provider.url, place, ports)
         envoy = opened.enter_context(running(request.param, folder, lambda _, port: admin % port + whole))
-        yield Sides(envoy, provider, ports)
+        yield Sides(envoy, provider, served, ports)
 
 
 @pytest.mark.parametrize("name", LET_IN)
@@ -232,6 +243,7 @@ def test_who_is_not_let_in_fails_closed_unless_told_otherwise(sides: Sides, name
     if not opened:
         reason = sides.reason(name)
         assert "ext_proc_error_gRPC_error" in reason and BY.get(name, "") in reason, reason
+        assert SAID.get(name, "") in sides.log()
 
 
 # ---- certificates that change ----------------------------------------------------------------------------------------

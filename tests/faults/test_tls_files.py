@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from policyd.adapters.envoy.config import BadSetting
 from policyd.adapters.envoy.names import Kind, Name, parse_name
 from policyd.adapters.errors import UnreadableInput
 from policyd.adapters.tls_files import Pems, TlsFiles, TlsWatch, expiry, read
-from tests.certificates import Authority, Certified, in_pem, replace
+from tests.certificates import Authority, Certified, Key, in_pem, replace
 
 CA = Authority()
 OURS = CA.certify("policyd.svc")
@@ -39,6 +39,24 @@ def test_the_names_between_the_certificates_of_a_bundle_may_be_in_any_encoding(f
     assert files.client_ca
     files.client_ca.write_bytes(bundle)
     assert read(files).client_ca == bundle
+
+
+@pytest.mark.parametrize(
+    ("key", "refused"),
+    [
+        (rsa.generate_private_key(65537, 2048), ""),
+        (ec.generate_private_key(ec.SECP384R1()), ""),
+        (ed25519.Ed25519PrivateKey.generate(), "has an Ed25519 key"),
+    ],
+    ids=["rsa", "p-384", "ed25519"],
+)
+def test_kinds_of_keys(files: TlsFiles, key: Key, refused: str) -> None:
+    CA.certify("policyd.svc", key=key).put(files.cert.parent)
+    if not refused:
+        assert read(files).key == in_pem(key)
+        return
+    with pytest.raises(UnreadableInput, match=refused):
+        read(files)
 
 
 def test_a_key_is_not_shown(files: TlsFiles) -> None:

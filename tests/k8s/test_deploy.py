@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,6 +78,7 @@ def test_pods_may_do_nothing_that_they_need_not(name: str) -> None:
         assert held["readOnlyRootFilesystem"] is True and held["allowPrivilegeEscalation"] is False
         assert held["capabilities"] == {"drop": ["ALL"]}
         assert "memory" in container["resources"]["limits"] and "cpu" in container["resources"]["requests"]
+        assert "ephemeral-storage" in container["resources"]["limits"] or name == "operator"
         assert "readinessProbe" in container
         assert re.search(r":[^:]*\d[^:]*$", container["image"]), "pinned"
 
@@ -211,7 +213,36 @@ def test_the_webhook_is_never_in_the_way() -> None:
     assert f"--webhook=0.0.0.0:{ports[service['spec']['ports'][0]['targetPort']]}" in container["args"]
 
 
+BY_PURPOSE = (  # what kube-score would have otherwise
+    "pod-networkpolicy",  # the operator asks the API server, and is asked by it alone
+    "container-image-pull-policy",  # a pinned tag, or a digest, does not move
+    "container-resources",  # a limit of CPU throttles; memory and disk are held to by the tests above
+    "deployment-has-host-podantiaffinity",  # topologySpreadConstraints say it
+    "deployment-replicas",  # the one Redis of `try`
+)
+
+
+@every_build
+def test_a_linter_finds_nothing(name: str) -> None:
+    linter = shutil.which("kube-score") or str(Path.home() / "go" / "bin" / "kube-score")
+    if not Path(linter).exists():
+        pytest.skip("no kube-score: go install github.com/zegl/kube-score/cmd/kube-score@v1.20.0")
+    left = ("container-ephemeral-storage-request-and-limit",) if name == "operator" else ()  # it writes nothing
+    ignored = [word for one in (*BY_PURPOSE, *left) for word in ("--ignore-test", one)]
+    command = [linter, "score", "--kubernetes-version", "v1.30", "--output-format", "ci", *ignored, "-"]
+    done = subprocess.run(command, input=built(name), capture_output=True, text=True, check=False)
+    assert [line for line in done.stdout.splitlines() if not line.startswith(("[OK]", "[SKIPPED]"))] == []
+
+
 # ---- the image ------------------------------------------------------------------------------------------------------
+
+
+def test_a_linter_takes_the_dockerfile() -> None:
+    linter = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([linter, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    spoilt = (ROOT / "Dockerfile").read_text().replace("USER 65532:65532", "USER root\nRUN apt-get install curl")
+    assert subprocess.run([linter, "-"], input=spoilt, capture_output=True, text=True, check=False).returncode == 1
 
 
 def test_the_image_is_pinned_and_nobody() -> None:
