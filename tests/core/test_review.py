@@ -107,7 +107,7 @@ def _counter(more: str, key: str = "session.id", charge: str = "Requests") -> st
     ("more", "when", "said"),
     [
         ("", "counters.c.exceeded", [NEVER]),
-        ("", "counters.c.used > 0.5", [NEVER]),
+        ("", "counters.c.used > 0.5", ["POL116", NEVER]),
         ("", "counters.c.value > 5", []),
         (", limit: 5 requests", "counters.c.exceeded", []),
         (", limit: 5 requests", "counters.c.limit > 5", [NEVER]),

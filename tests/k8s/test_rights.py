@@ -7,19 +7,21 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.envoy.harness import free_port
 from tests.k8s.accounts import SPACE, account
+from tests.k8s.hooked import HOOKS, WRONG, configured, dry, unconfigured
 from tests.k8s.objects import Desk, path_of, policy, until
-from tests.k8s.server import Access, ApiServer
+from tests.k8s.server import CLUSTER, Access, ApiServer
 from tests.k8s.test_operator import says
 from tests.k8s.test_policies_kube import reasons, source, watching
 
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SPACE}/leases"
-HOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +29,22 @@ def accounts(api: ApiServer) -> dict[str, Access]:
     return {name: account(api, name) for name in ("policyd", "policyd-operator")}
 
 
-def test_both_work_with_these_rights(desk: Desk, accounts: dict[str, Access], tmp_path: Path) -> None:
+@pytest.fixture
+def port(desk: Desk) -> Iterator[int]:
+    """Of the webhook; 0 where the API server cannot reach this machine."""
+    if CLUSTER:
+        yield 0
+        return
+    port = free_port()
+    configured(desk.client, port)
+    yield port
+    unconfigured(desk.client)
+
+
+def test_both_work_with_these_rights(desk: Desk, accounts: dict[str, Access], port: int, tmp_path: Path) -> None:
     config = accounts["policyd-operator"].kubeconfig(tmp_path / "operator")
-    command = [sys.executable, "-m", "policyd", "operator"]
+    webhook = ["--webhook", f"127.0.0.1:{port}"] if port else []
+    command = [sys.executable, "-m", "policyd", "operator", *webhook]
     one, everywhere = policy("p", "one"), policy("all", "two", namespace="")
 
     async def story() -> None:
@@ -41,6 +56,8 @@ def test_both_work_with_these_rights(desk: Desk, accounts: dict[str, Access], tm
                 await until(
                     lambda document=document: says(desk, document, "Programmed", "Programmed"), "its status", 20
                 )
+            if webhook:
+                await until(lambda: dry(desk.client, WRONG).status_code == 422, "the webhook to refuse", 20)
         assert desk.client.get(f"{LEASES}/replica").status_code == 404, "it takes its Lease away"
 
     with (tmp_path / "log").open("wb") as log:
