@@ -21,14 +21,32 @@ LOT = 250  # texts; a collector's look at what they come to takes some ten milli
 T = TypeVar("T")
 
 
+@dataclass(slots=True)
+class Turns:
+    """Threads change over quickly while any block of this is open."""
+
+    _open: int = 0
+    _usual: float = 0.0  # seconds
+
+    def __enter__(self) -> None:
+        if not self._open:
+            self._usual = sys.getswitchinterval()
+            sys.setswitchinterval(SWITCH_S)
+        self._open += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._open -= 1
+        if not self._open:
+            sys.setswitchinterval(self._usual)
+
+
+_TURNS = Turns()
+
+
 async def aside(work: Callable[[], T]) -> T:
-    """Do this in a thread of its own, politely. One at a time."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_S)
-    try:
+    """Do this in a thread of its own, politely."""
+    with _TURNS:
         return await asyncio.to_thread(work)
-    finally:
-        sys.setswitchinterval(usual)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from policyd.adapters.policies_kube import seen_mark
 from policyd.adapters.policies_kube.access import find_access
 from policyd.adapters.policies_kube.api import Api, Away, Refused
 from policyd.adapters.policies_kube.good import LastGood, policy_of
-from policyd.adapters.policies_kube.kept import Kept
+from policyd.adapters.policies_kube.kept import Keeper, Kept
 from policyd.adapters.policies_kube.mirror import Mirror
 from policyd.core.compile.compiler import Compiler, compile_documents
 from policyd.server.sources import replica_name
@@ -118,6 +118,36 @@ def test_what_cannot_be_kept_is_said_once_and_leaves_what_was_kept(
     assert [file.name for file in kept.folder.iterdir()] == [kept.path.name], "nothing half-written lies about"
     kept.write({"a": "newest"})
     assert kept.read() == {"a": "newest"}
+
+
+def test_a_disk_that_has_room_again_takes_what_is_in_force(tmp_path: Path) -> None:
+    """Written behind the policies: at most each second, only the newest, and what failed is tried again."""
+    pauses: list[float] = []
+    (tmp_path / "state").write_text("in the way")
+
+    async def story() -> None:
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                (tmp_path / "state").unlink()
+            await asyncio.sleep(0)
+
+        keeper = Keeper(Kept(tmp_path / "state"), pause)
+        keeper.keep({"a": "older"})
+        keeper.keep({"a": "newest"})
+        task = asyncio.create_task(keeper.run())
+        async with asyncio.timeout(5):
+            while keeper.kept.read() is None:  # noqa: ASYNC110 - what is waited for is on the disk
+                await asyncio.sleep(0.001)
+        assert keeper.kept.read() == {"a": "newest"}
+        keeper.keep({"a": "last"})
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert keeper.kept.read() == {"a": "last"}, "what is due at the end is written"
+
+    asyncio.run(story())
+    assert len(pauses) >= 3
+    assert min(pauses) >= 1.0
 
 
 def test_a_state_that_cannot_be_a_folder_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

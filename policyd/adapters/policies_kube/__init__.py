@@ -22,7 +22,7 @@ from policyd.adapters.policies_kube.access import Access
 from policyd.adapters.policies_kube.api import Api, policies_path
 from policyd.adapters.policies_kube.gateway_api import mirror_of, parents_of
 from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, Texts, policy_of
-from policyd.adapters.policies_kube.kept import Kept
+from policyd.adapters.policies_kube.kept import Keeper, Kept
 from policyd.adapters.policies_kube.mirror import Mirror
 from policyd.adapters.policies_kube.presence import Presence, Running
 from policyd.adapters.reloads import Compile, Reload
@@ -34,7 +34,6 @@ log = logging.getLogger("policyd")
 
 NAMESPACED, CLUSTER = "llmpolicies", "clusterllmpolicies"
 PATIENCE_S = 20.0  # how long a start waits for the API server
-KEEP_EACH_S = 1.0  # how often the policies on disk are replaced at most
 REST = 2.0  # times as long as a look took, none begins: changes without end leave two thirds of the time to calls
 LONGEST_REST_S = 1.0
 
@@ -61,13 +60,11 @@ class PolicyObjects:
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _api: Api = field(init=False)
     _presence: Presence | None = None
-    _kept: Kept | None = None
-    _keep_at: float = 0.0  # not before
-    _unkept: bool = False
+    _keeper: Keeper | None = None
 
     def __post_init__(self) -> None:
         self._good = LastGood(self.compile)
-        self._kept = Kept(self.state) if self.state else None
+        self._keeper = Keeper(Kept(self.state)) if self.state else None
 
     @property
     def current(self) -> PolicySet:
@@ -92,7 +89,7 @@ class PolicyObjects:
     async def start(self) -> tuple[Issue, ...]:
         """Put the first set in force and give its warnings. Raises NotAvailable without a server and kept policies."""
         self._api = Api(self.access)
-        kept = self._kept.read() if self._kept else None
+        kept = self._keeper.kept.read() if self._keeper else None
         self._good.texts = dict(kept or {})
         places = (policies_path(NAMESPACED, self.namespace), policies_path(CLUSTER))
         self._mirrors = tuple(Mirror(self._api, place, policy_of, self._news.set) for place in places)
@@ -145,26 +142,19 @@ class PolicyObjects:
         if self.name:
             self._presence = Presence(self._api, self.name, self.home, self.untold)
             self._tasks.append(asyncio.create_task(self._presence.run()))
+        if self._keeper is not None:
+            self._tasks.append(asyncio.create_task(self._keeper.run()))
         self._news.set()  # what has happened since the start, and the first sign of life
         try:
             while True:
-                await self._next()
+                await self._news.wait()
+                self._news.clear()
                 if self._synced:
                     began = time.monotonic()
                     await self._looked()
                     await self.pause(min(LONGEST_REST_S, REST * (time.monotonic() - began)))
         finally:
             await self.close()
-
-    async def _next(self) -> None:
-        """Wait for news; meanwhile what is not yet on disk gets there."""
-        if self._unkept:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), KEEP_EACH_S)
-            if not self._news.is_set():
-                await self._keep(self._good.texts)
-        await self._news.wait()
-        self._news.clear()
 
     async def _looked(self) -> None:
         """A look that fails leaves the set in force, and is said: the next change leads to the next one."""
@@ -186,9 +176,8 @@ class PolicyObjects:
         self._tell_refused(judged)
         if self._presence is not None:
             self._presence.tell(Running(new.digest, mark, self.namespace or ""))
-        self._unkept = self.state is not None
-        if self._unkept and time.monotonic() > self._keep_at:
-            await self._keep(judged.texts)
+        if self._keeper is not None:
+            self._keeper.keep(judged.texts)
 
     def _tell_refused(self, judged: Judged) -> None:
         issues = tuple(issue for why in judged.refused.values() for issue in why)
@@ -197,20 +186,11 @@ class PolicyObjects:
             self.report(told)
         self.refused = told
 
-    async def _keep(self, texts: Texts) -> None:
-        self._unkept, began = False, time.monotonic()
-        if self._kept is not None:
-            await aside(partial(self._kept.write, texts))
-        ended = time.monotonic()
-        self._keep_at = ended + max(KEEP_EACH_S, REST * (ended - began))
-
     async def close(self) -> None:
-        """Leave the API server, and keep what is not yet on disk."""
+        """Leave the API server, and the newest policies on disk."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._unkept:
-            await self._keep(self._good.texts)
         await self._api.close()
 
 

@@ -42,6 +42,9 @@ _WATCHING = httpx.Timeout(10.0, connect=3.0, read=SILENCE_S)
 
 Object = dict[str, Any]
 
+OPENED: Object = {"type": "OPENED"}
+"""Not the server's: a watch has been taken up. In a short one there need not be any event."""
+
 
 class Away(Exception):  # noqa: N818 - the network's doing, an ordinary value to us
     """No answer."""
@@ -97,7 +100,7 @@ class Api:
                 return
 
     async def watch(self, path: str, revision: str, query: Mapping[str, str] = {}) -> AsyncIterator[Object]:
-        """What happens after `revision`, until the server ends it. Raises Away or Refused (410: list anew)."""
+        """`OPENED`, then what happens after `revision`. Raises Away or Refused (410: list anew)."""
         asked = {
             "watch": "1",
             "allowWatchBookmarks": "true",
@@ -111,6 +114,7 @@ class Api:
                 if answer.status_code != 200:
                     await answer.aread()
                     raise _refused(answer)
+                yield OPENED
                 async for line in answer.aiter_lines():
                     yield _event(line)
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:

@@ -2,25 +2,33 @@
 
 Rule 1: the file is replaced whole, or not at all; one that is not as it was written is not used.
 Rule 2: what cannot be written is said, once for each reason, and does not stop policies from coming into force.
+Rule 3: policies do not wait for it: it is written behind them, at most each `EACH_S`, and a fifth of the time at most.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Lock
 
+from policyd.adapters.aside import aside
 from policyd.adapters.errors import reason_of
 from policyd.adapters.policies_kube.good import Texts
 
 log = logging.getLogger("policyd")
 
 FILE = "policies-kube.json"
+EACH_S = 1.0
+REST = 4.0  # times as long as a write took, none begins
 
 
 @dataclass(slots=True)
@@ -29,6 +37,7 @@ class Kept:
 
     folder: Path
     _said: str = ""
+    _writing: Lock = field(default_factory=Lock)  # a write that nobody waits for any more still ends before the next
 
     @property
     def path(self) -> Path:
@@ -48,13 +57,16 @@ class Kept:
             log.error("%s: cannot be used: %s", self.path, error)
             return None
 
-    def write(self, texts: Texts) -> None:
-        why = self._write(texts)
+    def write(self, texts: Texts) -> bool:
+        """Whether they are on disk now."""
+        with self._writing:
+            why = self._write(texts)
         if why and why != self._said:
             log.error("%s: the last good policies are not kept: %s", self.path, why)
         if self._said and not why:
             log.info("%s: the last good policies are kept again", self.path)
         self._said = why
+        return not why
 
     def _write(self, texts: Texts) -> str:
         """Why it could not; empty when it could."""
@@ -88,3 +100,34 @@ def _sum(texts: Texts) -> str:
     for file, text in texts.items():
         found.update(f"{len(file)} {file}{len(text)} {text}".encode("utf-8", "surrogatepass"))
     return found.hexdigest()
+
+
+@dataclass(slots=True)
+class Keeper:
+    """Follows the policies in force to the disk. `keep` the newest; `run` until cancelled, which writes what is due."""
+
+    kept: Kept
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic  # seconds
+    _due: Texts | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def keep(self, texts: Texts) -> None:
+        self._due = texts
+        self._news.set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self._news.wait()
+                began = self.clock()
+                await self._write()
+                await self.pause(max(EACH_S, REST * (self.clock() - began)))
+        finally:
+            await self._write()
+
+    async def _write(self) -> None:
+        texts, self._due = self._due, None
+        self._news.clear()
+        if texts is not None and not await aside(partial(self.kept.write, texts)) and self._due is None:
+            self.keep(texts)  # the disk may have room later

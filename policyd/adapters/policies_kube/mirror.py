@@ -16,13 +16,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from policyd.adapters.policies_kube.api import GONE, Api, Away, Object, Refused
+from policyd.adapters.policies_kube.api import GONE, OPENED, Api, Away, Object, Refused
 
 log = logging.getLogger("policyd")
 
 RESYNC_S = 600.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
+LASTED_S = 1.0  # a watch that lasted so long was a good one, events or none
 _NOT_THERE = (403, 404)
 
 T = TypeVar("T")
@@ -77,8 +78,14 @@ class Mirror(Generic[T]):
         """A list where one is due, then one watch to its end."""
         if not self._revision or self.clock() - self._listed_at > RESYNC_S:
             await self._list()
+        began = self.clock()
         async for event in self.api.watch(self.path, self._revision, self.query):
-            self._take(event)
+            if event is OPENED:
+                self.failure = ""
+            else:
+                self._take(event)
+        if self.clock() - began >= LASTED_S:  # one that is ended at once, again and again, is no way to be in step
+            self._in_step()
 
     async def _list(self) -> None:
         objects: dict[Key, T] = {}
