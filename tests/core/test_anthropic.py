@@ -209,7 +209,7 @@ def test_a_streamed_answer() -> None:
     ]
     assert [segment.channel for reading in read.readings for segment in reading.segments] == [("text", 0, 0)] * 2
     assert read.readings[3].segments[0].path == ("delta", "text")
-    assert read.readings[5].closes == [("text", 0, 0)]
+    assert [reading.closes for reading in read.readings[5:]] == [[], [("text", 0, 0)], []]
     assert read.readings[-1].last
 
 

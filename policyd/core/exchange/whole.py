@@ -11,7 +11,7 @@ from policyd.core.model.decision import Verdict
 from policyd.core.model.reach import Watcher
 from policyd.core.stream import json_text
 from policyd.core.stream.dialects import BLANKS, AnswerReader, Channel, Edit, Segment
-from policyd.core.stream.holdback import redact_text
+from policyd.core.stream.holdback import HoldBack, redact_text, swapped
 from policyd.core.stream.redactor import redactors
 from policyd.core.stream.watch import Watch, matches_nothing
 
@@ -57,23 +57,36 @@ class Whole:
         if not watchers:
             return set()
         hits = {watcher for watcher in watchers if matches_nothing(watcher)}
-        watches: dict[Channel, Watch] = {}
+        texts: dict[int, list[str]] = {}  # by choice: a rule reads its parts as one text
         for segment in segments:
-            if segment.channel[0] == "text" and segment.text:
-                watch = watches.setdefault(segment.channel, Watch(watchers))
-                hits.update(watch.push(segment.text))
+            if segment.channel[0] == "text" and segment.text and not segment.again:
+                texts.setdefault(segment.channel[1], []).append(segment.text)
+        for pieces in texts.values():
+            hits.update(Watch(watchers).push("".join(pieces)))
         return hits
 
     def _redacted(self, data: bytes, segments: Sequence[Segment]) -> bytes | None:
         search = redactors([one for one in self.call.decision.obligations.redactions if one.in_response])
         if not search:
             return None
-        edits, veils = [], []
+        edits, lanes = [], dict[Channel, HoldBack]()
+        texts = [one for one in segments if one.channel[0] == "text" and not one.again]
+        for segment in texts:
+            lanes.setdefault(segment.channel, HoldBack(search)).push(segment.text)
+        for lane in lanes.values():
+            lane.close()
+        starts = dict.fromkeys(lanes, 0)
         for segment in segments:
+            text = segment.text
             if segment.channel[0] == "veil":
-                veils.append(Edit(segment.path, BLANKS[segment.text]))
                 continue
-            text = redact_text(segment.text, search, arguments=segment.channel[0] == "args")
+            if segment.channel in lanes and not segment.again:
+                start = starts[segment.channel]
+                starts[segment.channel] += len(text)
+                text = swapped(text, start, lanes[segment.channel].swaps)
+            else:
+                text = redact_text(text, search, arguments=segment.channel[0] == "args")
             if text != segment.text:
                 edits.append(Edit(segment.path, text))
+        veils = [Edit(one.path, BLANKS[one.text]) for one in segments if one.channel[0] == "veil"]
         return json_text.splice(data, edits + veils) if edits else None

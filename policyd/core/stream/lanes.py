@@ -9,7 +9,6 @@ from policyd.core.stream.dialects import Channel, Path
 from policyd.core.stream.holdback import HoldBack
 from policyd.core.stream.redactor import Redactor
 from policyd.core.stream.watch import Watch
-from policyd.core.stream.watches import Both
 
 
 class Lane:
@@ -17,7 +16,7 @@ class Lane:
 
     __slots__ = ("closed_by", "hold", "keep", "released", "said", "watch")
 
-    def __init__(self, channel: Channel, redactors: Sequence[Redactor], watch: Watch | Both | None, keep: int) -> None:
+    def __init__(self, channel: Channel, redactors: Sequence[Redactor], watch: Watch | None, keep: int) -> None:
         self.hold = HoldBack(redactors, arguments=channel[0] == "args")
         self.watch = watch
         self.keep = keep

@@ -1,33 +1,16 @@
-"""The watchers of one stream, channel by channel; also those that come while it runs."""
+"""The watchers of one stream; also those that come while it runs.
+
+Rule 1: a rule reads the parts of a choice as one text, so what has matched is told by watches over whole choices.
+Rule 2: where in a channel a match stands is told by the channel's own watch, which only hold-back needs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from policyd.core.model.reach import Watcher
 from policyd.core.stream.dialects import Channel, Segment
 from policyd.core.stream.watch import Watch, matches_nothing
-
-
-class Both:
-    """A watch, and one that came later: whoever asks where a match stands asks the first."""
-
-    __slots__ = ("_first", "_late")
-
-    def __init__(self, first: Watch | Both, late: Watch) -> None:
-        self._first, self._late = first, late
-
-    def push(self, text: str) -> list[Watcher]:
-        return [*self._first.push(text), *self._late.push(text)]
-
-    def first_start(self, low: int, high: int, watchers: Collection[Watcher]) -> int | None:
-        return self._first.first_start(low, high, watchers)
-
-    def undecided(self, low: int, high: int) -> int:
-        return self._first.undecided(low, high)
-
-    def forget(self, offset: int) -> None:
-        self._first.forget(offset)
 
 
 class Watches:
@@ -37,31 +20,41 @@ class Watches:
         self.watchers = tuple(dict.fromkeys(watchers))
         self.hits: set[Watcher] = {watcher for watcher in self.watchers if matches_nothing(watcher)}
         self._keeps = keeps
-        self._by_channel: dict[Channel, Watch | Both] = {}
-        self._late: list[tuple[tuple[Watcher, ...], dict[int, str]]] = []  # and what each choice had said by then
+        self._by_choice: dict[int, list[Watch]] = {}
+        self._by_channel: dict[Channel, Watch] = {}
+        self._late: list[tuple[tuple[Watcher, ...], Mapping[int, str]]] = []  # and what each choice had said by then
 
     def look(self, segments: Sequence[Segment]) -> None:
         """Law 4 in the small: a watcher sees the text as it stands after the whole event, not between its segments."""
         if len(segments) == 1:
             only = segments[0]
-            if only.text and only.channel[0] == "text":
-                self.hits.update(self.of(only.channel).push(only.text))
+            if only.text and only.channel[0] == "text" and not only.again:
+                self._said(only.channel[1], only.text)
+                if self._keeps:
+                    self.of(only.channel).push(only.text)
             return
-        texts: dict[Channel, str] = {}
+        texts: dict[int, str] = {}
         for segment in segments:
             if segment.channel[0] == "text" and segment.text and not segment.again:
-                texts[segment.channel] = texts.get(segment.channel, "") + segment.text
-        for channel, text in texts.items():
-            self.hits.update(self.of(channel).push(text))
+                texts[segment.channel[1]] = texts.get(segment.channel[1], "") + segment.text
+                if self._keeps:
+                    self.of(segment.channel).push(segment.text)
+        for choice, text in texts.items():
+            self._said(choice, text)
 
-    def of(self, channel: Channel) -> Watch | Both:
-        """The watch of this channel."""
+    def _said(self, choice: int, text: str) -> None:
+        watches = self._by_choice.get(choice)
+        if watches is None:
+            late = (_seeded(watchers, said.get(choice, "")) for watchers, said in self._late)
+            watches = self._by_choice[choice] = [Watch(self.watchers), *late]
+        for watch in watches:
+            self.hits.update(watch.push(text))
+
+    def of(self, channel: Channel) -> Watch:
+        """The watch that tells where in this channel a match stands."""
         watch = self._by_channel.get(channel)
         if watch is None:
-            watch = Watch(self.watchers, keeps=self._keeps)
-            for late, said in self._late:
-                watch = Both(watch, _seeded(late, said.pop(channel[1], "")))
-            self._by_channel[channel] = watch
+            watch = self._by_channel[channel] = Watch(self.watchers, keeps=True)
         return watch
 
     def also(self, watchers: Iterable[Watcher], said: Mapping[int, str]) -> None:
@@ -70,8 +63,8 @@ class Watches:
         self.hits.update(watcher for watcher in late if matches_nothing(watcher))
         for text in said.values():
             self.hits.update(Watch(late).push(text))
-        for channel, watch in self._by_channel.items():
-            self._by_channel[channel] = Both(watch, _seeded(late, said.get(channel[1], "")))
+        for choice, watches in self._by_choice.items():
+            watches.append(_seeded(late, said.get(choice, "")))
         self._late.append((late, dict(said)))
 
 

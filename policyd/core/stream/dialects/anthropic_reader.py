@@ -3,7 +3,8 @@
 Rule 1: message_start's numbers are not final: its input stands until a later event names another, its output is a
         placeholder. message_delta's output is the total so far, and final with the stop_reason.
 Rule 2: `inspection` stays full only while every event, block and delta is of a known type.
-Rule 3: `part` of a "text" or "reasoning" channel is the block's index, of an "args" channel the call's place in
+Rule 3: `part` of a "text" channel is the index of the first of the text blocks in a row (what is cited divides a text
+        into blocks anywhere), of a "reasoning" channel the block's index, of an "args" channel the call's place in
         `response.tool_calls`.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
 from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segment
+from policyd.core.stream.dialects.anthropic_blocks import SILENT_BLOCKS, TOOL_BLOCKS, Block, strings
 from policyd.core.stream.dialects.anthropic_ending import Mark, Stand, ending
 from policyd.core.stream.dialects.anthropic_usage import Counts
 from policyd.core.stream.dialects.likeness import Likeness
@@ -22,19 +24,6 @@ TEXT, TOOLS, FINISH = int(Changed.TEXT), int(Changed.TOOLS), int(Changed.FINISH)
 USAGE, MODEL, REFUSAL = int(Changed.USAGE), int(Changed.MODEL), int(Changed.REFUSAL)
 INSPECTION, ERROR = int(Changed.INSPECTION), int(Changed.ERROR)
 
-TOOL_BLOCKS = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
-SILENT_BLOCKS = frozenset({"redacted_thinking", "container_upload", "fallback", "mcp_tool_listing"})
-
-
-class _Block:
-    """One content block: its kind, the channel of its text, and its tool call if it is one."""
-
-    __slots__ = ("call", "channel", "kind", "seeded")
-
-    def __init__(self, kind: str, channel: Channel, call: ToolCall | None) -> None:
-        self.kind, self.channel, self.call = kind, channel, call
-        self.seeded = False  # the call began with arguments: deltas replace them
-
 
 class AnthropicReader:
     """Reads one answer into its facts. `want_segments` False spares the editable text nobody asks for."""
@@ -44,7 +33,8 @@ class AnthropicReader:
         self.want_segments = True
         self._tally = Tally(request, response)
         self._counts, self._stand = Counts(), Stand()
-        self._blocks: dict[int, _Block] = {}  # open ones
+        self._blocks: dict[int, Block] = {}  # open ones
+        self._run: Channel | None = None  # of the text blocks in a row
         self._segments: list[Segment] = []
         self._closes: list[Channel] = []
         self._changed = 0
@@ -175,6 +165,7 @@ class AnthropicReader:
         self._changed |= MODEL
 
     def _message_delta(self, event: dict[str, object]) -> None:
+        self._end_run()
         self._stop_reason(mapping(event.get("delta"), "delta"))
         self._take(event.get("usage"), final=self._stand.stopped)
 
@@ -210,6 +201,7 @@ class AnthropicReader:
             self._changed |= USAGE
         if not self._stand.stopped:
             self._partial("the stream ends without a stop_reason")
+        self._end_run()
         self._closes += [block.channel for block in self._blocks.values()]
         self._blocks.clear()
         self._stand = self._stand._replace(done=True, open=())
@@ -238,16 +230,20 @@ class AnthropicReader:
             case _ if kind not in SILENT_BLOCKS and not kind.endswith("_tool_result"):
                 self._partial("an unknown content block")
 
-    def _block(self, index: int, kind: str, said: dict[str, object]) -> _Block:
+    def _block(self, index: int, kind: str, said: dict[str, object]) -> Block:
+        if kind == "text":
+            self._run = self._run or ("text", 0, index)
+            return Block(kind, self._run, None)
+        self._end_run()
         if kind not in TOOL_BLOCKS:
-            return _Block(kind, ("text" if kind == "text" else "reasoning", 0, index), None)
+            return Block(kind, ("reasoning", 0, index), None)
         call = ToolCall(text(said.get("name"), "the name of a tool") or "")
         self.response.tool_calls.append(call)
         self._changed |= TOOLS
         self._tally.add(call.name)
-        return _Block(kind, ("args", 0, len(self.response.tool_calls) - 1), call)
+        return Block(kind, ("args", 0, len(self.response.tool_calls) - 1), call)
 
-    def _seed(self, block: _Block, path: Path, given: object) -> None:
+    def _seed(self, block: Block, path: Path, given: object) -> None:
         """Arguments that stand in the block itself: whole in an answer that does not stream, else mostly empty."""
         assert block.call is not None
         if given in (None, {}) and path[0] == "content_block":
@@ -259,16 +255,23 @@ class AnthropicReader:
         block.seeded = True
         self._tally.add(block.call.arguments)
         if self.want_segments:
-            self._segments += _strings(block.channel, (*path, "input"), given)
+            self._segments += strings(block.channel, (*path, "input"), given)
 
     def _stop_block(self, index: int) -> None:
         block = self._blocks.pop(index, None)
         if block is None:
             self._partial("the end of a block that is not open")
             return
-        self._closes.append(block.channel)
+        if block.kind != "text":
+            self._closes.append(block.channel)
         stand = self._stand
         self._stand = stand._replace(open=tuple(one for one in stand.open if one != index))
+
+    def _end_run(self) -> None:
+        """The text blocks in a row are over."""
+        if self._run is not None:
+            self._closes.append(self._run)
+            self._run = None
 
     def _block_delta(self, event: dict[str, object]) -> None:
         """The hot path."""
@@ -290,7 +293,7 @@ class AnthropicReader:
         elif kind not in ("signature_delta", "citations_delta"):
             self._partial("an unknown delta")
 
-    def _visible(self, block: _Block, path: Path, value: str) -> None:
+    def _visible(self, block: Block, path: Path, value: str) -> None:
         if not value:
             return
         if block.channel[0] != "text":
@@ -304,7 +307,7 @@ class AnthropicReader:
         if self.want_segments:
             self._segments.append(Segment(block.channel, path, value))
 
-    def _hidden(self, block: _Block, path: Path, value: str) -> None:
+    def _hidden(self, block: Block, path: Path, value: str) -> None:
         """Thinking, and the summary that compaction leaves: output, but no visible text."""
         if not value:
             return
@@ -315,7 +318,7 @@ class AnthropicReader:
         if self.want_segments:
             self._segments.append(Segment(block.channel, path, value))
 
-    def _arguments(self, block: _Block, value: str) -> None:
+    def _arguments(self, block: Block, value: str) -> None:
         if block.call is None:
             raise Malformed("arguments outside of a tool call")
         if not value:
@@ -340,11 +343,3 @@ def _said(delta: dict[str, object], field: str) -> str:
     if type(value) is str:
         return value
     raise Malformed(f"{field} is not a string")
-
-
-def _strings(channel: Channel, path: Path, value: object) -> list[Segment]:
-    """Every string of a JSON value that is there as a value, not as text."""
-    if isinstance(value, str):
-        return [Segment(channel, path, value)] if value else []
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [segment for key, inner in pairs for segment in _strings(channel, (*path, key), inner)]
