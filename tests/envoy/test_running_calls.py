@@ -1,4 +1,7 @@
-"""A kill switch comes into force while calls run through a real Envoy: what their callers see, and how soon."""
+"""A kill switch comes into force while calls run through a real Envoy: what their callers see, and how soon.
+
+On the oldest and the newest Envoy; with POLICYD_EVERY_ENVOY on every one that is tested.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from tests.driving import cluster_policy
 from tests.envoy.asking import DIALECTS, OPENAI, Dialect, caller, check_ended, steering, text_of
 from tests.envoy.harness import VERSIONS
 from tests.envoy.stack import SDKS, Sdk, policy, stack, upstream_calls, wait_for_end
+from tests.envoy.test_untouched import HEADERS_ONLY, messages
 
 pytestmark = pytest.mark.envoy
 
@@ -186,6 +190,15 @@ def test_a_call_that_waits_for_its_answer_is_refused_in_its_language(up: Stage, 
     assert one.seen.status_code == 503
     assert one.seen.json()["error"]["message"] == "no more"
     assert wait_for_end(up, upstream_calls(up, "silent")[-1]).closed_early
+
+
+def test_an_answer_that_is_held_costs_two_messages_and_outlives_every_timeout(up: Stage) -> None:
+    """It takes longer than Envoy waits for the answer to a message; nobody is asked for one."""
+    before = messages(up)
+    one = streams(up, "unread", events=50).finish()
+    assert one.error is None
+    assert check_ended(OPENAI, one.bytes) == "stop"
+    assert messages(up).since(before) == (1, HEADERS_ONLY, HEADERS_ONLY)
 
 
 def test_who_is_not_meant_goes_on(up: Stage) -> None:
