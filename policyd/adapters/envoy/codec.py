@@ -50,7 +50,7 @@ _RESPONSE_MODES = {
     BodyMode.STREAM: _Mode(response_body_mode=_Mode.FULL_DUPLEX_STREAMED, response_trailer_mode=_Mode.SEND),
     BodyMode.WHOLE: _Mode(response_body_mode=_Mode.BUFFERED),
 }
-# Envoy makes us: it ends a stream that will be asked nothing more (1.36 did not). Asked for trailers it keeps it, and
+# Envoy makes us: it ends a stream that will be asked nothing more (from 1.37 on). Asked for trailers it keeps it, and
 # sends no more than those that there are.
 HELD_RESPONSE = _Mode(response_trailer_mode=_Mode.SEND)
 
