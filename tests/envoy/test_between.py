@@ -21,7 +21,7 @@ from policyd.core.model.steps import (
     Tick,
     WakeAt,
 )
-from tests.envoy.test_service import Script, ScriptedCall, ScriptedCalls, but, passing, served, streamed
+from tests.envoy.test_service import TRAILERS, Script, ScriptedCall, ScriptedCalls, but, passing, served, streamed
 
 REQUEST = pb.ProcessingRequest(request_headers=pb.HttpHeaders(end_of_stream=True))
 ANSWER = pb.ProcessingRequest(response_headers=pb.HttpHeaders())
