@@ -138,11 +138,17 @@ class HoldBack:
     # ---- searching --------------------------------------------------------------------------------------------------
 
     def _feed(self, seen: str) -> None:
+        if not self._search.redactors:  # nothing is looked for: all of it is decided
+            self._window += seen
+            self._decide(self._window_base() + len(self._window))
+            return
         for at in range(0, len(seen), _SLICE):
             self._window += seen[at : at + _SLICE]
             self._advance(final=False)
 
     def _advance(self, *, final: bool) -> None:
+        if not self._search.redactors:
+            return
         known: dict[int, tuple[int, int]] = {}  # what each redactor finds next in the text as it now stands
         while self._run_tail(final) if self._tail is not None else self._take_next(final, known):
             pass
@@ -150,9 +156,6 @@ class HoldBack:
     def _take_next(self, final: bool, known: dict[int, tuple[int, int]]) -> bool:
         """Takes the next match that is final; False when there is none: then all before a possible one is decided."""
         begins = self._window_base()
-        if not self._search.redactors:
-            self._decide(begins + len(self._window))
-            return False
         window = subject(self._window)
         at = self._scan - begins
         decided = begins + (len(window) if final else self._search.waiting.since(window, at))

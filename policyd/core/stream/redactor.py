@@ -85,7 +85,8 @@ class Waiting:
         return decided if not self.reach else max(at, min(decided, len(subject) - self.reach + 1))
 
 
-def waiting(patterns: Sequence[str]) -> Waiting:
+@functools.lru_cache(maxsize=256)  # patterns are the policies' own: each answer asks for the same ones
+def waiting(patterns: tuple[str, ...]) -> Waiting:
     """What tells when a match of one of these patterns is decided."""
     derived = [(pattern, _checked(beginnings(pattern))) for pattern in patterns]
     together = _checked("|".join(text for _, text in derived if text is not None))
@@ -124,13 +125,13 @@ def search_for(redactors: tuple[Redactor, ...]) -> Search:
         redactors,
         None if together is None else compiled_unlimited(together),
         tuple(compiled(one.pattern) for one in redactors),
-        waiting([one.pattern for one in redactors]),
+        waiting(tuple(one.pattern for one in redactors)),
         tuple(_tail(one.tail) for one in redactors),
     )
 
 
 def _tail(tail: Tail | None) -> tuple[re2._Regexp, Waiting] | None:
-    return None if tail is None else (compiled(tail.until), waiting([tail.until]))
+    return None if tail is None else (compiled(tail.until), waiting((tail.until,)))
 
 
 def subject(text: str) -> str | bytes:

@@ -59,7 +59,7 @@ class Watch:
         self._patterns = [(compiled(watcher.pattern), watcher) for watcher in watchers if watcher.kind == "matches"]
         self._overlap = max((len(literal) for literal, _ in self._literals), default=0)
         self._reach = max((reach_of(watcher) for watcher in watchers), default=0)
-        self._waiting = waiting([_pattern_of(watcher) for watcher in watchers]) if keeps else NOTHING_WAITS
+        self._waiting = waiting(tuple(map(_pattern_of, watchers))) if keeps else NOTHING_WAITS
         self._spare = 2 * self._reach + 1  # characters: as much may stay
         self._text = ""  # from `_base` on
         self._base = 0
