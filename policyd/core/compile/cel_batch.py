@@ -27,7 +27,7 @@ from policyd.core.compile.cel_facts import (
 from policyd.core.compile.cel_lower import CounterInput, FactInput, Input, TextSizeInput, WatchInput, WholeInput
 from policyd.core.compile.cel_native import Activation, Failed, Plan, activate
 from policyd.core.compile.cel_problems import Want
-from policyd.core.compile.cel_tree import Call, Const, Node
+from policyd.core.compile.cel_tree import Call, Const, Ident, Node
 from policyd.core.compile.policyset import CelFailure, CounterRef, Watcher
 from policyd.core.model.facts import CounterFacts, Facts
 
@@ -59,11 +59,14 @@ class CelBatch:
             for group in (conditions[at : at + GROUP] for at in range(0, len(conditions), GROUP))
         ]
         self._others = [index for index, program in enumerate(programs) if program.want is not Want.BOOL]
+        self._bare = _bare(programs)
 
     def evaluate(
         self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: frozenset[Watcher] | set[Watcher]
     ) -> list[object]:
         """One value per program, in order, or its CelFailure."""
+        if self._bare and (texts := _texts(self._bare, facts)):
+            return texts
         try:
             values = self._inputs.values(facts, counters, hits)
             activation = activate(values)
@@ -77,6 +80,25 @@ class CelBatch:
         for index in self._others:
             answers[index] = _value(self._plans[index], activation, values)
         return answers
+
+
+def _bare(programs: Sequence[Judgeable]) -> list[Callable[[Facts], object]]:
+    """Where each of these is nothing but a text of the facts, as most keys are: what reads them. Else nothing."""
+    getters = []
+    for program in programs:
+        only = program.inputs[0] if len(program.inputs) == 1 else None
+        if not isinstance(program.tree, Ident) or not isinstance(only, FactInput) or only.present:
+            return []
+        if program.want is Want.BOOL or FACTS[only.path].type != "string" or program.tree.name != only.name:
+            return []
+        getters.append(FACTS[only.path].get)
+    return getters
+
+
+def _texts(getters: Sequence[Callable[[Facts], object]], facts: Facts) -> list[object]:
+    """These texts, where the runtime would give them back as they are; else nothing."""
+    texts = [get(facts) for get in getters]
+    return texts if all(type(text) is str and text.isascii() for text in texts) else []
 
 
 def _truth(plan: Plan, activation: Activation, values: Mapping[str, object]) -> object:

@@ -77,7 +77,8 @@ class _Pass:
 
     def __init__(self, call: Call, model: str | None, *, reroutes: bool) -> None:
         self.call, self.model, self.reroutes = call, model, reroutes
-        facts = replace(call.facts, request=replace(call.facts.request, model=model))
+        # The first pass judges the call as it came, the second one a copy of it with the reroute's target.
+        facts = call.facts if reroutes else replace(call.facts, request=replace(call.facts.request, model=model))
         self.world = World(facts)
         selected = call.policies_for(None if facts.unreadable_request else model or "")
         self._blind(selected)

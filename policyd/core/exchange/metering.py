@@ -78,11 +78,13 @@ class Meter:
         for at, (gauge, reading) in enumerate(zip(gauges, readings.counters, strict=True)):
             gauge.reading = reading
             gauge.granted = reading.granted
-            least = gauge._amount(usage, max(1, usage.output_tokens), self.price)
             gauge.refused = short and at == readings.refused
-            gauge.exceeded = gauge.refused or ((short or not gauge.refuses) and gauge.over(0, least))
+            gauge.exceeded = gauge.refused or ((short or not gauge.refuses) and self._over(gauge, usage))
         self.since = usage.output_tokens
         self.aim(usage)
+
+    def _over(self, gauge: Gauge, usage: Usage) -> bool:
+        return gauge.over(0, gauge._amount(usage, max(1, usage.output_tokens), self.price))
 
     def extend(self, readings: Readings, usage: Usage) -> None:
         """What the store answered to an extension. A refusal alone is not `exceeded`: that comes when the granted slice
@@ -93,13 +95,12 @@ class Meter:
 
     def aim(self, usage: Usage) -> None:
         """How far the output may go before a grant is spent, or a limit that refuses nothing is passed."""
-        self.stop_at = min((self._stop(gauge, usage) for gauge in self.gauges), default=FOREVER)
-        self.ask_at = self.stop_at if self.dry else min(self.stop_at, self._ask(usage))
-
-    def _ask(self, usage: Usage) -> int:
-        ends = [self._stop(gauge, usage) for gauge in self.gauges if gauge.holds and gauge.refuses]
-        end = min(ends, default=FOREVER)
-        return end if end >= self.most_tokens else end - max(0, end - self.since) // 4
+        stops = [(self._stop(gauge, usage), gauge.holds and gauge.refuses) for gauge in self.gauges]
+        self.stop_at = min((stop for stop, _ in stops), default=FOREVER)
+        end = min((stop for stop, refuses in stops if refuses), default=FOREVER)
+        if end < self.most_tokens:
+            end -= max(0, end - self.since) // 4
+        self.ask_at = self.stop_at if self.dry else min(self.stop_at, end)
 
     def asked(self) -> None:
         """More has been asked for: what comes now is looked at when the grant is spent."""
