@@ -106,7 +106,8 @@ def _of_kubernetes(name: str, package: str, found: str = "") -> Built:
 APISERVER = _of_kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver")
 ETCD = _of_kubernetes("etcd", "go.etcd.io/etcd/server/v3")
 KUBECTL = _of_kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl", found="kubectl")
-BUILT = (APISERVER, ETCD, KUBECTL)
+LINTER = Built("lint", "kube-score", "v1.20.0", "github.com/zegl/kube-score/cmd/kube-score", HERE / "lint")
+BUILT = (APISERVER, ETCD, KUBECTL, LINTER)
 
 
 def provide(seconds: float = PATIENCE_S) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -88,12 +89,26 @@ def files_in(folder: Path) -> Files:
 
 
 @contextmanager
-def guarded(files: Files, *serve: str, version: str = VERSIONS[-1]) -> Iterator[Stage]:
+def guarded(files: Files, *serve: str, workers: int = 1) -> Iterator[Stage]:
     """policyd and an Envoy that speak mTLS by these files."""
-    place = f"127.0.0.1:{free_port()}"
-    options = {"serve": ("--listen", place, *files.serve, *serve), "bootstrap": ("--extproc", place, *files.bootstrap)}
-    with stack({"p.yaml": policy("p", JUDGED)}, version=version, **options) as stage:  # type: ignore[arg-type]
+    place = ("127.0.0.1:" + str(free_ports(workers)), "--workers", str(workers))
+    nowhere = ("--redis", "redis://127.0.0.1:1") if workers > 1 else ()
+    asked, told = ("--listen", *place, *files.serve, *serve, *nowhere), ("--extproc", *place, *files.bootstrap)
+    with stack({"p.yaml": policy("p", JUDGED)}, serve=asked, bootstrap=told) as stage:
         yield stage
+
+
+def free_ports(count: int) -> int:
+    """The first of so many in a row."""
+    while True:
+        first = free_port()
+        with ExitStack() as opened:
+            try:
+                for port in range(first, first + count):
+                    opened.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return first
 
 
 # ---- who is let in ---------------------------------------------------------------------------------------------------
@@ -205,9 +220,23 @@ class Sides:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One policyd for all versions; its own Envoy is the first that it lets in."""
-    with guarded(files_in(tmp_path_factory.mktemp("tls"))) as stage:
+    """One policyd of two workers for all versions; its own Envoy is the first that it lets in."""
+    with guarded(files_in(tmp_path_factory.mktemp("tls")), workers=2) as stage:
         yield stage
+
+
+def test_every_worker_speaks_it_and_envoy_asks_them_how_they_are(served: Stage) -> None:
+    def stat(name: str) -> int:
+        whole = f"cluster.{EXTPROC_CLUSTER}.{name}"
+        return served.envoy_stats(f"^{whole}$").get(whole, 0)
+
+    served.wait_until(lambda: stat("health_check.success") >= 2, "two checks")
+    assert (stat("membership_healthy"), stat("health_check.failure")) == (2, 0)
+    lines = [line for line in served.metrics().splitlines() if "policyd_tls_certificate_expires_seconds{" in line]
+    assert len(lines) == 2
+    for _ in range(8):
+        answer = httpx.post(served.url + OPENAI.path, json=ASKED, headers=steering("refused"), verify=False)
+        assert answer.status_code == 418
 
 
 @pytest.fixture(scope="module", params=VERSIONS)

@@ -28,7 +28,8 @@ from policyd.server.gathered import Told
 from policyd.server.link import Order, send_order, take_order
 from policyd.server.settings import Settings, Tls
 from policyd.server.supervisor import Supervisor, next_pause
-from tests.envoy.harness import a_moment
+from tests.certificates import Authority, replace
+from tests.envoy.harness import a_moment, free_port
 
 NOWHERE = "redis://127.0.0.1:1"  # nothing listens there: it serves all the same
 POLICY = """
@@ -198,6 +199,16 @@ def test_a_bad_policy_is_said_once_and_ends_the_start(folder: Path) -> None:
     assert told.returncode == root.FINDINGS
     assert told.stderr.count("p.yaml:5:") == 1
     assert "worker 0 could not start (exit code 1): none serves" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_certificates_that_do_not_fit_are_said_once_and_end_the_start(folder: Path) -> None:
+    Authority().certify("a.svc").put(folder)
+    replace(folder / "tls.key", Authority().certify("a.svc").key)
+    options = ("--listen", f"127.0.0.1:{free_port()}", "--tls-cert", "tls.crt", "--tls-key", "tls.key")
+    told = subprocess.run(command(*options), cwd=folder, capture_output=True, text=True, check=False)
+    assert told.returncode == root.USAGE, told.stderr
+    assert told.stderr.count("is not the key of") == 1
     assert "Traceback" not in told.stderr
 
 

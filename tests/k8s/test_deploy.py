@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from policyd.cli.main import COMMANDS, load
 from policyd.operator.certificate import CONFIGURATION, SERVICE
 from policyd.operator.webhook import JUDGED_S, PATH
 from tests.architecture.source import ROOT
+from tests.built import LINTER
 from tests.envoy.harness import VERSIONS, validate
 from tests.k8s import foreign
 from tests.k8s.accounts import made
@@ -224,14 +224,13 @@ BY_PURPOSE = (  # what kube-score would have otherwise
 
 @every_build
 def test_a_linter_finds_nothing(name: str) -> None:
-    linter = shutil.which("kube-score") or str(Path.home() / "go" / "bin" / "kube-score")
-    if not Path(linter).exists():
-        pytest.skip("no kube-score: go install github.com/zegl/kube-score/cmd/kube-score@v1.20.0")
+    if LINTER.missing():
+        pytest.skip(LINTER.missing())
     left = (
         ("container-ephemeral-storage-request-and-limit",) if name.startswith("operator") else ()
     )  # it writes nothing
     ignored = [word for one in (*BY_PURPOSE, *left) for word in ("--ignore-test", one)]
-    command = [linter, "score", "--kubernetes-version", "v1.30", "--output-format", "ci", *ignored, "-"]
+    command = [LINTER.path, "score", "--kubernetes-version", "v1.30", "--output-format", "ci", *ignored, "-"]
     done = subprocess.run(command, input=built(name), capture_output=True, text=True, check=False)
     assert [line for line in done.stdout.splitlines() if not line.startswith(("[OK]", "[SKIPPED]"))] == []
 

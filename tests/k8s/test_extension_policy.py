@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,22 @@ def test_tls_is_said_of_what_is_asked(
     else:
         assert by_kind["EnvoyProxy"]["spec"] == {"backendTLS": own}
         assert "infrastructure.parametersRef" in said
+
+
+def test_the_commands_of_the_page_are_run(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ai-gateway.md").read_text()
+    shown = [
+        line for block in re.findall(r"```sh\n(.*?)```", page, re.S) for line in block.replace("\\\n", "").splitlines()
+    ]
+    lines = [line.split() for line in shown if line.startswith("policyd envoy extension-policy ")]
+    assert len(lines) >= 2
+    for words in lines:
+        options = words[3 : words.index(">")]
+        own = options.index("--policies")
+        code, made, _ = run(capsys, *options[:own], *options[own + 2 :])
+        assert code == 0
+        kinds = {one["kind"] for one in made}
+        assert ("BackendTLSPolicy" in kinds and "EnvoyProxy" in kinds) is ("--extproc-cert" in options)
 
 
 def test_without_tls_it_is_said_that_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
