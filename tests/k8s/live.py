@@ -87,9 +87,8 @@ def calling(stage: Stage, log: Path, model: str = "free", breath_s: float = 0.01
 
 
 @contextlib.contextmanager
-def process(words: Sequence[str], log: Path, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+def process(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`policyd` with these words, until the block is left."""
-    os.environ.update(environ)
     with log.open("ab") as said:
         running = started([sys.executable, "-m", "policyd", *words], said)
     try:
