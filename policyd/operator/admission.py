@@ -8,6 +8,7 @@ Rule 3: what is no review of a policy has no answer (NoReview); the API server t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from policyd.adapters.policies_kube.shallow import loads
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.compile.places import Document, Path
 from policyd.core.compile.source import read_documents
+from policyd.core.compile.words import printable
 from policyd.core.errors import Issue, Severity, Span
 from policyd.core.review.assume import Effort
 from policyd.core.review.review import review
@@ -27,6 +29,7 @@ MOST_TOLD = 50  # mistakes of one object
 MOST_WARNED = 15  # the API server drops what goes beyond 4096 characters together,
 LONGEST = 250  # and cuts what is longer than 256
 EFFORT = 40_000  # of looking for doubts: half a second
+_NAME = re.compile(r"[!-~]{1,253}")
 _OF_THE_SET = frozenset({"POL102", "POL108"})  # said of all policies together, or of files
 
 Beside = Callable[[frozenset[str]], Iterable[Policy]]
@@ -68,10 +71,16 @@ def asked(body: bytes) -> Asked:
 def _of_object(uid: str, new: Object, old: object) -> Asked:
     metadata = _mapping(new, "metadata")
     known = new.get("kind") in KINDS and str(new.get("apiVersion")).startswith(f"{GROUP}/")
-    if not known or not isinstance(metadata.get("name"), str) or not isinstance(new.get("spec") or {}, dict):
+    names = _is_name(metadata.get("name")) and _is_name(metadata.get("namespace") or "none")
+    if not known or not names or not isinstance(new.get("spec") or {}, dict):
         raise NoReview("the object is no policy with a name")
     touched = not isinstance(old, dict) or old.get("spec") != new.get("spec")
     return Asked(uid, policy_of({**new, "metadata": {**metadata, "generation": 0}}), touched)
+
+
+def _is_name(found: object) -> bool:
+    """Nothing that could forge a line: names stand in messages, and in the log."""
+    return isinstance(found, str) and _NAME.fullmatch(found) is not None
 
 
 def _mapping(of: Object, name: str) -> Object:
@@ -173,4 +182,4 @@ def field_of(document: Document | None, span: Span) -> str:
 
 def _written(path: Path) -> str:
     words = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return words.removeprefix(".") or "spec"
+    return printable(words.removeprefix(".")) or "spec"

@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policyd.adapters.policies_kube.good import Policy, policy_of
 from policyd.adapters.policies_kube.shallow import DEEPEST, loads
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.compile.source import read_documents
-from policyd.operator.admission import KINDS, LONGEST, MOST_TOLD, MOST_WARNED, asked, judged
+from policyd.operator.admission import KINDS, LONGEST, MOST_TOLD, MOST_WARNED, NoReview, asked, judged
 from tests.k8s.objects import policy
 from tests.k8s.test_objects import INVALID, LIBRARY, VALID, checked, each
 
@@ -114,6 +116,36 @@ def test_nothing_that_an_author_writes_forges_a_line() -> None:
         response = answered(policy("p", "x", when=when))
         assert response["allowed"] is False
         assert all(cause["message"].isprintable() for cause in response["status"]["details"]["causes"])
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(data=st.data())
+def test_whatever_stands_anywhere_in_a_review_it_is_answered_or_no_review(data: st.DataObject) -> None:
+    body: Any = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u"}}
+    body["request"] |= {"operation": "UPDATE", "object": policy("p", "x"), "oldObject": policy("p", "y")}
+    at = body
+    while isinstance(at, dict | list) and at:
+        keys = list(at) if isinstance(at, dict) else list(range(len(at)))
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(at[key], dict | list) or data.draw(st.booleans()):
+            at[key] = data.draw(JUNK)
+            break
+        at = at[key]
+    try:
+        made = judged(asked(json.dumps(body).encode()), lambda _: [])
+    except NoReview as error:
+        assert str(error).isprintable()
+        return
+    response = made["response"]
+    assert response["uid"] == body["request"]["uid"]
+    told = response.get("status", {}).get("message", "").split("\n") + response.get("warnings", [])
+    assert all(line.isprintable() for line in told)
 
 
 @pytest.mark.parametrize("depth", [DEEPEST - 10, 500, 9_000])

@@ -303,6 +303,8 @@ def test_64_nothing_that_is_written_forges_a_line_or_obeys_a_terminal(hook: Hook
         lines = said_no(hook, policy("p", "x", when=when), "spec.rules[0].when").split("\n")
         assert all(line.isprintable() for line in lines)
         assert not any(line.startswith("2026") for line in lines)
+    lines = said_no(hook, spec(params={evil: 1}), "spec.params.", "POL005").split("\n")
+    assert all(line.isprintable() and not line.startswith("2026") for line in lines)
     allowed = spec(rules=[{"name": "free", "allow": {"rules": ["\x1b[31mx/\u202ey"]}}])
     done = hook.apply(allowed)
     assert done.returncode == 0, done.stderr
