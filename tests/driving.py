@@ -14,6 +14,7 @@ from policyd.core.compile.policyset import PolicySet
 from policyd.core.model.decision import DecisionRecord, Mode, RuleResult
 from policyd.core.model.options import Options
 from policyd.core.model.prices import Price, PriceTable, Tier
+from policyd.core.model.route import Route
 from policyd.core.model.steps import (
     BodyMode,
     Break,
@@ -197,6 +198,7 @@ class Bed:
         step_s: float = 0.01,
         silent_s: float = 0.0,
         finish: bool = True,
+        route: Route | None = None,
     ) -> Outcome:
         """One call: `chunks` come `step_s` seconds apart; `silent_s` of silence before the body ends."""
         out = Outcome()
@@ -204,7 +206,7 @@ class Bed:
         before = len(self.sink.records)
         now = self.clock.monotonic()
         head = ((":method", method), (":path", path), (":authority", host), *headers)
-        await self._do(call, out, RequestHeaders(head, not body, now, EPOCH + now))
+        await self._do(call, out, RequestHeaders(head, not body, now, EPOCH + now, route=route))
         if out.rejected is None and out.sent is None and body and not out.broken:
             await self._do(call, out, RequestBody(body, now))
         if out.rejected is None and not out.broken:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,10 +26,13 @@ from policyd.adapters.policies_kube.gateway_api import exists, mirror_of
 from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, policy_of
 from policyd.adapters.policies_kube.mirror import Mirror
 from policyd.adapters.policies_kube.presence import DATA_PLANE, PART
+from policyd.adapters.reloads import Documents
 from policyd.adapters.tls_files import TlsFiles
-from policyd.core.compile.compiler import Compiler
+from policyd.core.compile.compiler import Compiled, Compiler
 from policyd.core.errors import Issue
 from policyd.core.model.route import GATEWAY, HTTP_ROUTE
+from policyd.core.review.overruled import Overruled
+from policyd.operator.conflicts import Conflicts
 from policyd.operator.leading import Leadership
 from policyd.operator.status import Replica, State, is_news, replica_of, statuses
 from policyd.operator.targets import known_of
@@ -60,12 +63,16 @@ class Operator:
     _targets: dict[str, Mirror[bool]] = field(init=False)  # the Gateway API's objects, by kind
     _leadership: Leadership = field(init=False)
     _webhook: Webhook | None = None
-    _good: LastGood = field(default_factory=lambda: LastGood(Compiler()))
-    _judged: tuple[dict[str, str], Judged] | None = None
+    _compiler: Compiler = field(default_factory=Compiler)
+    _compiled: Compiled | None = None  # the last one
+    _good: LastGood = field(init=False)
+    _conflicts: Conflicts = field(default_factory=Conflicts)
+    _judged: tuple[dict[str, str], Judged, Mapping[str, Overruled]] | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _writer: Writer = field(init=False)
 
     def __post_init__(self) -> None:
+        self._good = LastGood(self._compile)
         self._api = Api(self.access, "policyd-operator")
         news = self._news.set
         self._policies = tuple(
@@ -136,12 +143,20 @@ class Operator:
         policies = sorted(found, key=lambda policy: policy.file)
         texts = {policy.file: policy.text for policy in policies}
         if self._judged is None or self._judged[0] != texts:
-            self._judged = texts, await asyncio.to_thread(self._good.judge, texts)
-        judged = self._judged[1]
+            self._judged = texts, *await asyncio.to_thread(self._judge, texts)
+        _, judged, conflicts = self._judged
         now = datetime.now(UTC)
         replicas = [replica for replica in self._replicas.objects.values() if replica.lives(now.timestamp())]
         space, known = self.access.namespace, known_of(self._targets)
-        return State(policies, judged.refused, _by_file(judged.issues), replicas, now, space, known)
+        return State(policies, judged.refused, _by_file(judged.issues), replicas, now, space, known, conflicts)
+
+    def _judge(self, texts: dict[str, str]) -> tuple[Judged, Mapping[str, Overruled]]:
+        judged = self._good.judge(texts)
+        return judged, self._conflicts.of(self._compiled.written if self._compiled is not None else ())
+
+    def _compile(self, files: Documents) -> Compiled:
+        self._compiled = self._compiler(files)
+        return self._compiled
 
     # ---- pages ------------------------------------------------------------------------------------------------------
 

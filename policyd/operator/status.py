@@ -18,10 +18,13 @@ from policyd.adapters.policies_kube.api import GROUP, Object
 from policyd.adapters.policies_kube.good import Policy
 from policyd.adapters.policies_kube.presence import DIGEST, HOME, LASTS_S, SEEN, SPACE, UNTOLD
 from policyd.core.errors import Issue
+from policyd.core.review.overruled import Overruled
 from policyd.operator.targets import Known, places_of, targets_of
 
 CONTROLLER = f"{GROUP}/operator"
 MOST = 4_000  # characters of a message
+_PLAIN = "compiles, without a warning"
+_LOOSENS = "nothing of it has an effect: a namespace may tighten what holds for the cluster, never loosen it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class State:
     now: datetime
     space: str  # the operator's namespace
     known: Known = field(default_factory=Known)
+    conflicts: Mapping[str, Overruled] = field(default_factory=dict)  # by file
 
     def marks(self) -> dict[str, str]:
         """What a replica of each scope says when it has judged this state."""
@@ -94,6 +98,8 @@ def _status(policy: Policy, state: State, marks: Mapping[str, str]) -> Object | 
     running = [one for one in concerned if one.seen == marks[one.namespace]]
     why = state.refused.get(policy.file)
     old = policy.status or {}
+    if why is None and _quiet(policy, state, old, concerned):
+        return None
     counts = {"programmed": 0 if why else len(running), "total": len(concerned)}
     programmed, digest = _programmed(why, running, concerned), running[0].digest if running else ""
     if why is None and _stands(old, policy, len(concerned)):
@@ -111,6 +117,18 @@ def _status(policy: Policy, state: State, marks: Mapping[str, str]) -> Object | 
     if programmed["status"] == "True":
         status["digest"] = digest
     return None if _same(old, status) else status
+
+
+def _quiet(policy: Policy, state: State, old: Object, concerned: Sequence[Replica]) -> bool:
+    """Whether it is one of the many of which there is nothing to say, and that is written. What is left out here is
+    worked out in full, and compared."""
+    said = policy.file in state.warnings or policy.file in state.conflicts or any(one.untold for one in concerned)
+    if said or policy.targets or not _stands(old, policy, len(concerned)):
+        return False
+    written = _conditions(old)
+    return len(written) == 2 and _plain(written.get("Accepted", {})) == _condition(
+        "Accepted", "True", "Accepted", _PLAIN
+    )
 
 
 def _stands(old: Object, policy: Policy, replicas: int) -> bool:
@@ -145,8 +163,13 @@ def _accepted(policy: Policy, state: State, place: Object) -> Object:
     bound = bool(targets_of(policy))
     if bound and (lacking := state.known.lacks(policy, place)):
         return _condition("Accepted", "False", "TargetNotFound", f"{lacking}: it is about no call until there is one")
+    conflict = state.conflicts.get(policy.file)
+    if conflict is not None and conflict.whole:
+        words = f"{_told(conflict.issues)}\n{_LOOSENS}"
+        return _condition("Accepted", "False", "Conflicted", words)
     doubts = [issue for issue in state.warnings.get(policy.file, ()) if issue.code != "POL108"]
-    words = _told(doubts) if doubts else "compiles, without a warning"
+    doubts += conflict.issues if conflict is not None else ()
+    words = _told(doubts) if doubts else _PLAIN
     if bound and (doubt := state.known.doubt(place)):
         words = f"{words}\n{doubt}"
     return _condition("Accepted", "True", "Accepted", words)

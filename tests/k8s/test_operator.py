@@ -120,19 +120,28 @@ def test_of_several_operators_one_leads_and_the_next_takes_over(api: ApiServer, 
 def test_a_namespace_that_would_loosen_a_cluster_policy_reads_that_it_cannot(
     api: ApiServer, desk: Desk, tmp_path: Path
 ) -> None:
-    everywhere, soft = policy("all", "stop", namespace=""), policy("soft", "")
-    soft["spec"] = {"mode": "Full", "rules": [{"name": "free", "allow": {"rules": ["all/no"]}}]}
+    everywhere, soft, half = policy("all", "stop", namespace=""), policy("soft", ""), policy("half", "own")
+    free = {"name": "free", "allow": {"rules": ["all/no"]}}
+    soft["spec"] = {"mode": "Full", "rules": [free]}
+    half["spec"]["rules"].append(free)
 
     async def story() -> None:
         async with operating(operator(api, tmp_path)):
-            desk.apply(everywhere)
             desk.apply(soft)
+            desk.apply(half)
             await until(lambda: says(desk, soft, "Accepted", "Accepted"), "its status", 10)
+            desk.apply(everywhere)
+            await until(lambda: says(desk, soft, "Accepted", "Conflicted"), "what stands against it", 10)
+            told = conditions(desk, soft)["Accepted"]["message"]
+            assert "POL117" in told
+            assert "exempts from nothing" in told
+            assert "a namespace may tighten what holds for the cluster, never loosen it" in told
+            await until(lambda: "POL117" in conditions(desk, half)["Accepted"]["message"], "the other one", 10)
+            assert says(desk, half, "Accepted", "Accepted"), "a part of it acts"
+            desk.delete(everywhere)
+            await until(lambda: says(desk, soft, "Accepted", "Accepted"), "nothing that stands against it", 10)
 
     asyncio.run(story())
-    told = conditions(desk, soft)["Accepted"]["message"]
-    assert "POL103" in told
-    assert "cannot be exempted from here" in told
 
 
 def test_each_target_has_a_status_of_its_own(api: ApiServer, desk: Desk, tmp_path: Path) -> None:

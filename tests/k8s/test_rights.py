@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.envoy.harness import free_port
+from tests.k8s import gateway_api
 from tests.k8s.accounts import SPACE, account
 from tests.k8s.hooked import HOOKS, WRONG, configured, dry, unconfigured
 from tests.k8s.objects import Desk, path_of, policy, until
@@ -72,11 +73,24 @@ def test_both_work_with_these_rights(desk: Desk, accounts: dict[str, Access], po
     assert "ERROR" not in said
 
 
+@pytest.mark.parametrize(
+    ("who", "kind"), [("policyd", "HTTPRoute"), ("policyd-operator", "HTTPRoute"), ("policyd-operator", "Gateway")]
+)
+def test_what_policies_are_attached_to_may_be_read(
+    desk: Desk, accounts: dict[str, Access], who: str, kind: str
+) -> None:
+    with gateway_api.installed(desk.client), accounts[who].client() as client:
+        assert client.get(gateway_api.path_of(kind)).status_code == 200
+
+
 BEYOND = [
     ("policyd", "GET", "/api/v1/secrets", None),
     ("policyd", "PATCH", path_of("LLMPolicy", "default", "p"), {"spec": {"mode": "Monitor"}}),
     ("policyd", "PATCH", path_of("LLMPolicy", "default", "p") + "/status", {"status": {}}),
+    ("policyd", "GET", gateway_api.path_of("Gateway"), None),
     ("policyd-operator", "GET", "/api/v1/secrets", None),
+    ("policyd-operator", "GET", f"/apis/{gateway_api.GROUP}/v1/grpcroutes", None),
+    ("policyd-operator", "PATCH", gateway_api.path_of("HTTPRoute", SPACE, "p") + "/status", {"status": {}}),
     ("policyd-operator", "PATCH", path_of("LLMPolicy", "default", "p"), {"spec": {"mode": "Monitor"}}),
     ("policyd-operator", "DELETE", path_of("LLMPolicy", "default", "p"), None),
     ("policyd-operator", "DELETE", f"{LEASES}/policyd-operator", None),

@@ -59,7 +59,7 @@ def wider_operations(one: Match, other: Match) -> bool:
 def as_strict(rule: CompiledRule, other: CompiledRule) -> bool:
     """Whether `other` is enforced wherever `rule` is."""
     critical = other.severity is RuleSeverity.CRITICAL or rule.severity is not RuleSeverity.CRITICAL
-    return other.mode.rank >= rule.mode.rank and critical
+    return other.mode.rank >= rule.mode.rank and critical and (other.rollout is None or other.rollout == rule.rollout)
 
 
 def spared(rule: CompiledRule, policies: Sequence[Reviewed]) -> bool:

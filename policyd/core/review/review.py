@@ -10,6 +10,7 @@ from policyd.core.review.assume import Effort
 from policyd.core.review.contradict import warn_contradictions
 from policyd.core.review.counters import warn_counters
 from policyd.core.review.never import warn_never
+from policyd.core.review.overruled import warn_overruled
 from policyd.core.review.reviewed import reviewed
 from policyd.core.review.shadow import warn_shadowed
 from policyd.core.review.watching import warn_watching
@@ -27,6 +28,7 @@ def review(compiled: Compiled, effort: Effort | None = None) -> tuple[Issue, ...
         warn_never(one)
         warn_counters(one)
     warn_contradictions(policies, warn_shadowed(policies))
+    warn_overruled(policies)
     engine = compiled.policy_set.engine
     warn_watching(policies, [Plan((one.policy,), engine, Mode.FULL) for one in policies])
     return in_order([*compiled.issues, *(issue for one in policies for issue in one.findings.issues)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from types import UnionType
 
 from policyd.core.compile.places import Path
 from policyd.core.compile.policyset import CompiledRule
@@ -22,7 +23,7 @@ def warn_shadowed(policies: Sequence[Reviewed]) -> frozenset[CompiledRule]:
     for one in policies:
         others = policies if len(policies) <= MAX_POLICIES else [one]
         for rule in one.own:
-            other = _shadow(one, rule, others, policies)
+            other = shadowed_by(one, rule, others, policies)
             if other is not None:
                 _warn(one, rule, other)
                 shadowed.add(rule)
@@ -36,13 +37,22 @@ def _warn(one: Reviewed, rule: CompiledRule, other: CompiledRule) -> None:
     one.findings.warn(path, "POL111", message, "narrow the other rule, or remove this one")
 
 
-def _shadow(
-    one: Reviewed, rule: CompiledRule, others: Sequence[Reviewed], policies: Sequence[Reviewed]
+def shadowed_by(
+    one: Reviewed,
+    rule: CompiledRule,
+    others: Sequence[Reviewed],
+    policies: Sequence[Reviewed],
+    kinds: type[Terminate] | UnionType = Terminate | Reroute,
 ) -> CompiledRule | None:
+    """The rule of `others`, of such an action, that always wins over this one; `policies` may hold exemptions."""
     if not isinstance(rule.action, Terminate | Reroute):
         return None
     for other, second in _candidates(one, rule, others):
-        if not spared(second, policies) and holds_whenever(one, rule, other, second):
+        if (
+            isinstance(second.action, kinds)
+            and not spared(second, policies)
+            and holds_whenever(one, rule, other, second)
+        ):
             return second if can_match(one, rule) else None  # what never matches is said to never match
     return None
 
@@ -54,11 +64,11 @@ def _candidates(
         if not always_beside(one.policy, other.policy):
             continue
         for second in other.own:
-            if second is not rule and as_strict(rule, second) and _in_time(rule, second) and _wins(rule, second):
+            if second is not rule and as_strict(rule, second) and in_time(rule, second) and _wins(rule, second):
                 yield other, second
 
 
-def _in_time(rule: CompiledRule, other: CompiledRule) -> bool:
+def in_time(rule: CompiledRule, other: CompiledRule) -> bool:
     """Whether `other` is judged by the time that `rule` is, and over the same values."""
     if other.phase == rule.phase:
         return True
