@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 
 from policyd.core.compile.compiler import Written
 from policyd.core.model.decision import Allow
+from policyd.core.review.assume import Effort
 from policyd.core.review.overruled import Overruled, names_of, overruled
 from policyd.core.review.reviewed import reviewed
+
+EFFORT = 20_000  # for one policy: a fifth of a second
 
 
 @dataclass(slots=True)
@@ -31,7 +34,7 @@ class Conflicts:
         beside: dict[str, set[str]] = {}
         for one in written:
             beside.setdefault(one.policy.namespace, set()).update(names_of(one.policy))
-        against = reviewed(clusters)
+        against = reviewed(clusters, Effort(EFFORT))
         known: dict[str, tuple[Written, Overruled | None]] = {}
         for one in written:
             if not one.policy.cluster:
@@ -40,7 +43,10 @@ class Conflicts:
                 if before is not None and before[0] is one and not _exempts(one):
                     known[file] = before
                 else:
-                    known[file] = one, overruled(reviewed([one])[0], against, beside[one.policy.namespace])
+                    known[file] = (
+                        one,
+                        overruled(reviewed([one], Effort(EFFORT))[0], against, beside[one.policy.namespace]),
+                    )
         self._known = known
         return {file: found for file, (_, found) in known.items() if found is not None}
 

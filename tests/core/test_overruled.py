@@ -9,6 +9,7 @@ import pytest
 
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.model.route import Route
+from policyd.core.review.assume import Effort
 from policyd.core.review.overruled import Overruled, names_of, overruled
 from policyd.core.review.review import review
 from policyd.core.review.reviewed import reviewed
@@ -25,7 +26,7 @@ def found(cluster: str, own: str, *beside: str) -> Overruled | None:
     texts = [("c.yaml", cluster), ("n.yaml", own), *((f"b{at}.yaml", text) for at, text in enumerate(beside))]
     compiled = compile_documents(texts)
     assert compiled.policy_set is not None, compiled.issues
-    every = reviewed(compiled.written)
+    every = reviewed(compiled.written, Effort())
     names = frozenset[str]().union(*(names_of(one.policy) for one in every if one.policy.namespace == "default"))
     return overruled(every[1], [one for one in every if one.policy.cluster], names)
 
