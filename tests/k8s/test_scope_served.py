@@ -17,7 +17,7 @@ from tests.envoy.harness import a_moment, binary
 from tests.envoy.routed import CHOOSES, metadata, route, with_routes
 from tests.envoy.stack import NEWEST
 from tests.k8s import gateway_api
-from tests.k8s.objects import PATIENCE_S, Desk, path_of
+from tests.k8s.objects import PATIENCE_S, Desk, path_of, policy
 from tests.k8s.server import ApiServer
 from tests.k8s.test_serving import CALL
 
@@ -100,6 +100,17 @@ def test_a_call_meets_the_policies_of_its_route(
             desk.apply(marking("chat", "agents", ("HTTPRoute", "batch")))
             _until(lambda: marks(client, up, "batch") == "all chat ours", "a policy that was moved")
             assert marks(client, up, "chat") == "all edge ours"
+
+            loose = marking("loose", "agents")
+            loose["spec"]["rules"].append({"name": "free", "allow": {"rules": ["stop/no"]}})
+            desk.apply(loose)
+            _until(lambda: "loose" in marks(client, up, "chat"), "an exemption from what is the cluster's")
+            desk.apply(policy("stop", "stopped", namespace=""))
+            url = f"{up.url}/v1/chat/completions"
+            _until(lambda: client.post(url, json=CALL).status_code == 403, "the cluster's policy")
+            assert client.post(url, json=CALL, headers={CHOOSES: "chat"}).status_code == 403, (
+                "a namespace never loosens"
+            )
 
 
 def test_the_virtual_host_says_which_of_its_gateways_a_call_came_through(
