@@ -227,6 +227,29 @@ def test_a_redaction_that_joins_begins_with_the_next_event() -> None:
         assert out.rule("mask").enforced
 
 
+@pytest.mark.parametrize("at", [1, 20, 60])
+def test_a_redaction_that_joins_in_the_middle_of_an_event_begins_with_the_next(at: int) -> None:
+    late = kill('rules: [{name: mask, constrain: {redact: {patterns: ["w[0-9]"], in: [response]}}}]')
+
+    async def story() -> Seen:
+        flight = Flight(Bed(WATCHES))
+        await streaming(flight)
+        await flight.hear(REST[0][:at])
+        flight.put(WATCHES, late)
+        return await (await flight.hear(REST[0][at:], *REST[1:], end=True)).end()
+
+    assert asyncio.run(story()).text.startswith("w0 w1 w2 w3 w4 [redacted] [redacted]")
+
+
+def test_a_pace_that_joins_begins_where_the_answer_is() -> None:
+    late = kill("rules: [{name: slow, constrain: {pace: {tokens_per_second: 10}}}]")
+    for base in (READS, WATCHES):
+        times = [at for at in played("streaming", (base,), (base, late)).times if at is not None]
+        assert len(times) > 3
+        assert times[0] < 0.1
+        assert 0.05 < times[2] - times[1] < 0.5
+
+
 def test_an_answer_that_left_compressed_is_broken_off() -> None:
     data = gzip.compress(b"".join(stream_of(*TEXTS)))
 

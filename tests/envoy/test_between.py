@@ -11,12 +11,14 @@ import grpc
 import pytest
 
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
+from policyd.adapters.envoy.between import Between
 from policyd.core.model.steps import (
     Break,
     Event,
     PassResponseHeaders,
     Reject,
     Release,
+    ResponseChunk,
     Step,
     Tick,
     WakeAt,
@@ -237,3 +239,56 @@ def test_the_mode_of_an_answer_that_is_held_asks_for_its_trailers() -> None:
     override = modes[0].mode_override
     assert override.response_trailer_mode == pb.ProcessingMode.SEND
     assert override.response_body_mode == pb.ProcessingMode.NONE
+
+
+def test_what_waits_for_its_pace_leaves_with_an_ending_that_is_in_a_hurry() -> None:
+    seen: list[Event] = []
+    both = asyncio.Event()
+
+    def script(event: Event) -> Sequence[Step]:
+        if not isinstance(event, ResponseChunk):
+            return passing(event)
+        seen.append(event)
+        if len(seen) == 2:
+            both.set()
+        return [Release(event.data, at=1e12)]
+
+    async def story(to: Talking) -> None:
+        await to.say(REQUEST, ANSWER)
+        await to.stream.write(CHUNK)
+        await to.stream.write(CHUNK)
+        await asyncio.wait_for(both.wait(), 10)
+        to.news(Release(b"data: over\n\n", end=True, hurry=True))
+        last = streamed(await to.hear())
+        assert (last.body, last.end_of_stream) == (b"data: 1\n\n" * 2 + b"data: over\n\n", True)
+
+    talk(story, script)
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_message_that_comes_meanwhile_waits_for_what_was_begun_and_for_nothing_more(steps: int) -> None:
+    """However far what stands in has come: not begun, in the middle, resting."""
+    done: list[str] = []
+
+    async def work() -> None:
+        between.heard()
+        done.append("begun")
+        for _ in range(2):
+            await asyncio.sleep(0)
+        done.append("done")
+
+    async def run() -> None:
+        between.parked = True
+        between.ring()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        between.parked = False
+        standing_in = between.standing_in
+        assert standing_in is not None
+        await asyncio.wait_for(between.come_back(standing_in), 5)
+        assert standing_in.done()
+
+    between = Between(work, lambda: None, lambda: 0.0)
+    asyncio.run(run())
+    assert done in ([], ["begun", "done"])
+    assert between.rung is (done == [])

@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from policyd.cli.emulator import Call, Emulator
+from policyd.cli.emulator import Call, Emulator, RawAnswer
 from policyd.cli.stage import Stage
-from tests.driving import cluster_policy
+from tests.driving import answer_of, cluster_policy
 from tests.envoy.asking import DIALECTS, OPENAI, Dialect, caller, check_ended, steering, text_of
 from tests.envoy.harness import VERSIONS
 from tests.envoy.stack import SDKS, Sdk, policy, stack, upstream_calls, wait_for_end
@@ -190,6 +190,29 @@ def test_a_call_that_waits_for_its_answer_is_refused_in_its_language(up: Stage, 
     assert one.seen.status_code == 503
     assert one.seen.json()["error"]["message"] == "no more"
     assert wait_for_end(up, upstream_calls(up, "silent")[-1]).closed_early
+
+
+def test_an_answer_in_one_piece_that_waits_in_envoy_is_refused(up: Stage) -> None:
+    body = answer_of("x" * 2000)
+    up.providers[0].raw["slow"] = RawAnswer(
+        200, (("content-type", "application/json"),), tuple(body[at : at + 20] for at in range(0, len(body), 20))
+    )
+
+    def call(_: Caller) -> httpx.Response:
+        headers = steering("reads", raw="slow", interval_ms=50)
+        with caller(up) as client:
+            return client.post(OPENAI.path, content=OPENAI.body(stream=False), headers=headers)
+
+    reached = len(upstream_calls(up))
+    one = Caller(call)
+    one.start()
+    up.wait_until(lambda: len(upstream_calls(up)) > reached and upstream_calls(up)[-1].events > 3, "some of it")
+    with killed(up, "reads") as thrown:
+        one.finish()
+    assert one.error is None
+    assert (one.seen.status_code, one.seen.json()["error"]["message"]) == (503, "no more")
+    assert one.ended_at - thrown < SOON_S
+    assert wait_for_end(up, upstream_calls(up)[-1]).closed_early
 
 
 def test_an_answer_that_is_held_costs_two_messages_and_outlives_every_timeout(up: Stage) -> None:

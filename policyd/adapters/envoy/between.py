@@ -50,11 +50,13 @@ class Between:
         await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     async def _stand_in(self) -> None:
-        while True:
+        # INVARIANT: once the conversation is back nothing new is begun here: it waits for this to end.
+        while self.parked:
             await self._work()
-            self._resting = True
-            await self.wait((), self._due())
-            self._resting = False
+            if self.parked:
+                self._resting = True
+                await self.wait((), self._due())
+                self._resting = False
 
     async def come_back(self, standing_in: asyncio.Task[None]) -> None:
         """A message is there. Raises what went wrong meanwhile."""

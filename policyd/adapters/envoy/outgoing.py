@@ -76,6 +76,9 @@ class Outgoing:
             if not isinstance(step, Release):
                 self._flush(pieces, answers)
                 self._do(step, answers)
+            elif step.hurry:
+                pieces += self._waiting()
+                pieces.append(step)
             elif not self._delayed(step, now):
                 pieces.append(step)
         self._flush(pieces, answers)
@@ -113,6 +116,12 @@ class Outgoing:
         self._queue.append((max(step.at or 0.0, last), step))
         self._queued += len(step.data)
         return True
+
+    def _waiting(self) -> list[Release]:
+        waiting = [step for _, step in self._queue if isinstance(step, Release)]
+        self._queue.clear()
+        self._queued = 0
+        return waiting
 
     def _flush(self, pieces: list[Release], answers: list[pb.ProcessingResponse]) -> None:
         if not pieces or self.over:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policyd.core.decide.plan import BoundRule
@@ -32,7 +33,10 @@ def join(streaming: Streaming, now: float, *, refused: bool) -> list[Step]:
         event = response.events - (streaming.waiting is not None)
         refused = bench.judge(late, event).verdict is Verdict.TERMINATE or refused
     if refused:
-        return streaming.cut_at(streaming.judged)
+        # What is judged and waits for its pace leaves with the ending: the call to the upstream is not to wait for it.
+        steps = streaming.cut_at(streaming.judged)
+        return [replace(step, hurry=True) if isinstance(step, Release) else step for step in steps]
+    streaming.paced_tokens = streaming.paced_tokens or response.output_tokens  # a pace that joins begins here
     streaming.redact_from(streaming.judged)
     return streaming.start(now)
 
@@ -59,6 +63,7 @@ def _act(streaming: Streaming) -> None:
     streaming.outbox.release()
     streaming.passive = streaming.turning = False
     streaming.marks = deque([(streaming.outbox.added - 1, streaming.reader.mark())])
+    streaming.redact_from(streaming.outbox.added)
 
 
 def turn(streaming: Streaming, data: bytes, end: bool, now: float) -> list[Step]:

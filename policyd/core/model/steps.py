@@ -209,11 +209,13 @@ class PassResponseBody:
 @dataclass(frozen=True, slots=True)
 class Release:
     """In STREAM mode: these bytes may leave now, or not before `at`. `end` ends the answer, and with it the call
-    to the upstream. INVARIANT: an `end` always rides on at least one byte unless the answer was empty."""
+    to the upstream. INVARIANT: an `end` always rides on at least one byte unless the answer was empty.
+    `hurry`: nor does what waits for its time before it wait any longer."""
 
     data: bytes
     end: bool = False
     at: float | None = None
+    hurry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
