@@ -124,6 +124,29 @@ def test_every_format_says_the_same(tmp_path: Path, text: str) -> None:
     assert recording.encoded == ""
 
 
+def undone(recording: Recording) -> tuple[bytes, bytes]:
+    return recording.body, whole(recording)
+
+
+def test_bodies_that_a_har_has_as_they_were_sent_are_decoded_too(tmp_path: Path) -> None:
+    document = har()
+    packed = base64.b64encode(gzip.compress(ANSWER.encode())).decode()
+    document["log"]["entries"][0]["response"]["content"]["text"] = packed  # type: ignore[index]
+    (recording,) = read(tmp_path, json.dumps(document))
+    assert undone(recording) == (BODY.encode(), ANSWER.encode())
+    assert (recording.response_headers, recording.encoded) == ((("content-type", "text/event-stream"),), "")
+
+
+def test_json_that_a_cassette_has_as_a_document_is_json(tmp_path: Path) -> None:
+    document = cassette()
+    for message in document["interactions"][0].values():  # type: ignore[index]
+        message.pop("body")
+        message["parsed_body"] = {"é": [1, None]}
+        message["headers"].pop("Content-Encoding", None)
+    (recording,) = read(tmp_path, yaml.safe_dump(document))
+    assert [json.loads(body) for body in undone(recording)] == [{"é": [1, None]}] * 2
+
+
 def test_times_and_cuts_of_an_exchange_file_are_kept(tmp_path: Path) -> None:
     lines = [exchange(), exchange(time="2026-01-02T04:04:06+01:00"), exchange(time=None)]
     first, second, third = read(tmp_path, "\n".join(map(json.dumps, lines)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,10 +38,9 @@ def _recording(place: Place, interaction: dict[str, object]) -> Recording:
     answer = shape.mapping(place, interaction.get("response"), "response")
     scheme, host, path = shape.split_url(place, request.get("uri"), "request.uri")
     headers = shape.header_pairs(place, request.get("headers"), "request.headers")
-    headers, body, _ = shape.decoded(headers, _body(place, request.get("body"), "request.body"))
+    headers, body, _ = shape.decoded(headers, _of(place, request, "request"))
     response_headers = shape.header_pairs(place, answer.get("headers"), "response.headers")
-    raw = _body(place, answer.get("body", answer.get("content")), "response.body")
-    response_headers, data, encoded = shape.decoded(response_headers, raw)
+    response_headers, data, encoded = shape.decoded(response_headers, _of(place, answer, "response"))
     return Recording(
         source=place.file,
         time=None,
@@ -62,6 +62,13 @@ def _status(place: Place, answer: dict[str, object]) -> int:
     if isinstance(status, dict):
         status = status.get("code")
     return shape.status_code(place, status, "response.status")
+
+
+def _of(place: Place, message: dict[str, object], field: str) -> bytes:
+    """A message's body. Some recorders write JSON as a document, for people to read."""
+    if message.get("body") is None and isinstance(message.get("parsed_body"), dict | list):
+        return shape.to_bytes(json.dumps(message["parsed_body"], ensure_ascii=False, default=str))
+    return _body(place, message.get("body", message.get("content")), f"{field}.body")
 
 
 def _body(place: Place, body: object, field: str) -> bytes:

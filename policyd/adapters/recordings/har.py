@@ -1,4 +1,4 @@
-"""HAR 1.2, as browsers and proxies write it. Bodies in it are decoded already, and an answer came as one piece."""
+"""HAR 1.2, as browsers and proxies write it. Bodies in it are mostly decoded already, and an answer came as one piece."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ def _recording(place: Place, entry: dict[str, object]) -> Recording:
     answer = shape.mapping(place, entry.get("response"), "response")
     scheme, host, path = shape.split_url(place, request.get("url"), "request.url")
     content = answer.get("content") or {}
-    data = _text(place, shape.mapping(place, content, "response.content"), "response.content")
-    headers = shape.header_pairs(place, request.get("headers"), "request.headers")
-    response_headers = shape.header_pairs(place, answer.get("headers"), "response.headers")
+    came = _text(place, shape.mapping(place, content, "response.content"), "response.content")
+    asked = _text(place, shape.mapping(place, request.get("postData") or {}, "request.postData"), "request.postData")
+    headers, body, _ = shape.decoded(shape.header_pairs(place, request.get("headers"), "request.headers"), asked)
+    pairs = shape.header_pairs(place, answer.get("headers"), "response.headers")
+    response_headers, data, encoded = shape.decoded(pairs, came)
     return Recording(
         source=place.file,
         time=shape.moment(place, entry["startedDateTime"], "startedDateTime") if "startedDateTime" in entry else None,
@@ -32,11 +34,12 @@ def _recording(place: Place, entry: dict[str, object]) -> Recording:
         path=path,
         host=host or shape.first(headers, "host"),
         scheme=scheme,
-        headers=shape.without(headers, "content-encoding"),
-        body=_text(place, shape.mapping(place, request.get("postData") or {}, "request.postData"), "request.postData"),
+        headers=headers,
+        body=body,
         status=shape.status_code(place, answer.get("status"), "response.status"),
-        response_headers=shape.without(response_headers, "content-encoding", "content-length"),
+        response_headers=shape.without(response_headers, "content-length"),
         chunks=((_elapsed(entry), data),) if data else (),
+        encoded=encoded,
     )
 
 
