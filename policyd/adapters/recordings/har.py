@@ -1,4 +1,4 @@
-"""HAR 1.2, as browsers and proxies write it. Bodies in it are mostly decoded already, and an answer came as one piece."""
+"""HAR 1.2, as browsers and proxies write it. Its bodies are mostly decoded, and an answer came as one piece."""
 
 from __future__ import annotations
 
