@@ -8,7 +8,7 @@ import pytest
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts
-from policyd.core.stream.dialects import Changed, RequestChange
+from policyd.core.stream.dialects import Changed, Edit, RequestChange
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.json_text import dumps, loads, splice
 from tests.streams import Read, cuts, read_json, read_stream, sse
@@ -435,3 +435,22 @@ def test_an_error_answer(document: object, status: int) -> None:
 def test_what_is_no_answer_is_refused(document: object) -> None:
     with pytest.raises(Malformed):
         read_json(DIALECT, document)
+
+
+VERTEX = "/v1/projects/p/locations/us-east5/publishers/anthropic/models/claude-sonnet-4-5@20250929:"
+
+
+@pytest.mark.parametrize(
+    ("verb", "more", "streams"),
+    [("rawPredict", {}, False), ("streamRawPredict", {"stream": True}, True), ("streamRawPredict", {}, True)],
+)
+def test_on_vertex_the_model_stands_in_the_path(verb: str, more: dict[str, object], streams: bool) -> None:
+    body = {"anthropic_version": "vertex-2023-10-16", "max_tokens": 9, "messages": [], **more}
+    facts = RequestFacts(method="POST", path=VERTEX + verb)
+
+    AnthropicMessages().read_request(body, facts)
+
+    assert (facts.model, facts.stream, facts.max_tokens) == ("claude-sonnet-4-5@20250929", streams, 9)
+    with pytest.raises(Malformed, match="stands in its path"):
+        AnthropicMessages().edits(body, RequestChange(model="claude-haiku-4-5"))
+    assert AnthropicMessages().edits(body, RequestChange(caps=(("max_tokens", 5),))) == [Edit(("max_tokens",), 5)]

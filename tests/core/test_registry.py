@@ -11,6 +11,7 @@ CHAT, MESSAGES = "openai.chat", "anthropic.messages"
 RESPONSES, COMPLETIONS, EMBEDDINGS = "openai.responses", "openai.completions", "openai.embeddings"
 GEMINI, GOOGLE, VERTEX = "gemini.generate", "generativelanguage.googleapis.com", "us-central1-aiplatform.googleapis.com"
 INVOKE, AWS = "bedrock.invoke", "bedrock-runtime.us-east-1.amazonaws.com"
+CLAUDE = "/v1/projects/p/locations/us-east5/publishers/anthropic/models/"
 CALLS = [
     ("POST", "/v1/chat/completions", "api.openai.com", (CHAT, "chat", "openai")),
     ("POST", "/v1/chat/completions?api-version=1", "localhost:8000", (CHAT, "chat", "openai")),
@@ -87,6 +88,11 @@ CALLS = [
     ("POST", "/tools/mcp", "h", ("mcp", "tool_call", "mcp")),
     ("GET", "/mcp", "h", (None, "other", "")),
     ("POST", "/guardrail/g/version/1/apply", AWS, (None, "other", "bedrock")),
+    ("POST", f"{CLAUDE}claude-sonnet-4-5@20250929:rawPredict", VERTEX, (MESSAGES, "chat", "google")),
+    ("POST", f"{CLAUDE}claude-haiku-4-5:streamRawPredict", "gateway", (MESSAGES, "chat", "google")),
+    ("POST", f"{CLAUDE}count-tokens:rawPredict", VERTEX, (None, "other", "google")),
+    ("POST", f"{CLAUDE}count-tokens@20250101:rawPredict", VERTEX, (None, "other", "google")),
+    ("POST", "/v1/projects/p/locations/l/publishers/m/models/x:rawPredict", VERTEX, (None, "unknown", "google")),
     ("POST", "/v1/projects/p/x:predict", "us-central1-aiplatform.googleapis.com", (None, "unknown", "google")),
     ("POST", "/", "x.endpoints.huggingface.cloud", (None, "unknown", "")),
     ("PUT", "/v1/chat/completions", "h", (None, "unknown", "")),

@@ -1,7 +1,8 @@
-"""Anthropic Messages."""
+"""Anthropic Messages, on Anthropic's own door and on Vertex, where the model stands in the path."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
@@ -9,7 +10,10 @@ from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange
 from policyd.core.stream.dialects import anthropic_ending as voice
 from policyd.core.stream.dialects import anthropic_request as requests
 from policyd.core.stream.dialects.anthropic_reader import AnthropicReader
+from policyd.core.stream.dialects.paths import resolve
 from policyd.core.stream.dialects.shared import mapping
+
+_VERTEX = re.compile(r"/publishers/anthropic/models/(?!count-tokens[@:])([^/]+):(rawpredict|streamrawpredict)$", re.I)
 
 
 class AnthropicMessages:
@@ -18,16 +22,19 @@ class AnthropicMessages:
     name = "anthropic.messages"
 
     def operation(self, method: str, path: str, headers: Mapping[str, str]) -> str | None:  # noqa: ARG002
-        """`chat` for a POST to any .../v1/messages."""
-        return "chat" if method == "POST" and path.endswith("/v1/messages") else None
+        """`chat` for a POST to any .../v1/messages, or to a model's rawPredict or streamRawPredict."""
+        return "chat" if method == "POST" and (path.endswith("/v1/messages") or _VERTEX.search(path)) else None
 
     def provider(self, host: str, path: str, headers: Mapping[str, str]) -> str:  # noqa: ARG002
         """Who is meant when the host does not tell."""
-        return "anthropic"
+        return "google" if _VERTEX.search(path) else "anthropic"
 
     def read_request(self, doc: object, facts: RequestFacts) -> None:
         """Fills the body facts. Raises Malformed."""
         requests.read_request(doc, facts)
+        if called := _VERTEX.search(resolve(facts.path)):
+            facts.model = called[1]
+            facts.stream = facts.stream or called[2].lower() == "streamrawpredict"
 
     def request_segments(self, doc: object) -> Sequence[Segment]:
         """Every editable text of a request."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.shared import (
@@ -176,6 +177,8 @@ def edits(doc: object, change: RequestChange) -> list[Edit]:
     out = set_edits(document, change.sets)
     document = with_sets(document, change.sets)
     if change.model:
+        if "model" not in document and "anthropic_version" in document:  # Vertex
+            raise Malformed("the model of this call stands in its path, where no edit of the body can change it")
         out.append(Edit(("model",), change.model))
     for field, cap in change.caps:
         out += cap_edit(document, "max_tokens" if field == "max_completion_tokens" else field, cap)

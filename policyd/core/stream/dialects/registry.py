@@ -84,7 +84,7 @@ _OTHER = re.compile(
     r"|fine_tuning|organization|skills|conversations)(?:/[^:]*)?$"
     r"|^(?:/openai)?(?:/v\d\w*)?/threads(?:/(?!runs$)[^/]+(?:/messages(?:/[^/]+)?)?)?$"
     r"|/responses/(?:input_tokens|[^/]+/(?:cancel|input_items))$"
-    r"|/messages/count_tokens$|/(?:tokenize|detokenize)$|:(?:count|compute)tokens$|^/model/.+/count-tokens$"
+    r"|/messages/count_tokens$|/models/count-tokens(?:@[^:/]*)?:rawpredict$|/(?:tokenize|detokenize)$|:(?:count|compute)tokens$|^/model/.+/count-tokens$"
     r"|^/guardrail/[^/]+/version/[^/]+/apply$"
     r"|^/(?:health|healthz|livez|readyz|ready|ping|metrics)$"
 )
