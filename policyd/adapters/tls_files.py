@@ -182,7 +182,10 @@ class TlsWatch:
         """Look every `poll_s` seconds, for ever."""
         while True:
             await self.pause(poll_s)
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:  # whatever nobody foresaw must not end the watch in silence
+                self._refuse(f"{type(error).__name__}: {error}")
 
     async def look(self) -> None:
         """One look: nothing moved, new certificates are in use, or what came is refused."""

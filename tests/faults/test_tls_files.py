@@ -182,6 +182,31 @@ def test_a_mounted_secret_changes_by_one_link(tmp_path: Path) -> None:
     assert watch.current == Pems(new.cert, new.key)
 
 
+def test_what_nobody_foresaw_is_told_and_ends_no_watch(files: TlsFiles) -> None:
+    watch, new, looks = Watched(files), CA.certify("policyd.svc"), []
+
+    async def pause(_: float) -> None:
+        looks.append(len(watch.told))
+        if len(looks) == 3:
+            watch.files = files
+            new.put(files.cert.parent)
+        if len(looks) == 4:
+            raise asyncio.CancelledError
+
+    watch.pause, watch.files = pause, Unforeseen(files.cert, files.key)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(watch.watch())
+    assert watch.told[0] == ("refused", "RuntimeError: of a kind that nobody foresaw")
+    assert [result for result, _ in watch.told] == ["refused", "loaded"]
+    assert watch.current.cert == new.cert
+
+
+class Unforeseen(TlsFiles):
+    @property
+    def all(self) -> tuple[Path, ...]:
+        raise RuntimeError("of a kind that nobody foresaw")
+
+
 def test_any_order_of_writes_ends_with_what_was_written(files: TlsFiles) -> None:
     """And what is in use at any time fits together, as `read` found it."""
     watch, pairs = Watched(files), [CA.certify("policyd.svc") for _ in range(4)]

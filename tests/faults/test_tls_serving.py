@@ -33,7 +33,7 @@ ROUNDS = 12
 def tls(folder: Path) -> Tls:
     CA.certify(POLICYD, "127.0.0.1").put(folder)
     files = TlsFiles(folder / "tls.crt", folder / "tls.key", replace(folder / "ca.crt", CA.pem))
-    return Tls(files, (parse_name(ENVOY), parse_name("*.envoys.svc", patterns=True)))
+    return Tls(files, (parse_name(ENVOY), parse_name("*.envoys.svc", patterns=True), parse_name("10.0.0.9")))
 
 
 def plane_of(tls: Tls, **changes: object) -> DataPlane:
@@ -84,6 +84,8 @@ OK, DENIED, UNREACHED = grpc.StatusCode.OK, grpc.StatusCode.PERMISSION_DENIED, g
 CLIENTS: dict[str, tuple[Certified | None, grpc.StatusCode]] = {
     "the name that is allowed": (RIGHT, OK),
     "one of two names": (CA.certify("x.svc", "a.envoys.svc"), OK),
+    "an address": (CA.certify("10.0.0.9"), OK),
+    "another address": (CA.certify("10.0.0.8"), DENIED),
     "another name": (CA.certify(ENVOY + "s"), DENIED),
     "the name in another kind": (CA.certify("https://a.envoys.svc"), DENIED),
     "two identities": (CA.certify(ENVOY, "spiffe://cluster.local/ns/a/sa/b"), DENIED),
