@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import socket
 import ssl
 import sys
 import tempfile
@@ -34,8 +35,11 @@ log = logging.getLogger("policyd")
 PATH = "/validate"
 LARGEST = 8 << 20  # bytes: the API server takes objects of 3 MiB, and sends the one before along
 JUDGED_S = 1.5  # the API server waits for 2
+MOST_OPEN = 64  # connections: TLS holds a third of a MiB for each
 TOGETHER = 8  # bodies held at once
 _PATIENCE_S = 5.0
+_PARTING_S = 1.0  # for a peer that does not take its leave
+_REST_S = 0.1
 _HEAD = 16 << 10
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,20})[ \t]*\r\n", re.IGNORECASE)
 
@@ -54,6 +58,8 @@ class Webhook:
     port: int = 0  # that it listens on
     _tls: ssl.SSLContext = field(default_factory=lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     _certificate: Any = None  # TlsWatch | OwnCertificate
+    _open: set[asyncio.Task[None]] = field(default_factory=set)
+    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_OPEN))
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TOGETHER))
     _bench: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "webhook"))
 
@@ -61,21 +67,26 @@ class Webhook:
     async def serving(self) -> AsyncIterator[None]:
         """Listen meanwhile. Raises NotAvailable, or UnreadableInput for certificates that are no good."""
         self._start_certificate()
+        with self._listening() as listening:
+            self.port = int(listening.getsockname()[1])
+            log.info("webhook on %s", Address(self.address.host, self.port))
+            accepting = asyncio.create_task(self._accept(listening))
+            try:
+                yield
+            finally:
+                self._bench.shutdown(wait=False, cancel_futures=True)
+                for task in (accepting, *self._open):
+                    task.cancel()
+                await asyncio.gather(accepting, *self._open, return_exceptions=True)
+
+    def _listening(self) -> socket.socket:
         host, port = self.address.host, self.address.port
         try:
-            server = await asyncio.start_server(
-                self._serve, host, port, ssl=self._tls, limit=_HEAD, ssl_handshake_timeout=_PATIENCE_S
-            )
+            found = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
             raise NotAvailable(f"--webhook {host}:{port}: cannot listen: {reason_of(error)}") from None
-        self.port = int(server.sockets[0].getsockname()[1])
-        log.info("webhook on %s", Address(host, self.port))
-        try:
-            yield
-        finally:
-            server.close()
-            self._bench.shutdown(wait=False, cancel_futures=True)
-            await server.wait_closed()
+        found.setblocking(False)
+        return found
 
     async def watch(self) -> None:
         """Follow its certificate, for ever."""
@@ -111,6 +122,45 @@ class Webhook:
         with _as_file(pems.cert + b"\n" + pems.key) as name:
             self._tls.load_cert_chain(name)
         log.info("webhook: certificate good until %s UTC", f"{pems.expires:%Y-%m-%d %H:%M}")
+
+    # ---- connections ------------------------------------------------------------------------------------------------
+
+    async def _accept(self, listening: socket.socket) -> None:
+        """Let in as many as there is room for; the others wait with the system, where they cost next to nothing."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._room.acquire()
+            try:
+                connection, _ = await loop.sock_accept(listening)
+            except OSError as error:  # such as no file descriptor left
+                self._room.release()
+                log.warning("webhook: nobody can be let in: %s", reason_of(error))
+                await asyncio.sleep(_REST_S)
+                continue
+            task = asyncio.create_task(self._connected(connection))
+            self._open.add(task)
+            task.add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self._open.discard(task)
+        self._room.release()
+
+    async def _connected(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(_HEAD)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=_PATIENCE_S,
+                ssl_shutdown_timeout=_PARTING_S,
+            )
+        except OSError:  # no TLS, or not in time
+            connection.close()
+            return
+        await self._serve(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
 
     # ---- HTTP -------------------------------------------------------------------------------------------------------
 

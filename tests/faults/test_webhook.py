@@ -142,6 +142,20 @@ def test_whatever_comes_the_next_review_is_answered(tmp_path: Path, monkeypatch:
     assert wrong == {}
 
 
+def test_those_who_connect_and_say_nothing_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(module, "MOST_OPEN", 4)
+
+    async def story(one: Webhook, ask: Callable[[bytes], Awaitable[tuple[int, bytes]]]) -> None:
+        silent = [await asyncio.open_connection("127.0.0.1", one.port) for _ in range(12)]
+        assert (await ask(GOOD))[0] == 200
+        assert len(one._open) <= 4
+        for _, writer in silent:
+            writer.close()
+
+    play(tmp_path, story)
+
+
 def test_who_is_late_is_let_pass_with_a_word_and_blocks_nobody(tmp_path: Path) -> None:
     freed = threading.Event()
 
