@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from policyd.adapters.envoy.ai_gateway import doubts
 from policyd.adapters.policies_dir import read_policies
 from policyd.cli.derived_text import as_text as derived_text
 from policyd.cli.render import as_github, as_json, as_sarif, as_text, summary
-from policyd.core.compile.compiler import Compiled, compile_documents
-from policyd.core.errors import Severity
+from policyd.core.compile.compiler import Compiled, compile_documents, in_order
+from policyd.core.errors import Issue, Severity
 from policyd.core.review.derived import derived
 from policyd.core.review.review import review
 
@@ -28,11 +29,20 @@ class Format(StrEnum):
     GITHUB = "github"
 
 
-def run(paths: list[Path], format: Format = Format.TEXT, *, explain: bool = False) -> int:
+class Target(StrEnum):
+    """Where policies are to be in force."""
+
+    ENVOY = "envoy"
+    AI_GATEWAY = "ai-gateway"
+
+
+def run(
+    paths: list[Path], format: Format = Format.TEXT, *, explain: bool = False, target: Target = Target.ENVOY
+) -> int:
     """Checks the policies at these paths and prints the issues; 0 without errors, else 1. Raises UnreadableInput."""
     files = read_policies(paths)
     compiled = compile_documents(files)
-    issues = review(compiled)
+    issues = in_order([*review(compiled), *_about(target, compiled)])
     told = _derived(compiled) if explain else None
     match format:
         case Format.TEXT:
@@ -49,6 +59,18 @@ def run(paths: list[Path], format: Format = Format.TEXT, *, explain: bool = Fals
     return int(any(issue.severity is Severity.ERROR for issue in issues))
 
 
+def _about(target: Target, compiled: Compiled) -> Iterator[Issue]:
+    """What will not do there what it says; of a set with errors that is not asked."""
+    if target is Target.ENVOY or compiled.policy_set is None:
+        return
+    for one in compiled.written:
+        findings = one.findings.again()
+        for path, name, doubt in doubts(one.policy):
+            message = f"{name} {doubt.wants}: behind Envoy AI Gateway {doubt.fate}"
+            findings.warn(path, doubt.code, message, doubt.hint, key=path[-1] != "when")
+        yield from findings.issues
+
+
 def _derived(compiled: Compiled) -> Sequence[Mapping[str, object]]:
     """Of a set with errors nothing is derived."""
     policies = compiled.policy_set
@@ -61,8 +83,11 @@ def check(
     explain: Annotated[
         bool, typer.Option("--explain", help="Tell what was derived: phases, reads, counters, Envoy's part.")
     ] = False,
+    target: Annotated[
+        Target, typer.Option(help="Where they are to be in force: what will not do there what it says is warned of.")
+    ] = Target.ENVOY,
 ) -> None:
     """Compile policies and report every issue at once."""
     if explain and format in (Format.SARIF, Format.GITHUB):
         raise typer.BadParameter(f"goes with --format text or json, not {format}", param_hint="--explain")
-    raise typer.Exit(run(paths, format, explain=explain))
+    raise typer.Exit(run(paths, format, explain=explain, target=target))

@@ -11,7 +11,7 @@ from tests.aigw import gateway
 from tests.aigw.places import Place, Stand, Standing
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # and no longer: other tests have no use for a gateway, other runs have
 def standing() -> Iterator[Standing]:
     if reason := gateway.missing():
         pytest.skip(reason)
@@ -19,7 +19,7 @@ def standing() -> Iterator[Standing]:
         yield one
 
 
-@pytest.fixture(scope="session", params=list(Stand), ids=str)
+@pytest.fixture(scope="module", params=list(Stand), ids=str)
 def place(standing: Standing, request: pytest.FixtureRequest) -> Place:
     """policyd in one of its places."""
     return standing.at(request.param)

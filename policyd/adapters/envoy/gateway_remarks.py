@@ -1,20 +1,20 @@
 """What Envoy Gateway and Envoy AI Gateway do to a policy set that a user should hear before finding out.
 
-Rule 1: a remark names the rule, and what to do about it. What was only read in their sources is said as that.
+Rule 1: a remark names the rule, and what to do about it. What Envoy AI Gateway does is known to ai_gateway.py, which
+        `policyd check --target ai-gateway` asks too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from policyd.adapters.envoy.ai_gateway import Doubt, doubts
 from policyd.adapters.envoy.config import UPSTREAM_HEADER, Settings
 from policyd.adapters.envoy.gateway import GATEWAY, Target, service_of
 from policyd.adapters.envoy.gateway_tls import GatewayTls
-from policyd.core.compile.policyset import CompiledRule, PolicySet
-from policyd.core.model.decision import Constrain, Reroute
-
-_AI = "behind Envoy AI Gateway"
-_IN_FRONT = "put policyd's own Envoy in front (docs/ai-gateway.md)"
+from policyd.core.compile.policyset import CompiledPolicy, CompiledRule, PolicySet
+from policyd.core.compile.words import listed
+from policyd.core.model.decision import Reroute
 
 
 def remarks(
@@ -26,7 +26,7 @@ def remarks(
         *_about_placing(settings, targets),
         *_about_tls(settings, targets, tls),
         *_about_upstreams(rules),
-        *_about_ai_gateway(rules),
+        *_about_ai_gateway(policies.policies),
     ]
 
 
@@ -34,6 +34,10 @@ def _about_placing(settings: Settings, targets: Sequence[Target]) -> Iterator[st
     if any(one.kind != GATEWAY for one in targets):
         most = settings.max_request
         yield f"a route has no buffer of its own: give its Gateway a ClientTrafficPolicy with bufferLimit {most}"
+        yield (
+            "of several AIGatewayRoutes on one host the first one's policies hold for all calls, the others' for none: "
+            "take the Gateway as target"
+        )
     yield "give the HTTPRoutes `timeouts: {request: 0s}`: an answer may stream for longer than 15 s"
     service = service_of(settings.extproc)
     if service is None:
@@ -66,20 +70,10 @@ def _about_upstreams(rules: Sequence[CompiledRule]) -> Iterator[str]:
             )
 
 
-def _about_ai_gateway(rules: Sequence[CompiledRule]) -> Iterator[str]:
-    if moving := [rule.id for rule in rules if isinstance(rule.action, Reroute) and rule.action.model]:
-        yield (
-            f"{_AI} the route is chosen before policyd is asked, and a backend that translates discards the body's "
-            f"new model: {_IN_FRONT} for {', '.join(moving)}"
-        )
-    if changing := [rule.id for rule in rules if isinstance(rule.action, Constrain) and _changes_body(rule.action)]:
-        yield (
-            f"{_AI} a changed request body is discarded wherever it translates, retries or overrides the model: "
-            f"{_IN_FRONT} for {', '.join(changing)}"
-        )
-
-
-def _changes_body(action: Constrain) -> bool:
-    redacts = action.redact is not None and action.redact.in_request
-    tools = action.tools_allow is not None or action.tools_deny
-    return bool(action.set or action.cap or action.inject_system or tools or redacts)
+def _about_ai_gateway(policies: Sequence[CompiledPolicy]) -> Iterator[str]:
+    concerned: dict[Doubt, list[str]] = {}
+    for policy in policies:
+        for _, name, doubt in doubts(policy):
+            concerned.setdefault(doubt, []).append(f"{name} of {policy.qualified}")
+    for doubt, names in concerned.items():
+        yield f"behind Envoy AI Gateway {doubt.fate}: {doubt.hint}. Concerned: {listed(names)}"
