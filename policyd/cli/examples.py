@@ -30,6 +30,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("policyd check policies/", "everything below a folder"),
         ("policyd check policies/ --format github", "annotations in a pull request"),
         ("policyd check policies/ --explain", "what was derived: phases, reads, Envoy's part"),
+        ("policyd check policies/ --target ai-gateway", "and what Envoy AI Gateway undoes"),
     ),
     "test": (
         ("policyd test policies/", "every case below a folder"),

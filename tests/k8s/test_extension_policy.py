@@ -181,7 +181,7 @@ def test_a_reroute_to_an_upstream_needs_a_route(tmp_path: Path, capsys: pytest.C
         ("constrain: {cap: {max_tokens: 5}}", True),
         ("constrain: {redact: {detectors: [email], in: [request]}}", True),
         ("reroute: {model: m}", True),
-        ("constrain: {redact: {detectors: [email], in: [response]}}", False),
+        ("constrain: {redact: {detectors: [email], in: [response]}}", True),
         ("terminate: {}", False),
     ],
 )
@@ -190,6 +190,12 @@ def test_what_envoy_ai_gateway_discards_is_said(
 ) -> None:
     _, _, said = run(capsys, policies=policy(tmp_path, action))
     assert ("behind Envoy AI Gateway" in said) == warned
+    assert ("Concerned: rule `r` of default/p" in said) == warned
+
+
+@pytest.mark.parametrize(("target", "warned"), [("HTTPRoute/chat", True), ("Gateway/eg", False)])
+def test_routes_that_share_a_host_are_spoken_of(capsys: pytest.CaptureFixture[str], target: str, warned: bool) -> None:
+    assert ("take the Gateway as target" in run(capsys, "--target", target)[2]) == warned
 
 
 @pytest.mark.parametrize(
