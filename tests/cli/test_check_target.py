@@ -64,11 +64,13 @@ def test_what_a_rule_is_warned_of(
     assert found(capsys, file) == found(capsys, file, "--target", "envoy") == []
 
 
-@pytest.mark.parametrize(("charge", "warned"), [("Cost", True), ("OutputTokens", True), ("Requests", False)])
+@pytest.mark.parametrize(
+    ("charge", "limit", "warned"),
+    [("Cost", "5 USD", True), ("OutputTokens", "5000 tokens", True), ("Requests", "5 requests", False)],
+)
 def test_what_a_counter_is_warned_of(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], charge: str, warned: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], charge: str, limit: str, warned: bool
 ) -> None:
-    limit = "5 USD" if charge == "Cost" else "'5000'"
     counter = f"{{name: c, key: caller.key, charge: {charge}, window: {{sliding: 1h}}, limit: {limit}}}"
     file = policy(tmp_path, "counters:", f"  - {counter}")
     assert found(capsys, file, "--target", "ai-gateway") == ([("AIG005", 8, 8)] if warned else [])
