@@ -17,6 +17,8 @@ from policyd.adapters.errors import NotAvailable, UnreadableInput
 from policyd.adapters.policies_kube import seen_mark
 from policyd.adapters.policies_kube.access import find_access
 from policyd.adapters.policies_kube.api import Api, Away, Refused
+from policyd.adapters.policies_kube.gateway_api import FILE as ROUTES
+from policyd.adapters.policies_kube.gateway_api import Attachments, parents_of
 from policyd.adapters.policies_kube.good import LastGood, policy_of
 from policyd.adapters.policies_kube.kept import Keeper, Kept
 from policyd.adapters.policies_kube.mirror import Mirror
@@ -245,6 +247,62 @@ def test_a_past_that_is_forgotten_is_listed_anew() -> None:
     kube = ScriptedKube([("1", ["a", "b"]), ("7", ["b", "c"])], [[Refused(410, "too old")], []])
     assert list(follow(kube).objects.values()) == ["b", "c"]
     assert kube.asked[:4] == ["list", "1", "list", "7"]
+
+
+def test_what_the_server_does_not_know_is_asked_for_rarely_and_is_an_answer() -> None:
+    """The Gateway API is not installed everywhere; where it comes later, it is followed."""
+    kube = ScriptedKube([Refused(404, "no such kind"), Refused(403, "no"), ("1", ["a"])], [])
+    pauses: list[float] = []
+
+    async def story() -> None:
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            assert mirror.answered.is_set()
+            assert bool(mirror.synced.is_set()) == ("1" in kube.asked)
+
+        mirror: Mirror[Any] = Mirror(cast(Api, kube), "/p", lambda _: True, lambda: None, pause=pause, again_s=30.0)
+        task = asyncio.create_task(mirror.run())
+        async with asyncio.timeout(5):
+            await kube.over.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert (list(mirror.objects), mirror.refusal, mirror.failure) == ([("", "a")], 0, "")
+
+    asyncio.run(story())
+    assert [seconds >= 30 for seconds in pauses if seconds] == [True, True]
+
+
+REFERENCES = [
+    ([{"name": "edge"}], [("agents", "edge")]),
+    (
+        [{"name": "edge", "namespace": "infra"}, {"name": "edge", "namespace": "infra", "sectionName": "b"}],
+        [("infra", "edge")],
+    ),
+    (
+        [{"name": "a"}, {"name": "b", "kind": "Gateway", "group": "gateway.networking.k8s.io"}],
+        [("agents", "a"), ("agents", "b")],
+    ),
+    ([{"name": "a", "kind": "Service", "group": ""}, {"name": "b", "kind": "ListenerSet"}], []),
+    (None, []),
+    ("nonsense", []),
+    ([None, "a", 3], []),
+]
+
+
+@pytest.mark.parametrize(("references", "gateways"), REFERENCES)
+def test_where_an_http_route_hangs(references: object, gateways: list[tuple[str, str]]) -> None:
+    route = {"metadata": {"name": "chat", "namespace": "agents"}, "spec": {"parentRefs": references}}
+    assert list(parents_of(route)) == gateways
+
+
+def test_where_routes_hang_is_kept_for_a_start_without_a_server(tmp_path: Path) -> None:
+    chat, edge = ("agents", "chat"), ("infra", "edge")
+    Kept(tmp_path, ROUTES).write({"agents/chat": '[["infra", "edge"]]'})
+    nowhere = Attachments(cast(Api, None), state=tmp_path)
+    assert (nowhere.parents(chat), nowhere.parents(edge)) == ((edge,), ())
+    assert Attachments(cast(Api, None)).parents(chat) == ()
+    (tmp_path / ROUTES).write_text("half of it")
+    assert Attachments(cast(Api, None), state=tmp_path).parents(chat) == ()
 
 
 def test_a_bookmark_moves_the_place_and_nothing_else() -> None:

@@ -18,6 +18,7 @@ from policyd.adapters.policies_kube.access import find_access
 from policyd.adapters.policies_kube.good import policy_of
 from policyd.adapters.reloads import Reload
 from policyd.core.compile.compiler import Compiler
+from tests.k8s import gateway_api
 from tests.k8s.objects import Desk, path_of, policy, until
 from tests.k8s.server import Access, ApiServer
 
@@ -155,6 +156,22 @@ def test_a_start_without_a_server_serves_the_last_good_set(api: ApiServer, desk:
             return policies.current.digest
 
     assert asyncio.run(first()) == asyncio.run(later())
+
+
+def test_where_routes_hang_is_known_after_a_start_without_a_server(api: ApiServer, desk: Desk, tmp_path: Path) -> None:
+    chat, edge, state = ("default", "chat"), ("default", "edge"), tmp_path / "state"
+    nowhere = Access("https://127.0.0.1:9", api.access.ca, "t")
+
+    async def story() -> None:
+        gateway_api.put(desk.client, "HTTPRoute", *chat, parentRefs=[{"name": "edge"}])
+        async with watching(source(api.access, tmp_path, state=state)) as policies:
+            await until(lambda: policies.parents(chat) == (edge,), "the route")
+            await until(lambda: len(list(state.glob("*-kube.json"))) == 2, "policies and routes on disk")
+        async with watching(source(nowhere, tmp_path, state=state, patience_s=0.1)) as policies:
+            assert policies.parents(chat) == (edge,)
+
+    with gateway_api.installed(desk.client):
+        asyncio.run(story())
 
 
 def test_a_start_without_a_server_and_without_kept_policies_is_refused(api: ApiServer, tmp_path: Path) -> None:

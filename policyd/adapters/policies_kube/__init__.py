@@ -20,7 +20,7 @@ from policyd.adapters.aside import aside
 from policyd.adapters.errors import NotAvailable
 from policyd.adapters.policies_kube.access import Access
 from policyd.adapters.policies_kube.api import Api, policies_path
-from policyd.adapters.policies_kube.gateway_api import mirror_of, parents_of
+from policyd.adapters.policies_kube.gateway_api import Attachments
 from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, Texts, policy_of
 from policyd.adapters.policies_kube.kept import Keeper, Kept
 from policyd.adapters.policies_kube.mirror import Mirror
@@ -28,7 +28,7 @@ from policyd.adapters.policies_kube.presence import Presence, Running
 from policyd.adapters.reloads import Compile, Reload
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue
-from policyd.core.model.route import HTTP_ROUTE, ObjectName
+from policyd.core.model.route import ObjectName
 
 log = logging.getLogger("policyd")
 
@@ -55,7 +55,7 @@ class PolicyObjects:
     _current: PolicySet | None = None
     _good: LastGood = field(init=False)
     _mirrors: tuple[Mirror[Policy], ...] = ()
-    _routes: Mirror[tuple[ObjectName, ...]] = field(init=False)  # HTTPRoutes: the Gateways of each
+    _attachments: Attachments = field(init=False)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _api: Api = field(init=False)
@@ -79,7 +79,7 @@ class PolicyObjects:
 
     def parents(self, route: ObjectName) -> tuple[ObjectName, ...]:
         """The Gateways that this HTTPRoute is attached to, as far as is known."""
-        return self._routes.objects.get(route, ())
+        return self._attachments.parents(route)
 
     @property
     def away(self) -> str:
@@ -93,9 +93,9 @@ class PolicyObjects:
         self._good.texts = dict(kept or {})
         places = (policies_path(NAMESPACED, self.namespace), policies_path(CLUSTER))
         self._mirrors = tuple(Mirror(self._api, place, policy_of, self._news.set) for place in places)
-        self._routes = mirror_of(self._api, HTTP_ROUTE, parents_of, lambda: None, self.namespace)
+        self._attachments = Attachments(self._api, self.namespace, self.state)
         self._tasks = [asyncio.create_task(mirror.run()) for mirror in self._mirrors]
-        self._tasks.append(asyncio.create_task(self._routes.run()))
+        self._tasks.append(asyncio.create_task(self._attachments.run()))
         try:
             judged = await self._first(kept)
         except BaseException:
@@ -110,7 +110,7 @@ class PolicyObjects:
             async with asyncio.timeout(self.patience_s if kept is None else min(self.patience_s, 2.0)):
                 for mirror in self._mirrors:
                     await mirror.synced.wait()
-                await self._routes.answered.wait()
+                await self._attachments.mirror.answered.wait()
         if self._synced:
             self._news.clear()
             return (await self._judged(self._newest()))[0]

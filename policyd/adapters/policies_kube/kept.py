@@ -36,12 +36,13 @@ class Kept:
     """One file in the folder of `--state`."""
 
     folder: Path
+    file: str = FILE
     _said: str = ""
     _writing: Lock = field(default_factory=Lock)  # a write that nobody waits for any more still ends before the next
 
     @property
     def path(self) -> Path:
-        return self.folder / FILE
+        return self.folder / self.file
 
     def read(self) -> Texts | None:
         """What was kept; None when nothing was, or when it cannot be read any more."""
