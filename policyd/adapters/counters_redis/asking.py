@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from policyd.adapters.counters_redis.keys import call_key, counter_key, leases_key, session_key
 from policyd.adapters.counters_redis.owed import Due, Owed
@@ -58,11 +59,16 @@ class Calendars:
     def words(self, window: Window, now: float) -> str:
         """The window as JSON: its kind and its span."""
         if window.kind is not WindowKind.CALENDAR:
-            return f"{_KINDS[window.kind]},{min(window.seconds, _FOREVER)!r}"
+            return _span(window.kind, window.seconds)
         known = self._known.get(window)
         if known is None or not known[0] <= now < known[1]:
             known = self._known[window] = _calendar(window, now)
         return known[2]
+
+
+@lru_cache(1024)  # policies name few of them
+def _span(kind: WindowKind, seconds: float) -> str:
+    return f"{_KINDS[kind]},{min(seconds, _FOREVER)!r}"
 
 
 def _calendar(window: Window, now: float) -> tuple[float, float, str]:

@@ -8,7 +8,7 @@ Rule 3: a store answers every operation exactly once by its idempotency key, how
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 MAX_AMOUNT = 2**53 - 1
@@ -75,6 +75,14 @@ class CounterId:
     tenant: str = "default"
     scope: str = "Tenant"  # Tenant | Global
     life: str = "live"  # live | monitor
+    _hash: int = field(init=False, repr=False, compare=False, default=0)  # stores look it up again and again
+
+    def __post_init__(self) -> None:
+        parts = (self.policy, self.name, self.key, self.charge, self.window, self.tenant, self.scope, self.life)
+        object.__setattr__(self, "_hash", hash(parts))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)
