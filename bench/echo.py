@@ -6,7 +6,6 @@ What any policy server in Python on gRPC pays, so what policyd is measured again
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from typing import Any
@@ -16,6 +15,7 @@ import uvloop
 
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
 from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE
+from policyd.adapters.garbage import look_seldom
 
 _Mode = pb.ProcessingMode
 PASS = pb.ProcessingResponse(request_headers=pb.HeadersResponse()).SerializeToString()
@@ -50,8 +50,7 @@ async def serve(address: str) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {PROCESS_METHOD: method}),))
     server.add_insecure_port(address)
     await server.start()
-    gc.collect()
-    gc.freeze()  # as policyd does
+    look_seldom()  # as policyd does
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from policyd.adapters.garbage import looking_seldom
 from policyd.adapters.policies_dir import read_policies
 from policyd.adapters.prices import load_prices
 from policyd.adapters.vocabularies import load_vocabularies
@@ -70,7 +71,7 @@ def replay(
     summary = Summary(conditions(fail_on or (), policy_set))
     table = load_prices(prices)
     run = DryRun(policy_set, table, options, cut, vocabularies=load_vocabularies())
-    with closing(JsonPrinter() if format is Format.JSON else _text(run)) as printer:
+    with closing(JsonPrinter() if format is Format.JSON else _text(run)) as printer, looking_seldom():
         with dry_records(records) as kept:
             asyncio.run(_play(run, Recorded(table), files, summary, (printer, kept)))
         printer.end(summary)

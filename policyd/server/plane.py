@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import time
@@ -30,6 +29,7 @@ from policyd.adapters.envoy.health import NOT_SERVING, SERVING, Health
 from policyd.adapters.envoy.routes import Routes
 from policyd.adapters.envoy.service import handler
 from policyd.adapters.errors import NotAvailable
+from policyd.adapters.garbage import look_seldom
 from policyd.adapters.jsonlines import LineFile, process_file
 from policyd.adapters.prices import load_prices
 from policyd.adapters.records import RecordFile, Sinks
@@ -176,8 +176,7 @@ class DataPlane:
     # ---- life -------------------------------------------------------------------------------------------------------
 
     async def _serve(self, server: grpc.aio.Server, enforcer: Enforcer, health: Health) -> None:
-        gc.collect()
-        gc.freeze()  # what exists now lives as long as the process: no later collection need look at it
+        look_seldom()
         health.tell(SERVING)
         self._state = "ready"
         self.ready.set()
