@@ -15,6 +15,7 @@ from policyd.core.model.counters import NANO
 from policyd.core.model.decision import DecisionRecord
 
 ESTIMATES = frozenset({"estimate", "tokenizer"})
+TOKENS = frozenset({"input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"})
 
 
 @dataclass(slots=True)
@@ -37,7 +38,8 @@ class Costs:
         """One call."""
         if not record.dialect:
             return cls(unread=1)
-        usage = {name: value for name, value in record.usage.items() if isinstance(value, int)}
+        # What is a part of another class, or no token at all (searches), is in the money alone.
+        usage = {name: value for name, value in record.usage.items() if name in TOKENS and isinstance(value, int)}
         tokens = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
         estimated = tokens > 0 and record.usage.get("source") in ESTIMATES
         unpriced = tokens > 0 and record.cost_source == "unpriced"

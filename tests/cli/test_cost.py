@@ -83,6 +83,21 @@ def test_features_are_told_apart_by_their_tag(desk: Desk) -> None:
     assert {one["name"]: one["output_tokens"] for one in found["features"]} == {"mail": 30, "": 30}
 
 
+def test_what_is_billed_beside_the_tokens_is_in_the_money_alone(desk: Desk) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 2, "server_tool_use": {"web_search_requests": 3}}
+    usage |= {"cache_creation_input_tokens": 8, "cache_creation": {"ephemeral_1h_input_tokens": 8}}
+    answer = {"type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "content": [], "usage": usage}
+    one = exchange(chunks=[(0, json.dumps(answer | {"stop_reason": "end_turn"}).encode())])
+    one["request"] |= {"path": "/v1/messages", "body": json.dumps({"model": "claude-sonnet-4-5", "messages": []})}
+    one["request"]["headers"]["host"] = "api.anthropic.com"
+    one["response"]["headers"] = {"content-type": "application/json"}
+    desk.record(one)
+    code, found, err = costs(desk, desk.recorded)
+    total = found["summary"]
+    assert (code, err, total["input_tokens"], total["cache_write_tokens"]) == (root.OK, "", 18, 8)
+    assert float(total["cost_usd"]) == pytest.approx((10 * 3 + 8 * 6 + 2 * 15) / 1e6 + 3 * 0.01)
+
+
 def test_what_is_not_known_is_counted_apart(desk: Desk) -> None:
     other = call()
     other["request"]["path"] = "/v1/files"
