@@ -1,8 +1,12 @@
-"""Policies for calls in flight (`runningCalls`): what becomes of a call when they come into force, in every phase."""
+"""Policies for calls in flight (`runningCalls`): what becomes of a call when they come into force, in every phase.
+
+POLICYD_RUNNING_CALLS_TIMES: at how many places each language is cut; by default at one.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,6 +39,7 @@ STANDBY = cluster_policy(
     'runningCalls: true\nrules: [{name: stop, when: caller.team == "nobody", terminate: {}}]', "standby"
 )
 STOP = "rules: [{name: stop, terminate: {status: 503, reason: stopped, message: M, fallback: no more}}]"
+TIMES = int(os.environ.get("POLICYD_RUNNING_CALLS_TIMES", "1"))
 TEXTS = [f"w{number} " for number in range(12)]
 CHAT = Stream("chat", None, "/v1/chat/completions", "api.openai.com", chat(stream=True), "text/event-stream", b"")  # type: ignore[arg-type]
 
@@ -329,7 +334,7 @@ def reference(stream: Stream, number: int) -> Outcome:
 def test_a_kill_ends_every_language_as_a_rule_that_cuts_there_does(stream: Stream) -> None:
     """However the bytes before it were cut: whole, a byte at a time, at random, in the middle of an event."""
     rng = random.Random(stream.name)
-    for _ in range(3):
+    for _ in range(TIMES):
         part = stream.data[: rng.randrange(1, len(stream.data))]
         ways = [[part], pieces(part, rng)]
         outs = [asyncio.run(killed(stream, READS, way)) for way in ways]
@@ -343,7 +348,7 @@ def test_a_kill_ends_every_language_as_a_rule_that_cuts_there_does(stream: Strea
 @pytest.mark.parametrize("stream", made(), ids=repr)
 def test_where_the_bytes_passed_until_then_the_event_that_has_begun_leaves_whole(stream: Stream) -> None:
     rng = random.Random(stream.name)
-    for _ in range(3):
+    for _ in range(TIMES):
         at = rng.randrange(1, len(stream.data))
         outs = [
             asyncio.run(killed(stream, WATCHES, way)) for way in ([stream.data[:at]], pieces(stream.data[:at], rng))
