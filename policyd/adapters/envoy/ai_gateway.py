@@ -49,7 +49,8 @@ ANOTHER_UPSTREAM = Doubt(
 READS_ANSWER = Doubt(
     "AIG004",
     "is about the answer",
-    "where the gateway translates, the provider's words are not understood: a stream passes, a whole answer errs",
+    "where the gateway translates, the provider's words are not understood: a stream passes, a whole answer errs; and "
+    "Envoy before 1.40 loses some streams that arrive in one burst",
     f'{IN_FRONT}, or refuse what is not understood: response.inspection == "partial"',
 )
 COUNTS_ANSWER = Doubt(
