@@ -18,12 +18,14 @@ from policyd.adapters.policies_kube.api import GROUP, Object
 from policyd.adapters.policies_kube.good import Policy
 from policyd.adapters.policies_kube.presence import DIGEST, HOME, LASTS_S, SEEN, SPACE, UNTOLD
 from policyd.core.errors import Issue
+from policyd.core.model.route import GATEWAY
 from policyd.core.review.overruled import Overruled
 from policyd.operator.targets import Known, places_of, targets_of
 
 CONTROLLER = f"{GROUP}/operator"
 MOST = 4_000  # characters of a message
 _PLAIN = "compiles, without a warning"
+_NO_GATEWAY = f"calls come without their {GATEWAY}"
 _LOOSENS = "nothing of it has an effect: a namespace may tighten what holds for the cluster, never loosen it"
 
 
@@ -183,11 +185,19 @@ def _untold(policy: Policy, concerned: Sequence[Replica]) -> list[Object]:
     """A word where replicas get calls whose route they are not told, and this policy is not about these."""
     if not policy.namespace:
         return []
-    blind = [one for one in concerned if one.untold and (policy.targets or one.home != policy.namespace)]
-    if not blind:
+    said = [lines for one in concerned if (lines := _missed(policy, one))]
+    if not said:
         return []
-    words = f"{len(blind)} of {len(concerned)} replicas say: {blind[0].untold}"
+    words = "\n".join([f"{len(said)} of {len(concerned)} replicas say:", *said[0]])
     return [_condition("RoutesTold", "False", "RouteUntold", words)]
+
+
+def _missed(policy: Policy, replica: Replica) -> list[str]:
+    """What this replica is not told, and this policy is not about for that."""
+    bound = {str(one["kind"]) for one in targets_of(policy)}
+    by_route = bool(bound) or replica.home != policy.namespace
+    lines = [line for line in replica.untold.split("\n") if line]
+    return [line for line in lines if (GATEWAY in bound if line.startswith(_NO_GATEWAY) else by_route)]
 
 
 def _told(issues: Sequence[Issue]) -> str:

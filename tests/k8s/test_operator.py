@@ -190,16 +190,21 @@ def test_without_the_gateway_api_a_target_is_nowhere(api: ApiServer, desk: Desk,
 
 def test_a_policy_hears_of_calls_without_a_route(api: ApiServer, desk: Desk, tmp_path: Path) -> None:
     here, elsewhere = policy("p", "one"), policy("q", "two", namespace="kube-system")
-    blind = "calls come without their route"
+    chat, edge = policy("chat", "three"), policy("edge", "four")
+    chat["spec"]["targetRefs"] = [{"kind": "HTTPRoute", "name": "chat"}]
+    edge["spec"]["targetRefs"] = [{"kind": "Gateway", "name": "edge"}]
+    blind = "calls come without their route (a)\ncalls come without their Gateway (b)"
 
     async def story() -> None:
         replica = source(api.access, tmp_path / "a", name="replica", untold=lambda: blind)
         async with operating(operator(api, tmp_path)), watching(replica):
-            desk.apply(here)
-            desk.apply(elsewhere)
+            for one in (here, elsewhere, chat, edge):
+                desk.apply(one)
             await until(lambda: says(desk, elsewhere, "RoutesTold", "RouteUntold"), "a word about it", 10)
             assert says(desk, elsewhere, "Accepted", "Accepted")
-            assert blind in conditions(desk, elsewhere)["RoutesTold"]["message"]
+            for one, expected in ((elsewhere, blind[:34]), (chat, blind[:34]), (edge, blind)):
+                await until(lambda one=one: "RoutesTold" in conditions(desk, one), "a word about it", 10)
+                assert conditions(desk, one)["RoutesTold"]["message"] == f"1 of 1 replicas say:\n{expected}"
             await until(lambda: says(desk, here, "Programmed", "Programmed"), "the other one")
             assert "RoutesTold" not in conditions(desk, here)
 

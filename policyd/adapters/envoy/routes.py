@@ -134,8 +134,8 @@ class Routes:
 
     @property
     def untold(self) -> str:
-        """What lately was not told though policies ask for it, and what that means; empty for nothing."""
-        return "; ".join(words for what in _Lack if (words := self._words(what)))
+        """What lately was not told though policies ask for it, and what that means, a line each; empty for nothing."""
+        return "\n".join(words for what in _Lack if (words := self._words(what)))
 
     def _words(self, what: _Lack) -> str:
         why, at = self._lacked.get(what, ("", 0.0))
