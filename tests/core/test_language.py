@@ -333,6 +333,24 @@ def test_an_unpriced_model_under_a_cost_counter_cannot_be_judged() -> None:
     assert (ignored.record.verdict, ignored.record.degraded) == (Verdict.ALLOW, True)
 
 
+@pytest.mark.parametrize(
+    ("fact", "more", "sent"),
+    [
+        ("request.system", {"messages": [{"role": "system", "content": ""}]}, True),
+        ("request.system", {"messages": [{"role": "user", "content": "x"}]}, False),
+        ("request.model", {"model": None}, False),
+        ("request.stream", {"stream": False}, True),
+        ("request.max_tokens", {"max_tokens": None}, False),
+    ],
+)
+def test_has_tells_what_was_sent_from_what_was_not(fact: str, more: dict[str, object], sent: bool) -> None:
+    body = json.dumps({"model": "gpt-4o", "messages": [], **more}).encode()
+
+    out = Bed(policy(deny("there", when=f"has({fact})"))).call(body=body, chunks=[answer_of("x")])
+
+    assert (out.record.reason == "there") is sent
+
+
 def test_what_was_asked_for_without_a_price_costs_what_the_model_costs_that_answered() -> None:
     spec = "failurePolicy: Ignore\n" + BUDGET.replace("Requests", "Cost").replace("1 requests", "1 USD")
     deployment = "/openai/deployments/ours/chat/completions"

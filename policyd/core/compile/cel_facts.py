@@ -139,10 +139,13 @@ def _fact(
     trend: str = FIXED,
     read: Callable[[Any], Any] | None = None,
     optional: bool = False,
+    even_empty: bool = False,
 ) -> Fact:
-    """Present when it is not None and not empty; a number or truth that is never None is always there."""
+    """Present when it is not None and not empty; a number or truth that is never None is always there. `even_empty`: a
+    text that is known to have been sent is there when it is empty, too."""
     read = read or attrgetter(path)
-    return Fact(path, type_, doc, _getter(type_, read), _presence(read), trend, optional)
+    present = (lambda facts: read(facts) is not None) if even_empty else _presence(read)
+    return Fact(path, type_, doc, _getter(type_, read), present, trend, optional)
 
 
 def _presence(read: Callable[[Any], Any]) -> Callable[[Any], bool]:
@@ -165,7 +168,7 @@ _REQUEST = (
     _fact("request.max_tokens", _I, "the cap on output that was sent, tokens", optional=True),
     _fact("request.temperature", _D, "the sampling temperature that was sent", optional=True),
     _fact("request.messages", "list(Message)", "the conversation in order: `role`, `text`, `name`"),
-    _fact("request.system", _S, "the system prompt"),
+    _fact("request.system", _S, "the system prompt", even_empty=True),
     _fact("request.text", _S, "every text of the request, system prompt included, joined with newlines"),
     _fact("request.tools", "list(Tool)", "the tools offered: `name`"),
     _fact("request.input_tokens", _I, "tokens, an estimate"),
