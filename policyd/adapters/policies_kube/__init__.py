@@ -34,7 +34,7 @@ log = logging.getLogger("policyd")
 
 NAMESPACED, CLUSTER = "llmpolicies", "clusterllmpolicies"
 PATIENCE_S = 20.0  # how long a start waits for the API server
-REST = 2.0  # times as long as a look took, none begins: changes without end leave two thirds of the time to calls
+REST = 4.0  # times as long as a look took, none begins: changes without end leave four fifths of the time to calls
 LONGEST_REST_S = 1.0
 
 
