@@ -58,6 +58,7 @@ class Bench:
     def _keep(self, rules: Sequence[BoundRule]) -> None:
         """From now on these are the rules that may still match."""
         self.roster = roster_of(self.call.plan or self.call.ground.plans.of(()), rules)
+        self._wakes, self._looks_ahead = self.roster.wakes, bool(self.roster.later)  # every event asks for these
 
     def follow(self) -> list[BoundRule]:
         """The call's plan has changed: what has left it is judged no more, what has come is judged from here on."""
@@ -83,7 +84,7 @@ class Bench:
 
     def awake(self, touched: int) -> bool:
         """Whether any rule may be due after these changes: what most events are asked, and answer with no."""
-        return bool(touched & self.roster.wakes) or (bool(self.roster.later) and self._past())
+        return bool(touched & self._wakes) or (self._looks_ahead and self._past())
 
     def due(self, touched: int, *, forced: bool = False) -> list[BoundRule]:
         """The rules that have to be judged after these changes. `forced`: whether or not they were judged ahead."""
