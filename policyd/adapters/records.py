@@ -17,6 +17,7 @@ from policyd.core.model.decision import CounterResult, DecisionRecord, RuleResul
 from policyd.enforcer import RecordSink
 
 _LEAST_DIGITS = 6
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 class Lines(Protocol):
@@ -48,7 +49,7 @@ class Sinks:
 
 def encode(record: DecisionRecord) -> bytes:
     """One record as one line of ASCII JSON, without its end: whatever a name holds, it cannot begin a line."""
-    return json.dumps(fields(record), separators=(",", ":")).encode()
+    return _ENCODER.encode(fields(record)).encode()
 
 
 def fields(record: DecisionRecord) -> dict[str, object]:

@@ -292,16 +292,20 @@ class Plans:
     ) -> None:
         self._engine, self._process, self._bound = engine, process, bound
         self._plans: dict[tuple[int, ...], Plan] = {}
+        self._newest: Plan | None = None
         self.session_readers = session_readers
         self.likeness_readers = likeness_readers
 
     def of(self, policies: tuple[CompiledPolicy, ...]) -> Plan:
+        if self._newest is not None and self._newest.policies is policies:
+            return self._newest  # a call asks for one selection several times
         key = tuple(map(id, policies))
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= self._bound:
                 self._plans.clear()
             plan = self._plans[key] = Plan(policies, self._engine, self._process)
+        self._newest = plan
         return plan
 
 
