@@ -351,6 +351,17 @@ def test_has_tells_what_was_sent_from_what_was_not(fact: str, more: dict[str, ob
     assert (out.record.reason == "there") is sent
 
 
+@pytest.mark.parametrize(("team", "reason"), [("blue", "policy_error"), ("red", "")])
+@pytest.mark.parametrize(("path", "body"), [("/v1/odd", b"{}"), ("/v1/chat/completions", b"no json")])
+def test_what_cannot_be_edited_errs_only_where_the_rule_matches(path: str, body: bytes, team: str, reason: str) -> None:
+    rule = "{name: cap, when: caller.team == 'blue', constrain: {cap: {max_tokens: 9}}}"
+    spec = f"match: {{operations: ['*']}}\nrules: [{rule}]"
+
+    out = Bed(policy(spec)).call(path=path, body=body, headers=[("x-team-id", team)], chunks=[answer_of("x")])
+
+    assert out.record.reason == reason
+
+
 def test_what_was_asked_for_without_a_price_costs_what_the_model_costs_that_answered() -> None:
     spec = "failurePolicy: Ignore\n" + BUDGET.replace("Requests", "Cost").replace("1 requests", "1 USD")
     deployment = "/openai/deployments/ours/chat/completions"

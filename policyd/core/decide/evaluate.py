@@ -77,6 +77,9 @@ def _judged_apart(plan: Plan, docket: Docket, judged: list[Judged], world: World
     if asked:
         programs = [program for index in asked if (program := docket.rules[index].rule.when) is not None]
         _ask(plan.batch(programs), asked, judged, world)
+    for index in asked:
+        if judged[index].outcome is Outcome.MATCHED and (why := cannot_act(judged[index].bound, world)):
+            judged[index] = Judged(judged[index].bound, Outcome.ERRORED, why)
     return judged
 
 
@@ -103,7 +106,8 @@ def _without_cel(bound: BoundRule, world: World) -> Judged | None:
         exceeded = world.counters[(bound.policy.qualified, rule.implied)].exceeded
         return Judged(bound, Outcome.MATCHED if exceeded else Outcome.NOT_MATCHED)
     if rule.when is None:
-        return Judged(bound, Outcome.MATCHED)
+        why = cannot_act(bound, world)
+        return Judged(bound, Outcome.ERRORED if why else Outcome.MATCHED, why)
     return None
 
 
@@ -112,10 +116,8 @@ def cannot_judge(bound: BoundRule, world: World) -> str:
     rule, facts = bound.rule, world.facts
     if world.blind and (why := world.blind.get(bound.policy.identity)):
         return why
-    if facts.unreadable_request and (reads_request_body(rule.reads) or edits_request_body(rule)):
+    if facts.unreadable_request and reads_request_body(rule.reads):
         return f"request not readable: {facts.unreadable_request}"
-    if not facts.request.dialect and (edits_request_body(rule) or redacts_response(rule)):
-        return "the call is in no dialect that policyd can edit"
     if facts.unreadable_response and _needs_unread(rule, facts):
         return f"answer not readable: {facts.unreadable_response}"
     if facts.unmetered and reads_spending(bound):
@@ -125,6 +127,21 @@ def cannot_judge(bound: BoundRule, world: World) -> str:
     if world.counter_failures:
         return _counter_failure(bound, world.counter_failures)
     return ""
+
+
+def cannot_act(bound: BoundRule, world: World) -> str:
+    """Why what this rule asks for cannot be done, where its condition is true; empty when it can."""
+    rule, facts = bound.rule, world.facts
+    if facts.unreadable_request and edits_request_body(rule):
+        return f"request not readable: {facts.unreadable_request}"
+    if not facts.request.dialect and (edits_request_body(rule) or redacts_response(rule)):
+        return "the call is in no dialect that policyd can edit"
+    return ""
+
+
+def is_hopeless(bound: BoundRule, world: World) -> bool:
+    """Whether it is known before the rule is judged that it cannot be, or that what it asks for cannot be done."""
+    return bool(cannot_judge(bound, world) or cannot_act(bound, world))
 
 
 def _needs_unread(rule: CompiledRule, facts: Facts) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from policyd.core.compile.policyset import CompiledPolicy, Phase
 from policyd.core.decide.combine import Decision, combine, exempted_counters, join
-from policyd.core.decide.evaluate import Judged, World, applies, cannot_judge, judge
+from policyd.core.decide.evaluate import Judged, World, applies, is_hopeless, judge
 from policyd.core.decide.plan import BoundRule, Plan
 from policyd.core.decide.rollout import rolled_out
 from policyd.core.exchange.call import Call
@@ -114,7 +114,7 @@ class _Pass:
         """Rules about the answer of which it is known before the request leaves that they cannot be judged."""
         if not self.world.facts.unreadable_request and not self.world.blind:
             return []
-        return [b for b in self.plan.rules if b.rule.phase > Phase.RESERVED and cannot_judge(b, self.world)]
+        return [b for b in self.plan.rules if b.rule.phase > Phase.RESERVED and is_hopeless(b, self.world)]
 
     def _judge(self, rules: Sequence[BoundRule]) -> Decision:
         self.judged += judge(self.plan, rules, self.world)

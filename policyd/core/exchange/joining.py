@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from policyd.core.compile.policyset import CompiledPolicy, Phase
 from policyd.core.decide.combine import Decision, combine
-from policyd.core.decide.evaluate import Judged, World, applies, cannot_judge, judge
+from policyd.core.decide.evaluate import Judged, World, applies, is_hopeless, judge
 from policyd.core.decide.plan import Plan, effective
 from policyd.core.decide.rollout import rolled_out
 from policyd.core.exchange.call import Call, Ground
@@ -76,7 +76,7 @@ def hear(call: Call, fresh: Sequence[CompiledPolicy], stand: Stand) -> bool:
     if not plan.policies:
         return False
     call.note_joined(plan.policies)
-    rules = [bound for bound in plan.rules if bound.rule.phase <= stand.phase or cannot_judge(bound, world)]
+    rules = [bound for bound in plan.rules if bound.rule.phase <= stand.phase or is_hopeless(bound, world)]
     call.heard.update(bound.rule for bound in rules)
     own = call.plan.policies if call.plan else ()
     call.plan = call.ground.plans.of((*own, *plan.policies))
