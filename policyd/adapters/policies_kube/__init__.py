@@ -19,7 +19,7 @@ from pathlib import Path
 from policyd.adapters.aside import aside
 from policyd.adapters.errors import NotAvailable
 from policyd.adapters.policies_kube.access import Access
-from policyd.adapters.policies_kube.api import Api, policies_path
+from policyd.adapters.policies_kube.api import Api, Object, policies_path
 from policyd.adapters.policies_kube.gateway_api import Attachments
 from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, Texts, policy_of
 from policyd.adapters.policies_kube.kept import Keeper, Kept
@@ -92,7 +92,7 @@ class PolicyObjects:
         kept = self._keeper.kept.read() if self._keeper else None
         self._good.texts = dict(kept or {})
         places = (policies_path(NAMESPACED, self.namespace), policies_path(CLUSTER))
-        self._mirrors = tuple(Mirror(self._api, place, policy_of, self._news.set) for place in places)
+        self._mirrors = tuple(Mirror(self._api, place, _written, self._news.set) for place in places)
         self._attachments = Attachments(self._api, self.namespace, self.state)
         self._tasks = [asyncio.create_task(mirror.run()) for mirror in self._mirrors]
         self._tasks.append(asyncio.create_task(self._attachments.run()))
@@ -192,6 +192,11 @@ class PolicyObjects:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._api.close()
+
+
+def _written(one: Object) -> Policy:
+    """Without its status: that is the operator's, and ten thousand are a hundred MiB for the collector to look at."""
+    return policy_of({**one, "status": None})
 
 
 def _texts(policies: Iterable[Policy]) -> Texts:
