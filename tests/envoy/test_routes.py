@@ -88,7 +88,7 @@ class Desk:
         (route(*CHAT), Resource("HTTPRoute", *CHAT)),
         (metadata("GRPCRoute", "a", "b.c"), Resource("GRPCRoute", "a", "b.c")),
         (metadata("Gateway", *EDGE), Resource("Gateway", *EDGE)),
-        (metadata("", *CHAT), "its metadata names no object"),
+        (metadata("", *CHAT), Resource("", *CHAT)),
         (metadata("HTTPRoute", "", "chat"), "its metadata names no object"),
         (metadata("HTTPRoute", "a/b", "chat"), "its metadata names no object"),
         (metadata("HTTPRoute", "a.b", "chat"), "its metadata names no object"),
@@ -148,6 +148,8 @@ def test_no_text_breaks_the_reader(text: str) -> None:
         (route(*CHAT), metadata("Gateway", *EDGE), (("a", "b"),), Route(*CHAT, (EDGE,))),
         (route(*CHAT), metadata("Listener", *EDGE), (("a", "b"),), Route(*CHAT, (("a", "b"),))),
         (metadata("GRPCRoute", *CHAT), None, (EDGE,), Route("agents")),
+        (metadata("", *CHAT), None, (EDGE,), Route(*CHAT, (EDGE,))),
+        (metadata("", *CHAT), metadata("", *EDGE), (("a", "b"),), Route(*CHAT, (EDGE,))),
     ],
 )
 def test_where_a_call_came_in(

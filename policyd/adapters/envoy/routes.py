@@ -43,9 +43,13 @@ _SPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 class Resource:
     """The object that a part of Envoy's configuration was made of."""
 
-    kind: str
+    kind: str  # empty where Envoy Gateway has lost it, as 1.8 does for what it reads from files
     namespace: str
     name: str
+
+    def is_a(self, kind: str) -> bool:
+        """Whether it is of this kind, the only one that is expected in its place."""
+        return self.kind in ("", kind)
 
 
 def resource_of(text: str) -> Resource | str:
@@ -77,8 +81,8 @@ def _first(known: Struct) -> Resource | str:
         return f"its metadata names no resource of `{METADATA}`"
     fields = listed[0].struct_value.fields
     kind, space, name = (fields[part].string_value if part in fields else "" for part in ("kind", "namespace", "name"))
-    if not (kind and _SPACE.fullmatch(space) and _OBJECT.fullmatch(name)):
-        return "its metadata names no object with a kind, a namespace and a name"
+    if not (_SPACE.fullmatch(space) and _OBJECT.fullmatch(name)):
+        return "its metadata names no object with a namespace and a name"
     return Resource(kind, space, name)
 
 
@@ -117,13 +121,13 @@ class Routes:
         gateways = self._gateways(route, host)
         if not gateways:
             self._lack(_Lack.GATEWAY, f"neither {HOST_ATTRIBUTE} nor an HTTPRoute known here tells it")
-        return Route(route.namespace, route.name if route.kind == HTTP_ROUTE else "", gateways)
+        return Route(route.namespace, route.name if route.is_a(HTTP_ROUTE) else "", gateways)
 
     def _gateways(self, route: Resource, host: Resource | str) -> tuple[ObjectName, ...]:
         """The very one, where it is told; else all that the route is attached to: it may have been each."""
-        if isinstance(host, Resource) and host.kind == GATEWAY:
+        if isinstance(host, Resource) and host.is_a(GATEWAY):
             return ((host.namespace, host.name),)
-        return self.parents((route.namespace, route.name)) if route.kind == HTTP_ROUTE else ()
+        return self.parents((route.namespace, route.name)) if route.is_a(HTTP_ROUTE) else ()
 
     def _lack(self, what: _Lack, why: str) -> None:
         self._lacked[what] = why, self.clock()
