@@ -146,6 +146,10 @@ class PolicyDirectory:
         self._current = compilation.policy_set
         return issues
 
+    def again(self) -> None:
+        """Judge the files anew at the next look, though none of them has changed."""
+        self._seen = None
+
     async def watch(self, poll_s: float = POLL_S) -> None:
         """Look every `poll_s` seconds, for ever."""
         while True:

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from policyd.adapters.admin import METRICS, Admin, Answer, Page, text
+from policyd.adapters.aside import OutOfSight
 from policyd.adapters.capture import Capture
 from policyd.adapters.counters_memory import MemoryCounters
+from policyd.adapters.envoy.carrying import Carrying
 from policyd.adapters.envoy.config import Address, largest_message
 from policyd.adapters.envoy.health import NOT_SERVING, SERVING, Health
 from policyd.adapters.envoy.routes import Routes
@@ -36,6 +38,7 @@ from policyd.adapters.records import RecordFile, Sinks
 from policyd.adapters.reloads import Reload
 from policyd.adapters.telemetry import Telemetry
 from policyd.adapters.vocabularies import load_vocabularies
+from policyd.core.compile.compiler import Compiler
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue
 from policyd.core.model.decision import Mode
@@ -63,6 +66,7 @@ class DataPlane:
     address: str = ""  # where it listens, once it does
     _state: str = "starting"
     _hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    _carrying: Carrying = field(init=False)
     _directory: Source = field(init=False)
     _transport: Transport = field(init=False)
     _redis: Callable[[], Condition] | None = None
@@ -70,7 +74,9 @@ class DataPlane:
     _changed: Callable[[], None] = lambda: None  # tells running calls of a policy set that came into force
 
     def __post_init__(self) -> None:
-        self._directory = source_of(self.settings, self._reloaded, self._untold)
+        self._carrying = Carrying(Compiler(fresh=OutOfSight()))
+        self._directory = source_of(self.settings, self._carrying, self._reloaded, self._untold)
+        self._carrying.again = self._directory.again
         self._transport = Transport(self.settings.tls, self.telemetry)
         if (home := self._directory.home) is not None:
             self._routes = Routes(home, lambda: self._directory.current, self._directory.parents)
@@ -165,7 +171,7 @@ class DataPlane:
                 *self._transport.options,
             ]
         )
-        services = (handler(enforcer, self.telemetry, capture, self._routes), health.handler())
+        services = (handler(enforcer, self.telemetry, capture, self._routes, self._carrying.hear), health.handler())
         server.add_generic_rpc_handlers(self._transport.guard(*services))
         self.address = bind(server, self.settings.listen, self._transport.credentials)
         if self.settings.listen.path:
@@ -261,7 +267,7 @@ class DataPlane:
             words.append(untold)
         if self._redis is not None:
             words.append(_redis_words(self._redis()))
-        words += self._transport.words
+        words += self._carrying.words + self._transport.words
         return text(HTTPStatus.OK, "\n".join(words))
 
 

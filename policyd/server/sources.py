@@ -8,10 +8,8 @@ import zlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
-from policyd.adapters.aside import OutOfSight
 from policyd.adapters.policies_dir import PolicyDirectory
-from policyd.adapters.reloads import Reload
-from policyd.core.compile.compiler import Compiler
+from policyd.adapters.reloads import Compile, Reload
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue
 from policyd.core.model.route import ObjectName
@@ -31,21 +29,24 @@ class Source(Protocol):
     def home(self) -> str | None: ...  # the namespace of calls whose route is not told; None: routes are no part of it
     def parents(self, route: ObjectName) -> tuple[ObjectName, ...]: ...  # the Gateways that an HTTPRoute is attached to
     def start(self) -> tuple[Issue, ...] | Awaitable[tuple[Issue, ...]]: ...
+    def again(self) -> None: ...  # what was refused may be right now: look anew
     def watch(self) -> Coroutine[Any, Any, None]: ...
 
 
-def source_of(settings: Settings, report: Callable[[Reload], None], untold: Callable[[], str]) -> Source:
+def source_of(
+    settings: Settings, compile: Compile, report: Callable[[Reload], None], untold: Callable[[], str]
+) -> Source:
     """What the settings ask for. `untold`: what is not known of calls, for the operator. Raises NotAvailable or
     UnreadableInput where there is no way to a cluster."""
     where = str(settings.policies[0]) if settings.policies else ""
     if not where.startswith(KUBE):
-        return PolicyDirectory(settings.policies, Compiler(fresh=OutOfSight()), report)
+        return PolicyDirectory(settings.policies, compile, report)
     from policyd.adapters.policies_kube import PolicyObjects  # a twentieth of a second that only this source pays
     from policyd.adapters.policies_kube.access import find_access
 
     return PolicyObjects(
         access=find_access(where.removeprefix(KUBE)),
-        compile=Compiler(fresh=OutOfSight()),
+        compile=compile,
         report=report,
         namespace=settings.options.namespace,
         state=settings.state,

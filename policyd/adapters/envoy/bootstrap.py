@@ -20,6 +20,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     DataSource,
     GrpcService,
     GrpcServiceEnvoyGrpc,
+    HeaderValue,
     Http2ProtocolOptions,
     Node,
     SubstitutionFormatString,
@@ -71,6 +72,7 @@ from policyd.adapters.envoy.config import (
     SILENCE_S,
     UPLOAD_S,
     UPSTREAM_HEADER,
+    UPSTREAMS_METADATA,
     Settings,
     Upstream,
 )
@@ -122,7 +124,13 @@ def ext_proc_filter(settings: Settings) -> ExternalProcessor:
     """The ext_proc filter, the same for every policy set."""
     header, body = ProcessingModeHeaderSendMode, ProcessingModeBodySendMode
     return ExternalProcessor(
-        grpc_service=GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=EXTPROC_CLUSTER)),
+        grpc_service=GrpcService(
+            envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=EXTPROC_CLUSTER),
+            # So that policyd refuses a policy that this Envoy cannot carry.
+            initial_metadata=[
+                HeaderValue(key=UPSTREAMS_METADATA, value=",".join(one.name for one in settings.upstreams))
+            ],
+        ),
         failure_mode_allow=settings.fail_open,
         status_on_error=HttpStatus(code=StatusCode(503)),
         processing_mode=ProcessingMode(

@@ -21,6 +21,7 @@ SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 NAMESPACE = "policyd"  # of dynamic metadata, and of the access log
 EXTPROC_CLUSTER = "policyd_extproc"
 UPSTREAM_HEADER = "x-policyd-upstream"  # set by a reroute, read by the route, taken off before the upstream sees it
+UPSTREAMS_METADATA = "x-policyd-upstreams"  # of a stream: the names that Envoy routes by, with commas between
 PREFIX = "x-policyd-"
 AUTHENTICATED = ("envoy.filters.http.jwt_authn", "envoy.filters.http.ext_authz")  # `serve --identity metadata:…`
 ROUTE_ATTRIBUTE = "xds.route_metadata"  # which HTTPRoute a call came by

@@ -156,6 +156,11 @@ class PolicyObjects:
         finally:
             await self.close()
 
+    def again(self) -> None:
+        """Judge anew what was refused."""
+        self._good.again()
+        self._news.set()
+
     async def _looked(self) -> None:
         """A look that fails leaves the set in force, and is said: the next change leads to the next one."""
         try:

@@ -72,9 +72,16 @@ class LastGood:
     compile: Compile
     texts: Texts = field(default_factory=dict)
     _wrong: dict[str, tuple[str, tuple[Issue, ...]]] = field(default_factory=dict)  # file -> text, why
+    _anew: bool = False
+
+    def again(self) -> None:
+        """What was wrong may be right by now: the next state is judged without remembering it."""
+        self._anew = True
 
     def judge(self, newest: Texts) -> Judged:
         """The set of all that compiles."""
+        if self._anew:
+            self._anew, self._wrong = False, {}
         self._wrong = {file: one for file, one in self._wrong.items() if newest.get(file) == one[0]}
         trying = {file: text for file, text in newest.items() if file not in self._wrong}
         trying |= {file: self.texts[file] for file in self._wrong if file in self.texts}

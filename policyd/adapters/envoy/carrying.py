@@ -1,0 +1,82 @@
+"""Whether the running Envoy can carry a policy set: it tells the upstreams that it has, and a set that wants others is
+refused.
+
+Rule 1: Envoy says it with each stream, in the words of `policyd envoy bootstrap`. One that says nothing, as Envoy
+        Gateway's, is not judged: its routes are its owner's.
+Rule 2: an upstream is there when any Envoy has told it: they change one after another.
+Rule 3: what is in force stays. To take a policy out because Envoy came back with another configuration would lift its
+        other rules; a call that it reroutes there gets Envoy's 503, and /readyz says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from policyd.adapters.envoy.config import UPSTREAMS_METADATA
+from policyd.core.compile.carry import Wanted, wanted
+from policyd.core.compile.compiler import Compiled, Compiler, in_order
+
+log = logging.getLogger("policyd")
+
+MOST = 64  # different tellings that are listened to: Envoys, and what they were before
+LONGEST = 64 << 10  # characters of one
+
+
+@dataclass(slots=True)
+class Carrying:
+    """Compiles as its compiler does, and refuses what no Envoy that was heard can carry.
+
+    `again`: judge anew what was refused.
+    """
+
+    compiler: Compiler
+    again: Callable[[], None] = lambda: None
+    _heard: set[str] = field(default_factory=set)
+    _known: frozenset[str] = frozenset()
+    _in_force: tuple[Wanted, ...] = ()
+
+    def __call__(self, files: Sequence[tuple[str, str]]) -> Compiled:
+        compiled = self.compiler(files)
+        if compiled.policy_set is None:
+            return compiled
+        asked = wanted(compiled.written)
+        known, before = self._known, {one.said for one in self._in_force}
+        missing = [one for one in self._missing(asked, known) if one.said not in before]
+        if missing:
+            issues = in_order([*compiled.issues, *(one.issue(known) for one in missing)])
+            return replace(compiled, policy_set=None, issues=issues)
+        self._in_force = asked
+        return compiled
+
+    @staticmethod
+    def _missing(asked: Iterable[Wanted], known: frozenset[str]) -> list[Wanted]:
+        return [one for one in asked if known and one.upstream not in known]
+
+    def hear(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """A stream begins, with this metadata of gRPC's."""
+        for name, value in metadata:
+            if name == UPSTREAMS_METADATA and value not in self._heard:
+                self._learn(str(value))
+
+    def _learn(self, told: str) -> None:
+        if len(self._heard) >= MOST or len(told) > LONGEST:
+            return
+        self._heard.add(told)
+        names = frozenset(name for part in told.split(",") if (name := part.strip()))
+        if names <= self._known:
+            return
+        self._known |= names
+        for words in self.words:
+            log.error("%s", words)
+        self.again()
+
+    @property
+    def words(self) -> list[str]:
+        """What is in force and cannot be carried, for /readyz."""
+        known = self._known
+        return [
+            f"{one.issue(known)}; in force all the same: such a call gets Envoy's 503"
+            for one in self._missing(self._in_force, known)
+        ]
