@@ -211,9 +211,9 @@ class MessageReader(ChoicesReader):
         where: Path = ("choices", place)
         self._veil(index, place, choice)
         again = choice.get("text")
-        if isinstance(again, str) and again:  # Together says its text twice
+        if isinstance(again, str) and again:  # Together says its text twice: rules read it once
             self._open_choice(index)
-            self._segment(("text", index, 2), (*where, "text"), again)
+            self._segment(("other", index, 2), (*where, "text"), again)
         if field == "delta" and isinstance(message := choice.get("message"), dict):
             self._so_far(index, (*where, "message"), message)
         if (raw := choice.get("raw_output")) is not None:  # Fireworks says it once more, as it was made
