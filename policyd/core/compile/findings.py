@@ -8,6 +8,7 @@ POL004 wrong type           POL005 wrong value              POL006 not yet suppo
 POL007 a name twice         POL008 not exactly one action   POL009 impossible where the rule is judged
 POL010 counter, window, limit                               POL011 redaction
 POL012 headers              POL013 reads what it may not    POL014 hold-back
+POL018 an upstream that the running Envoy does not have (`serve` alone knows)
 Warnings:
 POL101 enforces nothing     POL102 nothing covers `unknown` POL103 an exemption that exempts nothing
 POL104 trusts a forgeable header                            POL105 the beginning of a match may leave
