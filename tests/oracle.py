@@ -418,10 +418,16 @@ class _Decision:
     def _outcome(self, policy: Policy, rule: Rule) -> str:
         if self._hopeless(policy, rule) or policy.qualified in self.blind:
             return ERROR
-        if self.model is None and isinstance(rule.action, Reroute):
+        said = self._said(policy, rule)
+        if said == YES and self.model is None and self._changes_body(rule):
             return ERROR  # a body that could not be read cannot be changed either
-        if self.model is None and isinstance(rule.action, Constrain) and rule.action.edits_body:
-            return ERROR
+        return said
+
+    @staticmethod
+    def _changes_body(rule: Rule) -> bool:
+        return isinstance(rule.action, Reroute) or (isinstance(rule.action, Constrain) and rule.action.edits_body)
+
+    def _said(self, policy: Policy, rule: Rule) -> str:
         table = YES if rule.table is None else rule.table[self.model or ""]
         if rule.glance is None:
             return table
