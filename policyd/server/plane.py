@@ -25,7 +25,7 @@ from policyd.adapters.admin import METRICS, Admin, Answer, Page, text
 from policyd.adapters.aside import OutOfSight
 from policyd.adapters.capture import Capture
 from policyd.adapters.counters_memory import MemoryCounters
-from policyd.adapters.envoy.carrying import Carrying
+from policyd.adapters.envoy.carrying import Carrying, Listening
 from policyd.adapters.envoy.config import Address, largest_message
 from policyd.adapters.envoy.health import NOT_SERVING, SERVING, Health
 from policyd.adapters.envoy.routes import Routes
@@ -171,7 +171,8 @@ class DataPlane:
                 *self._transport.options,
             ]
         )
-        services = (handler(enforcer, self.telemetry, capture, self._routes, self._carrying.hear), health.handler())
+        calls = handler(enforcer, self.telemetry, capture, self._routes)
+        services = (Listening(calls, self._carrying.hear), health.handler())
         server.add_generic_rpc_handlers(self._transport.guard(*services))
         self.address = bind(server, self.settings.listen, self._transport.credentials)
         if self.settings.listen.path:

@@ -13,6 +13,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+import grpc
 
 from policyd.adapters.envoy.config import UPSTREAMS_METADATA
 from policyd.core.compile.carry import Wanted, wanted
@@ -80,3 +83,17 @@ class Carrying:
             f"{one.issue(known)}; in force all the same: such a call gets Envoy's 503"
             for one in self._missing(self._in_force, known)
         ]
+
+
+class Listening(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC brings no types
+    """A service, and `hear`, which is told what metadata each of its streams begins with."""
+
+    def __init__(
+        self, service: grpc.GenericRpcHandler, hear: Callable[[Iterable[tuple[str, str | bytes]]], None]
+    ) -> None:
+        self._service, self._hear = service, hear
+
+    def service(self, details: Any) -> Any:
+        """As gRPC asks for it, once a stream."""
+        self._hear(details.invocation_metadata or ())
+        return self._service.service(details)

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -62,18 +62,12 @@ class _Gone(Exception):  # noqa: N818
 
 
 def handler(
-    calls: Calls,
-    latencies: Latencies | None = None,
-    taps: Taps | None = None,
-    routes: Routes | None = None,
-    hear: Callable[[Any], None] | None = None,
+    calls: Calls, latencies: Latencies | None = None, taps: Taps | None = None, routes: Routes | None = None
 ) -> grpc.GenericRpcHandler:
-    """The service, to be added to a grpc.aio server. `hear` gets the metadata that each stream begins with."""
+    """The service, to be added to a grpc.aio server."""
     complained: set[str] = set()
 
     async def process(_messages: object, stream: Any) -> None:
-        if hear is not None:
-            hear(stream.invocation_metadata() or ())
         await Conversation(calls, stream, complained, latencies, taps, routes).hold()
 
     # Messages are parsed here and not by gRPC, so that a malformed one is judged like any other failure.
