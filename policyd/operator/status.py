@@ -8,6 +8,7 @@ Rule 3: a time of transition stays while what it is about stays.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import Any
 from policyd.adapters.policies_kube import seen_mark
 from policyd.adapters.policies_kube.api import GROUP, Object
 from policyd.adapters.policies_kube.good import Policy
-from policyd.adapters.policies_kube.presence import DIGEST, HOME, LASTS_S, SEEN, SPACE, UNTOLD
+from policyd.adapters.policies_kube.presence import DIGEST, HOME, LASTS_S, SEEN, SPACE, UNCARRIED, UNTOLD
 from policyd.core.errors import Issue
 from policyd.core.model.route import GATEWAY
 from policyd.core.review.overruled import Overruled
@@ -39,6 +40,7 @@ class Replica:
     renewed: float = field(compare=False)
     home: str = ""  # the namespace that it takes calls for whose route it is not told
     untold: str = ""  # what it is not told of calls
+    uncarried: Mapping[str, str] = field(default_factory=dict)  # by file: why its Envoy cannot carry that policy
 
     def lives(self, now: float) -> bool:
         return now - self.renewed <= LASTS_S
@@ -53,7 +55,16 @@ def replica_of(lease: Object) -> Replica:
     except ValueError:
         renewed = 0.0
     digest, seen, space, home, untold = (str(notes.get(name, "")) for name in (DIGEST, SEEN, SPACE, HOME, UNTOLD))
-    return Replica(digest, seen, space, renewed, home, untold)
+    return Replica(digest, seen, space, renewed, home, untold, _uncarried(str(notes.get(UNCARRIED) or "{}")))
+
+
+def _uncarried(told: str) -> dict[str, str]:
+    """By its own word; a Lease that somebody else has written may say anything."""
+    try:
+        found = json.loads(told)
+    except (ValueError, RecursionError):
+        return {}
+    return {str(file): str(words) for file, words in found.items()} if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +108,19 @@ def is_news(policy: Policy) -> bool:
 def _status(policy: Policy, state: State, marks: Mapping[str, str]) -> Object | None:
     """None when what is written is still so."""
     concerned = [one for one in state.replicas if _covers(one.namespace, policy)]
-    running = [one for one in concerned if one.seen == marks[one.namespace]]
+    lacking = [one for one in concerned if policy.file in one.uncarried]
+    running = [one for one in concerned if one.seen == marks[one.namespace] and one not in lacking]
     why = state.refused.get(policy.file)
     old = policy.status or {}
-    if why is None and _quiet(policy, state, old, concerned):
+    settled = why is None and not lacking
+    if settled and _quiet(policy, state, old, concerned):
         return None
     counts = {"programmed": 0 if why else len(running), "total": len(concerned)}
     programmed, digest = _programmed(why, running, concerned), running[0].digest if running else ""
-    if why is None and _stands(old, policy, len(concerned)):
+    if why is None and lacking:
+        words = f"{len(lacking)} of {len(concerned)} replicas say: {lacking[0].uncarried[policy.file]}"
+        programmed = _condition("Programmed", "False", "NotCarried", words[:MOST])
+    if settled and _stands(old, policy, len(concerned)):
         # INVARIANT: what others came to beside it since then is no news of this policy.
         counts, digest = old["replicas"], old.get("digest", "")
         programmed = _plain(next(iter(_written(old)))["Programmed"])

@@ -8,8 +8,9 @@ import zlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
+from policyd.adapters.envoy.carrying import Carrying
 from policyd.adapters.policies_dir import PolicyDirectory
-from policyd.adapters.reloads import Compile, Reload
+from policyd.adapters.reloads import Reload
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue
 from policyd.core.model.route import ObjectName
@@ -34,7 +35,7 @@ class Source(Protocol):
 
 
 def source_of(
-    settings: Settings, compile: Compile, report: Callable[[Reload], None], untold: Callable[[], str]
+    settings: Settings, compile: Carrying, report: Callable[[Reload], None], untold: Callable[[], str]
 ) -> Source:
     """What the settings ask for. `untold`: what is not known of calls, for the operator. Raises NotAvailable or
     UnreadableInput where there is no way to a cluster."""
@@ -52,6 +53,7 @@ def source_of(
         state=settings.state,
         name=replica_name(socket.gethostname(), str(settings.listen)),
         untold=untold,
+        uncarried=compile.lacking,
     )
 
 

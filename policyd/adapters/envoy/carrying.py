@@ -75,6 +75,12 @@ class Carrying:
             log.error("%s", words)
         self.again()
 
+    def lacking(self) -> dict[str, str]:
+        """What is in force and cannot be carried, by file: why."""
+        known = self._known
+        issues = [one.issue(known) for one in self._missing(self._in_force, known)]
+        return {issue.span.file: str(issue) for issue in issues}
+
     @property
     def words(self) -> list[str]:
         """What is in force and cannot be carried, for /readyz."""

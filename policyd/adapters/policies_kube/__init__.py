@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,9 @@ from policyd.adapters.policies_kube.gateway_api import Attachments
 from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, Texts, policy_of
 from policyd.adapters.policies_kube.kept import Keeper, Kept
 from policyd.adapters.policies_kube.mirror import Mirror
-from policyd.adapters.policies_kube.presence import Presence, Running
+from policyd.adapters.policies_kube.presence import Presence, Running, uncarried
 from policyd.adapters.reloads import Compile, Reload
+from policyd.core.compile.carry import CODE
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue
 from policyd.core.model.route import ObjectName
@@ -49,6 +50,7 @@ class PolicyObjects:
     state: Path | None = None
     name: str = ""  # of this replica's Lease; empty: none is written
     untold: Callable[[], str] = lambda: ""  # what is not known of calls, for the operator
+    uncarried: Callable[[], Mapping[str, str]] = dict  # in force, by file: why Envoy cannot carry it
     patience_s: float = PATIENCE_S
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     refused: Reload | None = None  # the newest reload, if parts of it did not come into force
@@ -180,7 +182,8 @@ class PolicyObjects:
             self.report(Reload("loaded", new.digest, judged.issues))
         self._tell_refused(judged)
         if self._presence is not None:
-            self._presence.tell(Running(new.digest, mark, self.namespace or ""))
+            lacking = {**self.uncarried(), **_uncarried(judged)}
+            self._presence.tell(Running(new.digest, mark, self.namespace or "", uncarried(lacking)))
         if self._keeper is not None:
             self._keeper.keep(judged.texts)
 
@@ -202,6 +205,12 @@ class PolicyObjects:
 def _written(one: Object) -> Policy:
     """Without its status: that is the operator's, and ten thousand are a hundred MiB for the collector to look at."""
     return policy_of({**one, "status": None})
+
+
+def _uncarried(judged: Judged) -> dict[str, str]:
+    """What was refused for the sake of Envoy, by file."""
+    found = {file: [str(issue) for issue in why if issue.code == CODE] for file, why in judged.refused.items()}
+    return {file: "\n".join(words) for file, words in found.items() if words}
 
 
 def _texts(policies: Iterable[Policy]) -> Texts:

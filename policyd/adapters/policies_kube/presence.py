@@ -7,8 +7,9 @@ Rule 2: written when the set changes, at most each `SHORTEST_S`, and renewed eac
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -19,7 +20,8 @@ log = logging.getLogger("policyd")
 PART = f"{GROUP}/part"
 DATA_PLANE = "data-plane"
 DIGEST, SEEN, SPACE = f"{GROUP}/digest", f"{GROUP}/seen", f"{GROUP}/namespace"
-HOME, UNTOLD = f"{GROUP}/home", f"{GROUP}/untold"
+HOME, UNTOLD, UNCARRIED = f"{GROUP}/home", f"{GROUP}/untold", f"{GROUP}/uncarried"
+MOST_UNCARRIED, LONGEST_WORDS = 100, 500  # policies, and characters on each: a Lease has room for 256 KiB
 RENEW_S = 10.0
 SHORTEST_S = 0.1
 AGAIN_S = 1.0  # after one that failed
@@ -33,6 +35,13 @@ class Running:
     digest: str
     seen: str
     namespace: str = ""
+    uncarried: str = ""  # by file: why the Envoy beside it cannot carry that policy; as JSON, empty for none
+
+
+def uncarried(found: Mapping[str, str]) -> str:
+    """As a Lease has it."""
+    some = {file: words[:LONGEST_WORDS] for file, words in sorted(found.items())[:MOST_UNCARRIED]}
+    return json.dumps(some) if some else ""
 
 
 def instant(at: datetime) -> str:
@@ -106,6 +115,8 @@ class Presence:
         notes = {DIGEST: running.digest, SEEN: running.seen, SPACE: running.namespace, HOME: self.home}
         if untold := self.untold():
             notes[UNTOLD] = untold
+        if running.uncarried:
+            notes[UNCARRIED] = running.uncarried
         metadata = {
             "name": self.name,
             "namespace": self.api.access.namespace,
