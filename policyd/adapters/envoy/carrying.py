@@ -23,7 +23,8 @@ from policyd.core.compile.compiler import Compiled, Compiler, in_order
 
 log = logging.getLogger("policyd")
 
-MOST = 64  # different tellings that are listened to: Envoys, and what they were before
+MOST = 64  # different tellings that are remembered, to be known again without being read
+MOST_NAMES = 4096  # upstreams
 LONGEST = 64 << 10  # characters of one
 
 
@@ -64,11 +65,13 @@ class Carrying:
                 self._learn(str(value))
 
     def _learn(self, told: str) -> None:
-        if len(self._heard) >= MOST or len(told) > LONGEST:
+        if len(told) > LONGEST:
             return
+        if len(self._heard) >= MOST:
+            self._heard.clear()
         self._heard.add(told)
         names = frozenset(name for part in told.split(",") if (name := part.strip()))
-        if names <= self._known:
+        if names <= self._known or len(self._known | names) > MOST_NAMES:
             return
         self._known |= names
         for words in self.words:
