@@ -31,7 +31,7 @@ IN_FLIGHT = 4  # events of a stream that the provider has made and its caller ne
 # that are made until the provider sees that nobody listens
 FALLBACK = "This session has used its budget."
 COUNTERS = 16
-CALLS, WARM = 100, 10
+CALLS, WARM = 100, 10  # of so many, two workers that are chosen by lot have 30 each but once in 30,000
 ATTEMPTS = 5  # of who is told that it cannot be judged now
 
 PRICES = f"""
@@ -93,8 +93,7 @@ def check_shared(stage: Stage, before: Counter[Path], calls: int) -> None:
     served = by_worker(stage) - before
     print(f"calls a worker: {sorted(served.values())}")
     assert sum(served.values()) == calls
-    # A tenth: while a machine is busy Envoy's health checks may leave a worker out for a moment.
-    assert len(served) == 2 and min(served.values()) >= 0.1 * calls
+    assert len(served) == 2 and min(served.values()) >= 0.3 * calls
 
 
 # ---- one budget ------------------------------------------------------------------------------------------------------
