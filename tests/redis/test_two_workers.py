@@ -80,6 +80,9 @@ def up(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> I
     policies = {"budget.yaml": policy("budget", BUDGET, team="agents"), "many.yaml": policy("many", MANY, team="many")}
     serve = ("--workers", "2", "--redis", redis_server.url, "--prices", str(prices))
     with stack(policies, providers=[provider], serve=serve, bootstrap=("--workers", "2")) as stage:
+        # A worker whose first health check came too early gets no calls before the next one, two seconds later.
+        healthy = "cluster.policyd_extproc.membership_healthy"
+        stage.wait_until(lambda: stage.envoy_stats(f"^{healthy}$") == {healthy: 2}, "Envoy to find both workers well")
         yield stage
 
 
