@@ -10,7 +10,7 @@ import pytest
 
 from tests.architecture.source import PACKAGE, ROOT, calls, functions, name_of, python_files, tracked, tree
 
-MAX_FILE = 350  # lines
+MAX_FILE = 500  # lines
 MAX_TEST_FILE = 700  # lines; a long table is easier read in one piece
 MAX_FUNCTION = 60  # lines
 CORE = PACKAGE / "core"

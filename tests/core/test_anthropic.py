@@ -94,7 +94,7 @@ def test_the_facts_of_a_request() -> None:
         ("user", ""),
     ]
     assert facts.text == "be\nkind\nhi\nin\ndeep\nout\nso?\nT\ndoc"
-    assert facts.tools == ["f", "web_search", "mcp_toolset", "files"]
+    assert [tool.name for tool in facts.tools] == ["f", "web_search", "mcp_toolset", "files"]
     assert 2000 < facts.input_tokens < 2100  # an image and a document
     assert asked({"system": "s", "messages": []}).system == "s"
     assert asked({"messages": []}).system is None

@@ -12,7 +12,7 @@ from policyd.core.compile.cel_check import Vocabulary, check
 from policyd.core.compile.cel_facts import NOW, ROOTS, whole, whole_counter
 from policyd.core.compile.cel_native import Checker, Failed, Plan, activate
 from policyd.core.compile.policyset import CelFailure, CounterRef, Watcher
-from policyd.core.model.facts import CounterFacts, Facts, Message, ToolCall
+from policyd.core.model.facts import CounterFacts, Facts, Message, ToolCall, functions
 from tests.expressions import POLICY, compiled
 
 SPEND: CounterRef = (POLICY, "spend")
@@ -39,7 +39,7 @@ def sent() -> Facts:
     request.operation, request.dialect, request.provider = "chat", "openai.chat", "openai"
     request.stream, request.max_tokens, request.temperature, request.input_tokens = True, 100, 0.5, 12
     request.messages = [Message("system", "be kind"), Message("user", "hello", "ann")]
-    request.text, request.tools = "be kind\nhello", ["shell", "search"]
+    request.text, request.tools = "be kind\nhello", functions(["shell", "search"])
     caller.user, caller.team, caller.tenant, caller.key, caller.labels = "ann", "research", "t", "k1", {"a": "b"}
     session.id, session.source, session.calls, session.cost_nano = "s1", "header", 3, 1_500_000_000
     session.tokens, session.age_s, session.similarity = 900, 90.25, [0.95, 0.5]
@@ -238,7 +238,7 @@ def test_unknown_words_of_the_runtime_are_not_repeated() -> None:
 def test_text_behind_a_nul_is_seen() -> None:
     facts = Facts()
     facts.request.model, facts.request.text = "a\0b", "x\0forbidden"
-    facts.request.tags, facts.request.tools = {"k": "a\0b", "n\0": "v"}, ["a\0b"]
+    facts.request.tags, facts.request.tools = {"k": "a\0b", "n\0": "v"}, functions(["a\0b"])
     facts.response.finish_reasons, facts.session.id = ["a\0b"], "s\0t"
     sources = [
         "request.model == 'a\\x00b'",
@@ -255,7 +255,11 @@ def test_text_behind_a_nul_is_seen() -> None:
 
 def test_halves_of_surrogate_pairs_are_no_fault_of_the_rule() -> None:
     facts = Facts()
-    facts.request.model, facts.request.tags, facts.request.tools = "a\ud800b", {"k\udfff": "\ud800"}, ["\ud800"]
+    facts.request.model, facts.request.tags, facts.request.tools = (
+        "a\ud800b",
+        {"k\udfff": "\ud800"},
+        functions(["\ud800"]),
+    )
     facts.request.messages = [Message("user", "\ud800")]
     facts.response.texts = {0: ["x\udc00y"]}
     sources = [
@@ -300,7 +304,11 @@ def some_facts(draw: st.DrawFn) -> Facts:
     request, response = facts.request, facts.response
     request.model, request.system, request.text = draw(texts), draw(texts), draw(texts)
     request.max_tokens, request.temperature = draw(st.none() | st.integers(0, 300)), draw(st.none() | st.floats(0, 2))
-    request.stream, request.tags, request.tools = draw(st.none() | st.booleans()), draw(tables), draw(st.lists(plain))
+    request.stream, request.tags, request.tools = (
+        draw(st.none() | st.booleans()),
+        draw(tables),
+        functions(draw(st.lists(plain))),
+    )
     request.messages = draw(st.lists(st.builds(Message, plain, plain, texts), max_size=3))
     facts.caller.team, facts.session.similarity = draw(plain), draw(st.lists(st.floats(0, 1), max_size=3))
     facts.session.age_s, facts.session.calls = draw(st.floats(0, 1e6)), draw(st.integers(0, 9))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from policyd.core.compile.cel import CelEngine, CompiledProgram, Want
 from policyd.core.compile.cel_celpy import CelpyEngine
 from policyd.core.compile.policyset import CelFailure, CounterRef
-from policyd.core.model.facts import CounterFacts, Facts, Message, ToolCall
+from policyd.core.model.facts import CounterFacts, Facts, Message, ToolCall, functions
 from tests.expressions import POLICY, compiled, scope
 
 sys.setrecursionlimit(2500)  # what cel-python sets for the whole process: once, before Hypothesis looks
@@ -26,7 +26,7 @@ COUNTERS: dict[CounterRef, CounterFacts] = {
 def facts() -> Facts:
     made = Facts(now=1.7e9)
     made.request.model, made.request.max_tokens, made.request.stream = "gpt-4o", 7, True
-    made.request.tags, made.request.tools = {"a": "b", "é": "ü"}, ["shell", "b"]
+    made.request.tags, made.request.tools = {"a": "b", "é": "ü"}, functions(["shell", "b"])
     made.request.messages = [Message("user", "b", "ann"), Message("system", "é")]
     made.caller.team, made.session.calls, made.session.similarity = "research", 3, [0.5, 0.25]
     made.session.age_s, made.session.cost_nano = 90.0, 1_500_000_000

@@ -19,7 +19,8 @@ SCALARS = {"TYPE_STRING": "string", "TYPE_INT64": "int", "TYPE_DOUBLE": "double"
 def cel_type(field: Any) -> str:
     message = field.message_type
     if message is not None and message.GetOptions().map_entry:
-        return "map(string, string)"
+        value = message.fields_by_name["value"]
+        return f"map(string, {cel_type(value)})"
     kind = {value: name for name, value in vars(type(field)).items() if name.startswith("TYPE_")}[field.type]
     one = SCALARS.get(kind) or message.name.replace("Duration", "duration")
     return f"list({one})" if field.is_repeated else one

@@ -101,7 +101,7 @@ def _to_cel(value: object) -> Any:
             return celtypes.TimestampType(value.ToJsonString())
         case Duration():
             return celtypes.DurationType(value.ToTimedelta())
-        case list():
+        case list() | Sequence() if not isinstance(value, str):
             return celtypes.ListType([_to_cel(item) for item in value])
         case Mapping():
             pairs = [(celtypes.StringType(key), _to_cel(item)) for key, item in value.items()]

@@ -19,7 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
 
 from policyd.core.compile._pb import facts_pb2 as pb
-from policyd.core.model.facts import CounterFacts, Facts
+from policyd.core.model.facts import CounterFacts, Facts, PriceFacts
 
 GROWS, FIXED, VARIES = "grows", "fixed", "varies"
 PACKAGE = pb.DESCRIPTOR.package
@@ -102,16 +102,24 @@ def _split(value: float) -> tuple[int, int]:
     return whole, min(int((value - whole) * _NANOS), _NANOS - 1)
 
 
-def _sent(item: object, fields: Iterable[str]) -> Iterable[tuple[str, str]]:
+def _sent(item: object, fields: Iterable[str]) -> Iterable[tuple[str, object]]:
     for name in fields:
         value = getattr(item, name)
-        if value is not None:
-            yield name, well_formed(value)
+        if isinstance(value, list):
+            yield name, [well_formed(one) for one in value]
+        elif value is not None:
+            yield name, well_formed(value) if isinstance(value, str) else value
+
+
+def price_message(price: PriceFacts | None) -> pb.Price | None:
+    """A price as a message of CEL."""
+    return None if price is None else pb.Price(input=price.input, output=price.output, source=price.source)
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
 
 _S, _I, _D, _B, _M = "string", "int", "double", "bool", "map(string, string)"
+_COUNTS = "map(string, int)"
 
 
 def _getter(type_: str, read: Callable[[Any], Any]) -> Callable[[Any], object]:
@@ -128,6 +136,8 @@ def _getter(type_: str, read: Callable[[Any], Any]) -> Callable[[Any], object]:
             return lambda facts: strings(read(facts))
         case "map(string, string)":
             return lambda facts: table(read(facts))
+        case "Price":
+            return lambda facts: read(facts) or pb.Price()
         case _:
             return read
 
@@ -170,10 +180,22 @@ _REQUEST = (
     _fact("request.messages", "list(Message)", "the conversation in order: `role`, `text`, `name`"),
     _fact("request.system", _S, "the system prompt", even_empty=True),
     _fact("request.text", _S, "every text of the request, system prompt included, joined with newlines"),
-    _fact("request.tools", "list(Tool)", "the tools offered: `name`"),
+    _fact("request.tools", "list(Tool)", "the tools offered: `name`, `kind`"),
     _fact("request.input_tokens", _I, "tokens, an estimate"),
     _fact("request.tags", _M, "what the caller says the call is for"),
-)
+    _fact("request.models", "list(string)", "every model that the request can make the provider run, the first first"),
+    _fact("request.content", _S, "every string of the body that is content, decoded, joined with newlines"),
+    _fact("request.tool_results", "list(ToolResult)",
+          "results of tools in the request, in order: `name`, `call_id`, `text`, `is_error`"),
+    _fact("request.detections", _COUNTS, "detector name to number of finds in `request.content`; 0 for none"),
+    _fact("request.host", _S, "the host that the call goes to, as the deployment declares it"),
+    _fact("request.region", _S, "the region that the call goes to, as the deployment declares it"),
+    _fact("request.upstream", _S, "the upstream that the call goes to, as the deployment names it"),
+    _fact("request.estimated_cost_usd", _D, "USD: the estimated input plus the largest permitted output"),
+    _fact("request.price", "Price",
+          "price of the model that will serve: `input` and `output` in USD per million tokens, `source`",
+          read=lambda f: price_message(f.request.price)),
+)  # fmt: skip
 
 _CALLER = (
     _fact("caller.user", _S, "who; empty when not known"),
@@ -214,9 +236,13 @@ _RESPONSE = (
     _fact("response.elapsed_ms", _D, "milliseconds since the request left", GROWS),
     _fact("response.ttft_ms", _D, "milliseconds to the first token; not there before it", GROWS),
     _fact("response.finish_reasons", "list(string)", "verbatim, one a choice", GROWS),
-    _fact("response.tool_calls", "list(ToolCall)", "in order of appearance: `name`, `arguments` (JSON text)", GROWS),
+    _fact("response.tool_calls", "list(ToolCall)",
+          "in order: `name`, `kind`, `arguments` (normalised JSON text), `strings` (string leaves, decoded)", GROWS),
     _fact("response.refusal", _S, "the model's own refusal", VARIES),
     _fact("response.inspection", _S, "`full`, `partial`, `none`: how much of the answer was understood", VARIES),
+    _fact("response.content", _S, "every string of the body that is content, decoded, joined with newlines", GROWS),
+    _fact("response.reasoning", _S, "the thinking that the response shows, so far", GROWS),
+    _fact("response.detections", _COUNTS, "detector name to number of finds in `response.content`; 0 for none", GROWS),
 )  # fmt: skip
 
 NOW = _fact("now", "timestamp", "when the call began, UTC", read=lambda f: moment(f.now))
@@ -244,8 +270,9 @@ TEXT_SIZE = _fact(
 
 PART_FIELDS: Mapping[str, tuple[type[PbMessage], tuple[str, ...]]] = {
     "Message": (pb.Message, ("role", "text", "name")),
-    "Tool": (pb.Tool, ("name",)),
-    "ToolCall": (pb.ToolCall, ("name", "arguments")),
+    "Tool": (pb.Tool, ("name", "kind")),
+    "ToolResult": (pb.ToolResult, ("name", "call_id", "text", "is_error")),
+    "ToolCall": (pb.ToolCall, ("name", "arguments", "kind", "strings")),
 }
 """The messages that stand in lists, and their fields."""
 
@@ -287,7 +314,9 @@ def _put(message: Any, fact: Fact, facts: Facts) -> None:
         getattr(message, name).update({well_formed(key): _bare(item) for key, item in value.items()})  # type: ignore[attr-defined]
     elif fact.type.startswith("list("):
         getattr(message, name).extend([_bare(item) for item in value])  # type: ignore[attr-defined]
-    elif fact.type == "duration":
+    elif fact.type == "map(string, int)":
+        getattr(message, name).update(value)
+    elif fact.type in ("duration", "Price"):
         getattr(message, name).CopyFrom(value)
     else:
         setattr(message, name, _bare(value))
@@ -305,6 +334,4 @@ def part_rows(part: str, items: Any, fields: Iterable[str] | None = None) -> lis
         return []
     kind, every = PART_FIELDS[part]
     names = every if fields is None else tuple(fields)
-    if part == "Tool":  # the facts hold their bare names
-        return [kind(name=well_formed(item)) for item in items]
     return [kind(**dict(_sent(item, names))) for item in items]

@@ -35,7 +35,23 @@ Thing = TypeVar("Thing")
 
 REQUEST_BODY_READS = frozenset(
     f"request.{name}"
-    for name in ("model", "stream", "max_tokens", "temperature", "messages", "system", "text", "tools", "input_tokens")
+    for name in (
+        "model",
+        "models",
+        "stream",
+        "max_tokens",
+        "temperature",
+        "messages",
+        "system",
+        "text",
+        "tools",
+        "input_tokens",
+        "content",
+        "tool_results",
+        "detections",
+        "estimated_cost_usd",
+        "price",
+    )
 )
 RESPONSE_HEADER_READS = frozenset({"response.status", "response.headers"})
 SESSION_STORE_READS = frozenset(f"session.{name}" for name in ("calls", "cost_usd", "tokens", "age", "similarity"))

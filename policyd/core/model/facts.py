@@ -7,7 +7,7 @@ Rule 2: these are plain, mutable while a call runs, and owned by one exchange; C
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from policyd.core.model.estimate import UNKNOWN, Rate, Seen
@@ -24,12 +24,46 @@ class Message:
     name: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One tool that the request offers. `kind`: function, hosted, mcp, shell, computer, search, ..."""
+
+    name: str
+    kind: str = "function"
+
+
+def functions(names: Iterable[str]) -> list[Tool]:
+    """Tools of kind `function`, by name."""
+    return [Tool(name) for name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """One tool result that the request carries; `text` is its visible text, parts joined with newlines."""
+
+    name: str = ""
+    call_id: str = ""
+    text: str = ""
+    is_error: bool = False
+
+
 @dataclass(slots=True)
 class ToolCall:
-    """One tool call of the answer; `arguments` is the JSON text so far."""
+    """One tool call of the response. `arguments` is the JSON text so far; `strings` are its string leaves, decoded."""
 
     name: str
     arguments: str = ""
+    kind: str = "function"
+    strings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceFacts:
+    """A model's price before the call: USD per million tokens, and where it comes from."""
+
+    input: float
+    output: float
+    source: str
 
 
 @dataclass(slots=True)
@@ -50,7 +84,16 @@ class RequestFacts:
     messages: list[Message] = field(default_factory=list)
     system: str | None = None
     text: str | None = None  # every text of the request, system included, joined with newlines
-    tools: list[str] = field(default_factory=list)  # names
+    content: str | None = None  # every string of the body that is content, joined with newlines
+    tools: list[Tool] = field(default_factory=list)
+    tool_results: list[ToolResult] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)  # every model that may serve, the first one first
+    detections: dict[str, int] = field(default_factory=dict)  # by detector: finds in the content
+    host: str = ""  # the place that the call goes to, as the deployment declares it
+    region: str = ""
+    upstream: str = ""
+    estimated_cost_usd: float | None = None  # USD; None without a price
+    price: PriceFacts | None = None
     input_tokens: int = 0  # an estimate, tokens
     plain_input: int = 0  # the same before what is known of the model; no rule reads this
     exact: bool = False  # its input was counted by a tokenizer; no rule reads this
@@ -135,6 +178,9 @@ class ResponseFacts:
     ttft_ms: float | None = None
     finish_reasons: list[str] = field(default_factory=list)  # verbatim, one a choice, in choice order
     tool_calls: list[ToolCall] = field(default_factory=list)  # in order of appearance
+    content: str | None = None  # every string of the body that is content, joined with newlines
+    reasoning: str | None = None  # the thinking that the response shows
+    detections: dict[str, int] = field(default_factory=dict)  # by detector: finds in the content
     refusal: str | None = None
     inspection: str = "full"  # full, partial, none
     partial_reason: str = ""  # why inspection is not full; safe to record

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, functions
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits, tool_edits
@@ -31,7 +31,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.max_tokens = max(limits, default=None)
     facts.temperature = number(config.get("temperature"), "temperature")
     facts.wants_usage = True
-    facts.tools = tool_names(document)
+    facts.tools = functions(tool_names(document))
     messages, parts = [], 0
     for path, message in _messages(document):
         role = text(message.get("role"), "the role of a message") or ""

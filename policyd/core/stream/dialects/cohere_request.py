@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, functions
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, function_names, plain_edits, tool_edits
@@ -35,7 +35,7 @@ def begin(doc: object, facts: RequestFacts) -> dict[str, object]:
 def read_chat(doc: object, facts: RequestFacts) -> None:
     """Fills the body facts. Raises Malformed."""
     document = begin(doc, facts)
-    facts.tools = function_names(document)
+    facts.tools = functions(function_names(document))
     messages = _first(document) if "message" in document else _second(document)
     system = [message.text for message in messages if message.role == "system"]
     preamble = text(document.get("preamble"), "preamble")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, functions
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits
@@ -43,7 +43,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.temperature = number(config.get("temperature"), "temperature")
     facts.choices = max(1, min(count(named(config, "candidateCount")[1], "candidateCount") or 1, 1024))
     facts.wants_usage = True
-    facts.tools = [name for _, name in tool_names(document)]
+    facts.tools = functions([name for _, name in tool_names(document)])
     messages, parts = [], 0
     for _, content in _contents(document):
         role = text(content.get("role"), "the role of a content") or "user"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.model.facts import RequestFacts, ResponseFacts, functions
 from policyd.core.stream import sse
 from policyd.core.stream.dialects import AnswerReader, Body, Edit, Path, Reading, RequestChange, Segment
 from policyd.core.stream.dialects.answer import Answer, Mark, strings
@@ -64,7 +64,7 @@ class Mcp:
             text(message.get("method"), "method")
         calls = list(_calls(doc))
         facts.operation = "tool_call" if calls else "other"
-        facts.tools = [text(params.get("name"), "the name of a tool") or "" for _, _, params in calls]
+        facts.tools = functions([text(params.get("name"), "the name of a tool") or "" for _, _, params in calls])
         facts.rpc_id = next((_id(message) for _, message in _messages(doc) if "id" in message), None)
         fill(facts, [], [], self.request_segments(doc), 0, None)
 

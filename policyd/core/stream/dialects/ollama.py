@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
+from policyd.core.model.facts import Message, RequestFacts, ResponseFacts, functions
 from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, function_names, plain_edits, tool_edits
@@ -64,7 +64,7 @@ class OllamaChat(_Ollama):
         """Fills the body facts. Raises Malformed."""
         document = self._begin(doc, facts)
         facts.stream = flag(document.get("stream"), "stream") is not False
-        facts.tools = function_names(document)
+        facts.tools = functions(function_names(document))
         messages, images = [], 0
         for item in listing(document.get("messages"), "messages"):
             message = mapping(item, "a message")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, functions
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input, read_usage_wish
 from policyd.core.stream.dialects.shared import (
@@ -59,7 +59,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.temperature = number(document.get("temperature"), "temperature")
     facts.choices = _choices(document)
     read_usage_wish(document, facts)
-    facts.tools = tool_names(document)
+    facts.tools = functions(tool_names(document))
     _read_messages(document, facts)
 
 

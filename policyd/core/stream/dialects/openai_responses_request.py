@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, functions
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.openai_responses_items import Said, plain_strings, said_in
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input
@@ -43,7 +43,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.temperature = number(document.get("temperature"), "temperature")
     facts.choices = 1
     facts.wants_usage = True
-    facts.tools = [name for _, tools in toolboxes(document) for tool in tools for name in _names(tool)]
+    facts.tools = functions([name for _, tools in toolboxes(document) for tool in tools for name in _names(tool)])
     _read_input(document, facts)
 
 
