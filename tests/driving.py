@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -199,6 +199,7 @@ class Bed:
         silent_s: float = 0.0,
         finish: bool = True,
         route: Route | None = None,
+        metadata: Mapping[str, Mapping[str, object]] | None = None,
     ) -> Outcome:
         """One call: `chunks` come `step_s` seconds apart; `silent_s` of silence before the body ends."""
         out = Outcome()
@@ -206,7 +207,7 @@ class Bed:
         before = len(self.sink.records)
         now = self.clock.monotonic()
         head = ((":method", method), (":path", path), (":authority", host), *headers)
-        await self._do(call, out, RequestHeaders(head, not body, now, EPOCH + now, route=route))
+        await self._do(call, out, RequestHeaders(head, not body, now, EPOCH + now, metadata or {}, route))
         if out.rejected is None and out.sent is None and body and not out.broken:
             await self._do(call, out, RequestBody(body, now))
         if out.rejected is None and not out.broken:

@@ -241,4 +241,4 @@ def plain(counter: CounterId) -> CounterId:
 
 def plain_session(session: SessionId) -> SessionId:
     """The same for a session."""
-    return session if session.tenant else SessionId("default", session.id)
+    return session if session.tenant else replace(session, tenant="default")

@@ -21,9 +21,9 @@ from policyd.adapters.recordings import Recording
 from policyd.cli.gathering import Gathering, Undoable, gathered, is_broken
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.exchange.call import Call as Judging
-from policyd.core.exchange.opening import CREDENTIAL_HEADERS, RECORDED
+from policyd.core.exchange.opening import CREDENTIAL_HEADERS, RECORDED, open_call
 from policyd.core.model.decision import DecisionRecord
-from policyd.core.model.facts import Facts
+from policyd.core.model.facts import CallerFacts, Facts
 from policyd.core.model.options import Options
 from policyd.core.model.prices import PriceTable
 from policyd.core.model.steps import (
@@ -227,8 +227,8 @@ class _Playing:
 
     async def _request(self) -> None:
         recording, now = self.recording, self.clock.now
-        headers = _request_headers(recording)
-        await self._feed(RequestHeaders(headers, not recording.body, now, now, _caller(headers)))
+        headers = request_headers(recording)
+        await self._feed(RequestHeaders(headers, not recording.body, now, now, caller_metadata(recording)))
         if self.wants_body and not self.over:
             await self._feed(RequestBody(recording.body, now))
 
@@ -324,7 +324,8 @@ class _Playing:
         return b"".join(data for _, data in self.recording.chunks)
 
 
-def _request_headers(recording: Recording) -> Headers:
+def request_headers(recording: Recording) -> Headers:
+    """The request's headers as Envoy would show them."""
     return (
         (":method", recording.method),
         (":path", recording.path),
@@ -334,13 +335,22 @@ def _request_headers(recording: Recording) -> Headers:
     )
 
 
-def _caller(headers: Headers) -> Mapping[str, Mapping[str, object]]:
-    """A capture holds the pseudonym of each credential: it must not become a pseudonym of a pseudonym."""
-    for name, value in headers:
+def caller_of(recording: Recording) -> CallerFacts:
+    """Who made a recorded call, as a dry run sees it."""
+    event = RequestHeaders(request_headers(recording), True, 0.0, 0.0, caller_metadata(recording))
+    return open_call(event, Options().identity)[0].caller
+
+
+def caller_metadata(recording: Recording) -> Mapping[str, Mapping[str, object]]:
+    """What a recording says about its caller beside its headers. A capture holds the pseudonym of each credential: it
+    must not become a pseudonym of a pseudonym."""
+    known: dict[str, object] = {"tenant": recording.tenant} if recording.tenant else {}
+    for name, value in request_headers(recording):
         found = _PSEUDONYM.fullmatch(value) if name in CREDENTIAL_HEADERS else None
         if found:
-            return {RECORDED: {"key": found[1]}}
-    return {}
+            known["key"] = found[1]
+            break
+    return {RECORDED: known} if known else {}
 
 
 def _plain(headers: Headers) -> Headers:

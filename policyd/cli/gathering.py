@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from policyd.adapters.counters_memory import MemoryCounters
 from policyd.core.compile.policyset import CompiledPolicy, CompiledRule, PolicySet
 from policyd.core.exchange.call import Call
-from policyd.core.model.counters import Readings, SessionId
+from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Constrain
 from policyd.core.model.estimate import Estimates
 from policyd.core.model.steps import Extend, Need, Read, Reserve, Settle
@@ -78,8 +78,7 @@ class Undoable:
     def steady(self, call: Call, until: float) -> bool:
         """Whether time alone changes nothing that this call reads, until then."""
         counters = [gauge.id for gauge in call.meter.counted if gauge.id is not None]
-        session = SessionId(call.facts.caller.tenant or "default", call.facts.session.id)
-        return self._memory.steady(counters, session, until)
+        return self._memory.steady(counters, call.facts.session_id, until)
 
 
 class Gathering:

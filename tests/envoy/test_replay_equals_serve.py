@@ -117,9 +117,11 @@ class Asked:
         if streams and path == "/v1/chat/completions" and pick((True, False)):
             body["stream_options"] = {"include_usage": True}
         body["messages"] = [{"role": "user", "content": pick(("hi", "tell me more", "é" * 20))}]
-        who = {"x-tenant-id": self.tenant, "x-team-id": pick(("red", "blue")), "x-session-id": pick("stuvw")}
+        # Tenants that headers claim share their counters, so each has teams and keys of its own.
+        team = f"{self.tenant}-{pick(('red', 'blue'))}"
+        who = {"x-tenant-id": self.tenant, "x-team-id": team, "x-session-id": pick("stuvw")}
         steer = {f"x-emulate-{name}": str(value) for name, value in wish.items()}
-        key = {"authorization": f"Bearer sk-{pick('ab')}", "content-type": "application/json"}
+        key = {"authorization": f"Bearer sk-{self.tenant}-{pick('ab')}", "content-type": "application/json"}
         return urllib.request.Request(url + path, json.dumps(body).encode(), key | who | steer)
 
     def run(self, stage: Stage, count: int) -> None:

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from policyd.core.model.counters import CounterId, SessionId
 
 DEFAULT = "default"
+_OWNED = "\0owner"  # before the owner of a session, so that a key of one part more never reads the same
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -39,12 +40,13 @@ def counter_key(counter: CounterId) -> str:
     """One counter; the tenant is in its tag."""
     window = f"{counter.window.seconds!r}:{counter.window}"
     parts = (counter.policy, counter.name, counter.charge, window, counter.scope, counter.life, *counter.key)
+    parts = (*parts, _OWNED, counter.owner) if counter.owner else parts
     return f"{tag_of(counter.tenant)}:c:{_digest(*parts)}"
 
 
 def session_key(session: SessionId) -> str:
     """What the finished calls of one session add up to."""
-    return f"{tag_of(session.tenant)}:s:{_digest(session.id)}"
+    return f"{tag_of(session.tenant)}:s:{_digest(session.id, session.owner) if session.owner else _digest(session.id)}"
 
 
 def _digest(*parts: str) -> str:

@@ -42,6 +42,7 @@ class Recording:
     response_headers: Headers = ()
     chunks: tuple[tuple[float, bytes], ...] = ()
     rates: Mapping[str, Rate] | None = None  # by model: how it was estimated; None: nothing is said of it
+    tenant: str = ""  # an authenticated one, which has counters of its own
     encoded: str = ""  # the content encoding that could not be undone: the bytes are as they were sent
 
 

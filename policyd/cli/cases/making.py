@@ -63,6 +63,7 @@ def recording(source: str, at: float, request: RequestSpec, response: ResponseSp
         status=status,
         response_headers=tuple((name.lower(), value) for name, value in headers.items()) if status else (),
         chunks=tuple(made.chunks) if status else (),
+        tenant=(request.caller.tenant if request.caller else None) or "",
     )
 
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from policyd.adapters.counters_memory import MemoryCounters
+from policyd.adapters.recordings import Recording
 from policyd.cli.cases.checking import counters_named
 from policyd.cli.cases.making import merged, recording
 from policyd.cli.cases.model import CallSpec, CaseSpec, CounterStart, PriceSpec, RequestSpec, ResponseSpec, Words
 from policyd.cli.cases.reading import Suite, mode_of
 from policyd.cli.cases.seeing import Came, Difference, Seen, differences, readable
 from policyd.cli.cases.words import START, moment, pause
-from policyd.cli.dry_run import DryRun
+from policyd.cli.dry_run import DryRun, caller_of
 from policyd.core.compile.limits import amount
 from policyd.core.compile.places import Path
 from policyd.core.compile.policyset import PolicySet
@@ -149,26 +150,38 @@ class _Playing:
         """What stood in the counters before, the oldest first: the clock never goes back."""
         for number, start in enumerate(sorted(self.case.counters, key=lambda one: -pause(one.age, 0))):
             self.run.clock.to(self.start - pause(start.age, 0))
-            counter, value = self._started(start)
+            charges = tuple(self._started(start))
             op = f"start:{number}"
-            self.store.memory.settle_now(Settle(op, op, ((counter, value),)))
+            self.store.memory.settle_now(Settle(op, op, charges))
 
-    def _started(self, start: CounterStart) -> tuple[CounterId, int]:
+    def _started(self, start: CounterStart) -> Iterator[tuple[CounterId, int]]:
+        """A session belongs to its caller: one that is named here is that of each caller of the case."""
         policy, counter = counters_named(self.policies.policies, start.name, start.policy)[0]
         charge = f"{counter.charge}:{counter.amount.source}" if counter.amount else counter.charge.value
         tenant = "default" if counter.scope == "Global" else start.tenant or "default"
         life = "monitor" if policy.mode is Mode.MONITOR else "live"
         key = _listed(start.key)
-        known = CounterId(policy.qualified, counter.name, key, charge, counter.window, tenant, counter.scope, life)
-        return known, amount(start.value, counter.charge)
+        value = amount(start.value, counter.charge)
+        for owner in self._owners(everywhere=counter.scope == "Global") if counter.keyed_by_session else ("",):
+            id = CounterId(
+                policy.qualified, counter.name, key, charge, counter.window, tenant, counter.scope, life, owner
+            )
+            yield id, value
+
+    def _owners(self, *, everywhere: bool) -> tuple[str, ...]:
+        callers = (caller_of(self._recorded(call, 0.0, 0)) for call in self.case.calls)
+        return tuple(dict.fromkeys(caller.session_owner(everywhere=everywhere) for caller in callers))
+
+    def _recorded(self, spec: CallSpec, at: float, number: int) -> Recording:
+        given = self.suite.spec
+        request = merged(merged(given.request, self.case.request), spec.request) or RequestSpec()
+        response = merged(merged(given.response, self.case.response), spec.response) or ResponseSpec()
+        return recording(f"{self.suite.document.file}#{number}", at, request, response)
 
     async def call(self, spec: CallSpec, path: Path, number: int) -> CallResult:
         clock = self.run.clock
         at = moment(spec.at) if spec.at is not None else clock.now + pause(spec.after, 0)
-        given = self.suite.spec
-        request = merged(merged(given.request, self.case.request), spec.request) or RequestSpec()
-        response = merged(merged(given.response, self.case.response), spec.response) or ResponseSpec()
-        recorded = recording(f"{self.suite.document.file}#{number}", at, request, response)
+        recorded = self._recorded(spec, at, number)
         self.store.down = spec.store == "down"
         seen = Seen(recorded)
         played = await self.run.play(recorded, seen)

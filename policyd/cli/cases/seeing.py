@@ -268,7 +268,7 @@ def _stands_at(policy: CompiledPolicy, counter: CompiledCounter, key: str, value
     same = (
         value
         for id, value in values.items()
-        if (id.policy, id.name) == (policy.qualified, counter.name) and pseudonym("\0".join(id.key)) == key
+        if (id.policy, id.name) == (policy.qualified, counter.name) and pseudonym(id.full_key) == key
     )
     return sum(same)
 

@@ -36,6 +36,7 @@ def counter_of(spec: CounterSpec, path: Path, expressions: Expressions, findings
         clamp=spec.clamp is not None,
         denies=limit is not None and spec.on_exceeded == "Terminate",
         scope=spec.scope,
+        keyed_by_session=any(is_below(read, ("session",)) for one in key for read in one.reads),
     )
 
 

@@ -134,6 +134,7 @@ class CompiledCounter:
     clamp: bool
     denies: bool  # onExceeded: Terminate
     scope: str  # Tenant | Global
+    keyed_by_session: bool = False  # its key reads a session id, which belongs to its caller
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ class _Pass:
     def _session_id(self) -> SessionId | None:
         if not self.plan.reads_session:
             return None
-        return SessionId(self.world.facts.caller.tenant or "default", self.world.facts.session.id)
+        return self.world.facts.session_id
 
     def _read(self) -> Generator[Need, Readings, None]:
         counters = tuple(gauge.id for gauge in self.meter.counted if gauge.id)

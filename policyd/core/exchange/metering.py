@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from policyd.core.compile.policyset import CelFailure, CompiledPolicy
+from policyd.core.compile.policyset import CelFailure, CompiledCounter, CompiledPolicy
 from policyd.core.decide.evaluate import World
 from policyd.core.decide.plan import Plan, reads_request_body
 from policyd.core.exchange.estimating import Estimate
 from policyd.core.exchange.gauge import FOREVER, Gauge, amount_of
 from policyd.core.model.counters import Charge, CounterId, Hold, Reading, Readings
 from policyd.core.model.decision import Mode, lowest
-from policyd.core.model.facts import CounterFacts, ResponseFacts
+from policyd.core.model.facts import CallerFacts, CounterFacts, ResponseFacts
 from policyd.core.model.prices import Price, Usage
 
 
@@ -204,12 +204,20 @@ def _bind(gauge: Gauge, key: list[object], by: object, world: World, process: Mo
         key=parts,
         charge=f"{counter.charge}:{amount}" if amount else counter.charge.value,
         window=counter.window,
-        tenant="default" if counter.scope == "Global" else world.facts.caller.tenant or "default",
+        tenant="default" if counter.scope == "Global" else world.facts.caller.partition,
         scope=counter.scope,
         life="monitor" if monitor else "live",
+        owner=_owner(counter, world.facts.caller),
     )
     gauge.holds = not monitor
     gauge.refuses = gauge.holds and counter.denies and gauge.limit is not None
+
+
+def _owner(counter: CompiledCounter, caller: CallerFacts) -> str:
+    """Whose session the key names; empty where it names none."""
+    if not counter.keyed_by_session:
+        return ""
+    return caller.session_owner(everywhere=counter.scope == "Global")
 
 
 def _key_parts(gauge: Gauge, key: list[object], world: World) -> tuple[tuple[str, ...], str]:

@@ -19,6 +19,7 @@ from policyd.core.stream.encodings import codings_of
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 CREDENTIALS = frozenset({*CREDENTIAL_HEADERS, "cookie"})
 OWN_PREFIX = "x-policyd-"
+ANONYMOUS = "anonymous"  # the owner of sessions of callers without a credential or a name
 RECORDED = "policyd.recorded"  # metadata of a dry run: what a recording says about its caller
 
 
@@ -75,6 +76,10 @@ def _caller(once: Mapping[str, str], metadata: Mapping[str, Mapping[str, object]
     if identity == "headers":
         caller.user, caller.team = once.get("x-user-id", ""), once.get("x-team-id", "")
         caller.tenant = once.get("x-tenant-id", "")
+        # INVARIANT: a tenant that any client can claim opens no counter space of its own; it only parts sessions.
+        caller.partition = _text(metadata.get(RECORDED, {}), "tenant") or "default"
+        caller.claimed = pseudonym(caller.tenant) if caller.tenant != caller.partition else ""
+        caller.owner = "+".join(part for part in (caller.key, _named(caller.user)) if part) or ANONYMOUS
         return caller
     known = metadata.get(identity.removeprefix("metadata:"), {})
     caller.user = _text(known, "user") or _text(known, "sub")
@@ -82,7 +87,13 @@ def _caller(once: Mapping[str, str], metadata: Mapping[str, Mapping[str, object]
     labels = known.get("labels")
     if isinstance(labels, Mapping):
         caller.labels = {str(name): str(value) for name, value in labels.items()}
+    caller.partition = caller.tenant or "default"
+    caller.owner = _named(caller.user) or caller.key or ANONYMOUS
     return caller
+
+
+def _named(user: str) -> str:
+    return f"user:{pseudonym(user)}" if user else ""
 
 
 def _text(known: Mapping[str, object], name: str) -> str:

@@ -10,7 +10,7 @@ from policyd.core.exchange.gauge import Gauge
 from policyd.core.exchange.learning import estimate_error
 from policyd.core.exchange.opening import pseudonym
 from policyd.core.exchange.owing import charged, final_usage
-from policyd.core.model.counters import CounterId, Hold, SessionCharge, SessionId
+from policyd.core.model.counters import CounterId, Hold, SessionCharge
 from policyd.core.model.decision import CounterResult, DecisionRecord, ShadowResult, Verdict
 from policyd.core.model.prices import Usage
 from policyd.core.model.steps import Extend, Record, Settle
@@ -45,9 +45,8 @@ def _session(call: Call, usage: Usage, ended: str) -> SessionCharge | None:
     if not call.ground.plans.session_readers:
         return None
     cost = call.price.cost_nano(usage) if call.price else 0
-    session = SessionId(call.facts.caller.tenant or "default", call.facts.session.id)
     said = _said(call) if call.ground.plans.likeness_readers and ended == "complete" else ""
-    return SessionCharge(session, cost, usage.input_tokens + usage.output_tokens, said)
+    return SessionCharge(call.facts.session_id, cost, usage.input_tokens + usage.output_tokens, said)
 
 
 def _said(call: Call) -> str:
@@ -139,7 +138,7 @@ def _counter(call: Call, gauge: Gauge, usage: Usage) -> CounterResult:
         policy=gauge.policy.name,
         namespace=gauge.policy.namespace,
         name=gauge.counter.name,
-        key=pseudonym("\0".join(gauge.id.key)) if gauge.id else "",
+        key=pseudonym(gauge.id.full_key) if gauge.id else "",
         charge=gauge.counter.charge.value,
         before=gauge.reading.value,
         spent=spent,

@@ -75,14 +75,20 @@ class CounterId:
     tenant: str = "default"
     scope: str = "Tenant"  # Tenant | Global
     life: str = "live"  # live | monitor
+    owner: str = ""  # of the session that the key names: two callers may send the same session id
     _hash: int = field(init=False, repr=False, compare=False, default=0)  # stores look it up again and again
 
     def __post_init__(self) -> None:
         parts = (self.policy, self.name, self.key, self.charge, self.window, self.tenant, self.scope, self.life)
-        object.__setattr__(self, "_hash", hash(parts))
+        object.__setattr__(self, "_hash", hash((parts, self.owner)))
 
     def __hash__(self) -> int:
         return self._hash
+
+    @property
+    def full_key(self) -> str:
+        """The key's parts and the owner of the session among them, as one text."""
+        return "\0".join((*self.key, self.owner) if self.owner else self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,7 @@ class SessionId:
 
     tenant: str
     id: str
+    owner: str = ""  # two callers may send the same session id
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from policyd.core.model.counters import SessionId
 from policyd.core.model.estimate import UNKNOWN, Rate, Seen
 from policyd.core.model.prices import Usage
 from policyd.core.model.tokens import Asked, Count
@@ -117,6 +118,13 @@ class CallerFacts:
     key: str = ""  # stable pseudonym of the credential
     labels: dict[str, str] = field(default_factory=dict)
     source: str = "headers"
+    partition: str = "default"  # of counters and sessions: the tenant, where it is authenticated; no rule reads this
+    owner: str = ""  # of sessions: who the caller is, in a fixed alphabet; no rule reads this
+    claimed: str = ""  # the tenant that a header claims, as its pseudonym: it parts sessions only; no rule reads this
+
+    def session_owner(self, *, everywhere: bool = False) -> str:
+        """Whose a session id is. `everywhere`: across tenants."""
+        return f"{self.owner}@{self.claimed}" if self.claimed and not everywhere else self.owner
 
 
 @dataclass(slots=True)
@@ -214,3 +222,8 @@ class Facts:
     unreadable_request: str = ""  # why the body facts of a known operation could not be read; empty = readable
     unreadable_response: str = ""
     unmetered: str = ""  # why not even the answer's usage could be read: what it spends is not known
+
+    @property
+    def session_id(self) -> SessionId:
+        """Under which name a store keeps this call's session. INVARIANT: two callers never share one."""
+        return SessionId(self.caller.partition, self.session.id, self.caller.session_owner())
