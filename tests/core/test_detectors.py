@@ -9,6 +9,7 @@ from policyd.core.model.detectors import DETECTOR_NAMES, DETECTORS, is_card, is_
 from policyd.core.model.reach import reach
 from policyd.core.stream.holdback import redact_text
 from policyd.core.stream.redactor import redactor, redactors
+from tests.architecture.source import ROOT
 
 BODY = "\n".join(["MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"] * 20)
 KEY = f"-----BEGIN RSA PRIVATE KEY-----\n{BODY}\n-----END RSA PRIVATE KEY-----"
@@ -73,9 +74,81 @@ MISSES = [
     ("private_key", "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----"),
     ("private_key", "-----BEGIN CERTIFICATE-----"),
     ("jwt", "eyJhbGciOiJIUzI1NiJ9 alone"),
+    ("card", "１２３４"),
+    ("card", "4111\u202f1111\u202f1111\u202f1112"),
+    ("iban", "DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a001"),
+    ("ssn", "000\u201112\u20113456 and 078 05 1120"),
     ("ssn", "000-12-3456 666-12-3456 900-12-3456 123-00-4567 123-45-0000"),
     ("ipv4", "256.1.1.1 and 1.2.3"),
 ]
+
+
+# What a person reads as a space or a hyphen, and what nobody sees: models print these by themselves.
+SPACES = "\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u205f\u3000"
+DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63\uff0d"
+UNSEEN = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
+WIDE = {ord(one): chr(ord(one) + 0xFEE0) for one in map(chr, range(0x21, 0x7F))}
+
+GROUPED = [  # detector, what is printed with a separator at each `_`, which separators it may have
+    ("card", "4111_1111_1111_1111", SPACES + DASHES + UNSEEN),
+    ("card", "3782_822463_10005", SPACES + DASHES + UNSEEN),
+    ("card", "4_1_1_1_1_1_1_1_1_1_1_1_1_1_1_1", SPACES + DASHES + UNSEEN),
+    ("iban", "DE89_3704_0044_0532_0130_00", SPACES + DASHES + UNSEEN),
+    ("iban", "NO93_8601_1117_947", SPACES + DASHES + UNSEEN),
+    ("iban", "RU02_0445_2560_0407_0281_0412_3456_7890_1", SPACES + DASHES + UNSEEN),
+    ("ssn", "078_05_1120", SPACES + DASHES),
+    ("phone", "+49_170_123_4567", SPACES + DASHES + UNSEEN),
+    ("phone", "415_555_2671", SPACES + DASHES),
+    ("phone", "0049_170_1234567", SPACES + DASHES),
+    ("email", "jane_doe@my_mail.example.org", DASHES + UNSEEN),
+    ("openai_key", "sk_proj_abcdefghij1234567890_XYZ", DASHES),
+    ("anthropic_key", "sk_ant_api03_abcdefghij1234567890", DASHES),
+    ("slack_token", "xoxb_123456789012_abcdef", DASHES),
+    ("private_key", "_____BEGIN EC PRIVATE KEY_____ MII _____END EC PRIVATE KEY_____", DASHES),
+]
+FULLWIDTH = [
+    ("card", "4111 1111 1111 1111"),
+    ("card", "4111111111111111"),
+    ("card", "3782-822463-10005"),
+    ("iban", "DE89 3704 0044 0532 0130 00"),
+    ("iban", "gb82west12345698765432"),
+    ("ssn", "078-05-1120"),
+    ("phone", "+49 (170) 123-4567"),
+    ("phone", "(415) 555-2671"),
+    ("email", "jane.doe+x@mail.example.org"),
+    ("ipv4", "192.168.0.1"),
+]
+
+
+@pytest.mark.parametrize(("name", "printed", "separators"), GROUPED)
+def test_typographic_separators_are_read_as_the_plain_ones(name: str, printed: str, separators: str) -> None:
+    found = redactors([Redaction(detectors=(name,), replacement="#")])
+    missed = [
+        f"U+{ord(one):04X}"
+        for one in separators
+        if redact_text(f"so: {printed.replace('_', one)}, ok", found) != "so: #, ok"
+    ]
+    assert missed == []
+
+
+@pytest.mark.parametrize(("name", "text"), FULLWIDTH)
+def test_fullwidth_characters_are_read_as_the_plain_ones(name: str, text: str) -> None:
+    found = redactors([Redaction(detectors=(name,), replacement="#")])
+    wide = text.translate(WIDE)
+    mixed = "".join(one if at % 2 else two for at, (one, two) in enumerate(zip(text, wide, strict=True)))
+    assert redact_text(f"so: {wide}, ok", found) == "so: #, ok"
+    assert redact_text(f"so: {wide.replace(' ', chr(0x3000))}。", found) == "so: #。"
+    if name not in ("iban", "ipv4"):  # their parts are written in one width
+        assert redact_text(f"so: {mixed}, ok", found) == "so: #, ok"
+
+
+KEY_LABELS = ("RSA ", "EC ", "DSA ", "OPENSSH ", "ENCRYPTED ", "SSH2 ENCRYPTED ", "")
+
+
+@pytest.mark.parametrize("label", KEY_LABELS)
+def test_every_kind_of_private_key_is_taken_whole(label: str) -> None:
+    found = redactors([Redaction(detectors=("private_key",), replacement="#")])
+    assert redact_text(f"a {KEY.replace('RSA ', label)} b", found) == "a # b"
 
 
 @pytest.mark.parametrize(("name", "text", "expected"), HITS)
@@ -122,3 +195,8 @@ def test_validators() -> None:
     assert is_card("4111 1111 1111 1111") and not is_card("4111 1111 1111 1112") and not is_card("411111111111")
     assert is_iban("GB82 WEST 1234 5698 7654 32") and not is_iban("GB82 WEST 1234 5698 7654 33")
     assert is_ssn("078-05-1120") and not is_ssn("900-05-1120")
+
+
+def test_every_detector_is_documented() -> None:
+    page = (ROOT / "docs" / "detectors.md").read_text()
+    assert [name for name in DETECTOR_NAMES if f"`{name}`" not in page] == []

@@ -20,6 +20,7 @@ from tests.spoken import VOICES, Voice
 from tests.streams import cuts
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEvQ+zX9kWvUqJ4bLc7\nhT2pYdGfR6sNaE1oCj8=\n-----END RSA PRIVATE KEY-----"
+LABELS = ("EC ", "OPENSSH ", "ENCRYPTED ", "")  # in the place of `RSA `
 TEXT = f"Here: {KEY} done."
 ARGUMENTS = json.dumps({"k": TEXT, "n": 1})
 LEFT = "Here: [redacted] done."
@@ -110,6 +111,15 @@ def test_it_is_taken_out_of_text(name: str, redacting: Lab) -> None:
     body = outs(redacting, stream)
     assert leaks(body, stream.kind) == {}
     heard = HEAR[voice.dialect.name](body, stream.kind)
+    assert {text for place, text in heard.items() if place.startswith("text")} == {LEFT}
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("name", SPEAKING[:3])
+def test_every_kind_is_taken_out_of_text(name: str, label: str, redacting: Lab) -> None:
+    voice = VOICES[name]
+    stream = stream_of(name, voice, voice.say(list(TEXT.replace("RSA ", label))))
+    heard = HEAR[voice.dialect.name](outs(redacting, stream), stream.kind)
     assert {text for place, text in heard.items() if place.startswith("text")} == {LEFT}
 
 

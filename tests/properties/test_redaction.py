@@ -51,6 +51,8 @@ PIECES = [
     ".",
     "\n",
     "4111",
+    "４１",
+    "\u202f",
     "🎉",
 ]
 TEXTS = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)

@@ -5,6 +5,9 @@ Rule 2: a validator sees the matched text alone; what it refuses stays, and the 
 Rule 3: what can be longer than a pattern may reach (a private key, a JWT) is found by its beginning, and goes on as a
         `Tail`: everything up to its end is taken away as it comes, nothing of it is ever held, so not one character of
         it leaves even when the end never comes.
+Rule 4: a pattern reads typographic variants as their ASCII characters: models print no-break spaces, non-breaking
+        hyphens and fullwidth digits by themselves. RE2's `\b` knows ASCII alone, so a find that begins or ends with a
+        fullwidth digit needs no word boundary there.
 """
 
 from __future__ import annotations
@@ -35,12 +38,42 @@ class Detector:
     tail: Tail | None = None
 
 
+# ---- typographic variants -------------------------------------------------------------------------------------------
+
+# Members of character classes: few, and close together, for each one makes every search larger.
+_SPACES = " \u00a0\u2000-\u200a\u202f\u205f\u3000"  # no-break, thin, figure, narrow, ideographic …
+_DASHES = "\\-\u2010-\u2015\u2212\ufe63\uff0d"  # hyphens, dashes, the minus sign
+_DOTS = ".\u00b7\uff0e"
+_UNSEEN = "\u00ad\u200b-\u200f\u2060\ufeff"  # soft hyphen, zero width, joiners, marks of direction
+_WIDE_DIGITS = "\uff10-\uff19"
+_WIDE_LETTERS = "\uff21-\uff3a\uff41-\uff5a"
+
+_DIGITS = f"0-9{_WIDE_DIGITS}"
+
+_D = f"[{_DIGITS}]"
+_GAP = f"[{_UNSEEN}{_SPACES}{_DASHES}]?"  # between any two characters of a number
+_FIRST = rf"(?:\b[0-9]|[{_WIDE_DIGITS}])"  # of a number
+_LAST = rf"(?:[0-9]\b|[{_WIDE_DIGITS}])"
+_HYPHEN = f"[{_DASHES}]"
+
+_FOLDED = {ord(wide): chr(ord(wide) - 0xFEE0) for wide in map(chr, range(0xFF01, 0xFF5F))}
+
+
+def _ascii(text: str) -> str:
+    """A find with fullwidth characters as the ASCII ones that they stand for."""
+    return text if text.isascii() else text.translate(_FOLDED)
+
+
+def _digits(text: str) -> list[int]:
+    return [ord(character) - 48 for character in _ascii(text) if character in "0123456789"]
+
+
 # ---- validators -----------------------------------------------------------------------------------------------------
 
 
 def is_card(text: str) -> bool:
     """Luhn's sum, 13 to 19 digits, a first digit that payment networks use."""
-    digits = [ord(character) - 48 for character in text if character in "0123456789"]
+    digits = _digits(text)
     if not 13 <= len(digits) <= 19 or not 2 <= digits[0] <= 6:
         return False
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
@@ -49,14 +82,15 @@ def is_card(text: str) -> bool:
 
 def is_iban(text: str) -> bool:
     """ISO 13616: letters as two-digit numbers, the first four characters last, remainder 1 by 97."""
-    plain = text.replace(" ", "").upper()
+    plain = "".join(one for one in _ascii(text) if one.isascii() and one.isalnum()).upper()
     moved = plain[4:] + plain[:4]
     return int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
 
 
 def is_ssn(text: str) -> bool:
     """Areas 000, 666 and 900 to 999, group 00 and serial 0000 are never given out."""
-    area, group, serial = text.split("-")
+    digits = "".join(map(str, _digits(text)))
+    area, group, serial = digits[:3], digits[3:5], digits[5:]
     return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
 
 
@@ -67,14 +101,17 @@ def has_digit(text: str) -> bool:
 
 # ---- patterns -------------------------------------------------------------------------------------------------------
 
+_GROUP = f"[{_SPACES}{_DOTS}{_DASHES}]"
+
 _CARD = (
     # Grouped as printed first: "4111 1111 1111 1111 12/27" must not be read as one number of 18 digits.
-    r"\b\d{4}[ .-]\d{4}[ .-]\d{4}[ .-]\d{4}\b",
-    r"\b3\d{3}[ .-]\d{6}[ .-]\d{4,5}\b",
-    r"\b\d{13,19}\b",
-    r"\b\d(?:[ -]?\d){12,18}\b",
+    f"{_FIRST}{_D}{{3}}(?:{_GROUP}{_D}{{4}}){{2}}{_GROUP}{_D}{{3}}{_LAST}",
+    rf"(?:\b3|３){_D}{{3}}{_GROUP}{_D}{{6}}{_GROUP}{_D}{{3,4}}{_LAST}",
+    f"{_FIRST}{_D}{{11,17}}{_LAST}",
+    f"{_FIRST}(?:{_GAP}{_D}){{11,17}}{_GAP}{_LAST}",
 )
 
+_ALPHANUMERIC = f"[A-Z{_DIGITS}{_WIDE_LETTERS}]"
 _IBAN_LENGTHS: Mapping[int, str] = {
     15: "NO",
     16: "BE",
@@ -97,33 +134,51 @@ _IBAN_LENGTHS: Mapping[int, str] = {
 }
 
 
-def _iban() -> str:
-    """Each country has one length, so a word that follows is never taken for a part of the number."""
-    kinds = (
-        rf"(?:{'|'.join(countries.split())})\d{{2}}(?: ?[A-Z0-9]){{{length - 4}}}"
-        for length, countries in _IBAN_LENGTHS.items()
-    )
-    return rf"(?i)\b(?:{'|'.join(kinds)})\b"
+def _wide(text: str) -> str:
+    """ASCII characters as their fullwidth forms."""
+    return "".join(chr(ord(character) + 0xFEE0) for character in text)
+
+
+def _iban(shortest: int, longest: int) -> str:
+    """Each country has one length, so a word that follows is never taken for a part of the number.
+
+    Written from the longest to the shortest, each going on where the one before stands: they share their last
+    characters.
+    """
+    pattern = ""
+    for length in range(longest, shortest - 1, -1):
+        pattern = f"{pattern}{_GAP}{_ALPHANUMERIC}" if pattern else ""
+        if countries := _IBAN_LENGTHS.get(length, "").split():
+            wide = (_wide(country) for country in countries)
+            head = rf"(?:\b(?:{'|'.join(countries)})|{'|'.join(wide)}){_D}{{2}}"
+            pattern = f"(?:{pattern}|{head})" if pattern else head
+    rest = shortest - 5
+    return rf"(?i:{pattern}(?:{_GAP}{_ALPHANUMERIC}){{{rest}}}{_GAP}(?:[A-Z0-9]\b|[{_WIDE_DIGITS}{_WIDE_LETTERS}]))"
 
 
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_KEY_LABEL = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
+_WIDE_OCTET = "(?:２５[０-５]|２[０-４][０-９]|１[０-９][０-９]|[１-９]?[０-９])"
+_EMAIL = rf"A-Za-z{_DIGITS}{_WIDE_LETTERS}.．{_UNSEEN}{_DASHES}"
+_SSN_GROUP = f"[{_DASHES}{_SPACES[1:]}]"  # not ASCII's space: too many numbers
+_PHONE_GAP = f"[/／()（）{_SPACES}{_DOTS}{_DASHES}{_UNSEEN}]"
+_KEY = f"A-Za-z0-9_{_DASHES}"
+_KEY_LABEL = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?" + f"{_HYPHEN}{{4,5}}"
 
 _ALL = (
     # SSH2 writes four dashes and a space. The largest RSA keys in use (16,384 bits) take 12,800 characters; within
     # the tail every character goes, base64 or not, for a key may be quoted, numbered, indented or escaped.
     Detector(
         "private_key",
-        (rf"-{{4,5}} ?BEGIN {_KEY_LABEL}",),
-        tail=Tail(rf"-{{4,5}} ?END {_KEY_LABEL}", through=True, most=16_384),
+        (f"{_HYPHEN}{{4,5}} ?BEGIN {_KEY_LABEL}",),
+        tail=Tail(f"{_HYPHEN}{{4,5}} ?END {_KEY_LABEL}", through=True, most=16_384),
     ),
     Detector(
         "jwt",
-        (r"\beyJ[A-Za-z0-9_-]{10,600}\.[A-Za-z0-9_-]{6}",),
-        tail=Tail(r"[^A-Za-z0-9_.-]", through=False, most=16_384),
+        (rf"\beyJ[{_KEY}]{{10,600}}\.[{_KEY}]{{6}}",),
+        tail=Tail(f"[^.{_KEY}]", through=False, most=16_384),
     ),
-    Detector("anthropic_key", (r"\bsk-ant-[A-Za-z0-9_-]{20,300}",)),
-    Detector("openai_key", (r"\bsk-[A-Za-z0-9_-]{20,300}",), has_digit),
+    Detector("anthropic_key", (rf"\bsk{_HYPHEN}ant{_HYPHEN}[{_KEY}]{{20,300}}",)),
+    Detector("openai_key", (rf"\bsk{_HYPHEN}[{_KEY}]{{20,300}}",), has_digit),
     Detector(
         "aws_key",
         (
@@ -133,30 +188,37 @@ _ALL = (
     ),
     Detector(
         "google_key",
-        (r"\bAIza[A-Za-z0-9_-]{35}", r"\bya29\.[A-Za-z0-9_-]{20,500}", r"\bGOCSPX-[A-Za-z0-9_-]{28}"),
+        (rf"\bAIza[{_KEY}]{{35}}", rf"\bya29\.[{_KEY}]{{20,500}}", rf"\bGOCSPX{_HYPHEN}[{_KEY}]{{28}}"),
     ),
     Detector("github_token", (r"\bgh[opsur]_[A-Za-z0-9]{36,255}", r"\bgithub_pat_[A-Za-z0-9_]{22,255}")),
     Detector(
         "slack_token",
         (
-            r"\bxox[abeoprs]-[A-Za-z0-9-]{10,250}",
-            r"\bxapp-[A-Za-z0-9-]{10,250}",
+            rf"\bxox[abeoprs]{_HYPHEN}[{_KEY}]{{10,250}}",
+            rf"\bxapp{_HYPHEN}[{_KEY}]{{10,250}}",
             r"\bhooks\.slack\.com/services/[A-Za-z0-9/]{20,100}",
         ),
     ),
-    Detector("iban", (_iban(),), is_iban),
+    Detector("iban", (_iban(15, 22), _iban(23, 33)), is_iban),
     Detector("card", _CARD, is_card),
-    Detector("email", (r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9][A-Za-z0-9.-]{0,127}\.[A-Za-z]{2,24}",)),
-    Detector("ssn", (r"\b\d{3}-\d{2}-\d{4}\b",), is_ssn),
+    Detector(
+        "email",
+        (
+            rf"[_%+＋＿{_EMAIL}]{{1,64}}[@＠][A-Za-z{_DIGITS}{_WIDE_LETTERS}]"
+            rf"[{_EMAIL}]{{0,127}}[.．][A-Za-z{_WIDE_LETTERS}]{{2,24}}",
+        ),
+    ),
+    Detector("ssn", (f"{_FIRST}{_D}{{2}}{_SSN_GROUP}{_D}{{2}}{_SSN_GROUP}{_D}{{3}}{_LAST}",), is_ssn),
     Detector(
         "phone",
         (
-            r"\+\d(?:[ ./()-]{0,2}\d){7,14}",
-            r"(?:\(\d{3}\) ?|\b\d{3}[ .-])\d{3}[ .-]\d{4}\b",
-            r"\b00\d(?:[ ./-]?\d){9,12}\b",
+            f"[+＋]{_D}(?:{_PHONE_GAP}{{0,2}}{_D}){{7,14}}",
+            rf"(?:[(（]{_D}{{3}}[)）][{_SPACES}]?|{_FIRST}{_D}{{2}}{_GROUP})"
+            f"{_D}{{3}}{_GROUP}{_D}{{3}}{_LAST}",
+            rf"(?:\b0|０)[0０]{_D}(?:[./{_SPACES}{_DASHES}]?{_D}){{8,11}}[./{_SPACES}{_DASHES}]?{_LAST}",
         ),
     ),
-    Detector("ipv4", (rf"\b(?:{_OCTET}\.){{3}}{_OCTET}\b",)),
+    Detector("ipv4", (rf"\b(?:{_OCTET}\.){{3}}{_OCTET}\b", f"(?:{_WIDE_OCTET}[.．]){{3}}{_WIDE_OCTET}")),
 )
 
 DETECTORS: Mapping[str, Detector] = {detector.name: detector for detector in _ALL}
