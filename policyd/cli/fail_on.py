@@ -19,7 +19,7 @@ from policyd.core.compile.expressions import ANSWERED, is_below
 from policyd.core.compile.policyset import Batch, CompiledRule, PolicySet
 from policyd.core.decide.plan import SESSION_STORE_READS
 from policyd.core.model.decision import Outcome, RuleResult
-from policyd.core.stream.watch import Watch, matches_nothing
+from policyd.core.stream.hits import Hits
 
 Finds = Callable[[Played], bool]
 
@@ -73,7 +73,7 @@ def _acts(result: RuleResult) -> bool:
 def _of_cel(text: str, policies: PolicySet) -> Finds:
     program = _program(text)
     batch = policies.engine.batch([program])
-    return lambda played: _judge(batch, program, played)
+    return lambda played: _judge(batch, played)
 
 
 def _program(text: str) -> CompiledProgram:
@@ -91,10 +91,7 @@ def _program(text: str) -> CompiledProgram:
     return compiled
 
 
-def _judge(batch: Batch, program: CompiledProgram, played: Played) -> bool:
+def _judge(batch: Batch, played: Played) -> bool:
     facts = played.facts
     facts.response.cost_nano = played.record.cost_nano  # what rules saw last of it may be older than the answer
-    hits = {watcher for watcher in program.watchers if matches_nothing(watcher)}
-    if program.watchers:
-        hits.update(Watch(program.watchers).push(facts.response.all_text()))
-    return batch.evaluate(facts, {}, hits)[0] is not False
+    return batch.evaluate(facts, {}, Hits())[0] is not False

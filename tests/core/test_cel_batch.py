@@ -13,6 +13,7 @@ from policyd.core.compile.cel_facts import NOW, ROOTS, whole, whole_counter
 from policyd.core.compile.cel_native import Checker, Failed, Plan, activate
 from policyd.core.compile.policyset import CelFailure, CounterRef, Watcher
 from policyd.core.model.facts import CounterFacts, Facts, Message, ToolCall, functions
+from policyd.core.stream.hits import Hits
 from tests.expressions import POLICY, compiled
 
 SPEND: CounterRef = (POLICY, "spend")
@@ -23,11 +24,11 @@ def judge(
     *sources: str,
     facts: Facts | None = None,
     counters: dict[CounterRef, CounterFacts] | None = None,
-    hits: frozenset[Watcher] = frozenset(),
+    found: frozenset[Watcher] = frozenset(),
     want: Want = Want.BOOL,
 ) -> list[object]:
     batch = CelEngine().batch([compiled(source, want) for source in sources])
-    return batch.evaluate(facts or Facts(), counters or {}, hits)
+    return batch.evaluate(facts or Facts(), counters or {}, Hits(found))
 
 
 def sent() -> Facts:
@@ -149,7 +150,7 @@ def test_one_batch_judges_policies_whose_counters_share_a_name() -> None:
     made = [Scope(policy=name, counters=["spend"], params={}, variables=[]) for name in policies]
     programs = [compiled("counters.spend.value > 1", into=each) for each in made]
     counters = {(name, "spend"): CounterFacts(value=2.0 * (name in ("b/p", "p"))) for name in policies}
-    assert CelEngine().batch(programs).evaluate(Facts(), counters, set()) == [False, True, False, False, True]
+    assert CelEngine().batch(programs).evaluate(Facts(), counters, Hits()) == [False, True, False, False, True]
 
 
 def test_messages_are_as_wide_as_the_widest_reader_in_the_batch() -> None:
@@ -173,14 +174,23 @@ def test_the_shortcut_changes_no_answer() -> None:
     assert judge(*sources, "request.tools.size() == 0")[-1] is True
 
 
-def test_watchers_are_handed_in_as_their_truth() -> None:
+def test_a_text_condition_that_is_followed_is_handed_in_as_its_truth() -> None:
     sources = ["response.text.contains('bomb')", "!response.text.matches('a.c') && request.model == ''"]
     programs = [compiled(source) for source in sources]
     batch = CelEngine().batch(programs)
     facts = Facts()
     facts.response.texts = {0: ["bomb abc"]}  # the text itself is not looked at
-    assert batch.evaluate(facts, {}, set()) == [False, True]
-    assert batch.evaluate(facts, {}, {*programs[0].watchers, *programs[1].watchers}) == [True, False]
+    watchers = {*programs[0].watchers, *programs[1].watchers}
+    assert batch.evaluate(facts, {}, Hits(set(), watchers)) == [False, True]
+    assert batch.evaluate(facts, {}, Hits(watchers, watchers)) == [True, False]
+
+
+def test_a_text_condition_that_nobody_follows_is_searched_for() -> None:
+    sources = ["response.text.contains('bomb')", "response.text.matches('a.c')", "response.text.contains('x')"]
+    batch = CelEngine().batch([compiled(source) for source in sources])
+    facts = Facts()
+    facts.response.texts = {0: ["bo", "mb"], 1: ["abc"]}
+    assert batch.evaluate(facts, {}, Hits()) == [True, True, False]
 
 
 VALUES = [

@@ -13,6 +13,7 @@ from policyd.core.compile.cel import CelEngine, CompiledProgram, Want
 from policyd.core.compile.cel_celpy import CelpyEngine
 from policyd.core.compile.policyset import CelFailure, CounterRef
 from policyd.core.model.facts import CounterFacts, Facts, Message, ToolCall, functions
+from policyd.core.stream.hits import Hits
 from tests.expressions import POLICY, compiled, scope
 
 sys.setrecursionlimit(2500)  # what cel-python sets for the whole process: once, before Hypothesis looks
@@ -36,7 +37,8 @@ def facts() -> Facts:
 
 
 def both(program: CompiledProgram) -> tuple[object, object]:
-    answers = [engine.batch([program]).evaluate(facts(), COUNTERS, set())[0] for engine in (CelEngine(), CelpyEngine())]
+    engines = (CelEngine(), CelpyEngine())
+    answers = [engine.batch([program]).evaluate(facts(), COUNTERS, Hits())[0] for engine in engines]
     return answers[0], answers[1]
 
 
@@ -169,10 +171,10 @@ def test_both_engines_give_the_same_text(source: str) -> None:
     ],
 )
 def test_the_second_engine_is_an_engine(source: str, expected: object) -> None:
-    assert CelpyEngine().batch([compiled(source)]).evaluate(facts(), COUNTERS, set()) == [expected]
+    assert CelpyEngine().batch([compiled(source)]).evaluate(facts(), COUNTERS, Hits()) == [expected]
 
 
 @pytest.mark.parametrize("source", ["request.?model.orValue('a') == 'a'", "cel.bind(x, 1, x > session.calls)"])
 def test_what_the_second_engine_does_not_offer_fails_and_says_so(source: str) -> None:
-    (answer,) = CelpyEngine().batch([compiled(source)]).evaluate(facts(), COUNTERS, set())
+    (answer,) = CelpyEngine().batch([compiled(source)]).evaluate(facts(), COUNTERS, Hits())
     assert answer == CelFailure("the second engine does not offer what this expression uses")

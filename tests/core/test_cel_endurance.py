@@ -15,6 +15,7 @@ PROGRAM = """
 import resource
 from policyd.core.compile.cel import CelEngine, Scope, Want
 from policyd.core.compile.policyset import CelFailure
+from policyd.core.stream.hits import Hits
 from policyd.core.model.facts import CounterFacts, Facts
 
 scope = Scope(policy="p", counters=["spend"], params={}, variables=[])
@@ -39,13 +40,13 @@ programs = [program for program in programs if not isinstance(program, tuple)]
 assert len(programs) >= 12, len(programs)
 batch = CelEngine().batch(programs)
 counters = {("p", "spend"): CounterFacts()}
-first = batch.evaluate(Facts(), counters, set())
+first = batch.evaluate(Facts(), counters, Hits())
 assert not any(value is None for value in first)
 assert sum(isinstance(value, CelFailure) for value in first) >= 3, first
 for turn in range(ROUNDS):
     if turn == ROUNDS // 5:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert batch.evaluate(Facts(), counters, set()) == first
+    assert batch.evaluate(Facts(), counters, Hits()) == first
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 print(ROUNDS * len(programs), grown)
 """

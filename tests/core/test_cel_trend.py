@@ -12,6 +12,7 @@ from policyd.core.compile.cel import CelEngine, CompiledProgram
 from policyd.core.compile.cel_trend import has_anchor
 from policyd.core.compile.policyset import CounterRef
 from policyd.core.model.facts import CounterFacts, Facts, ToolCall
+from policyd.core.stream.hits import Hits
 from tests.expressions import POLICY, compiled, scope
 
 YES = [
@@ -185,7 +186,7 @@ BATCH = CelEngine().batch([program(source) for source in WITHOUT_WATCHERS])
 def test_no_monotone_condition_ever_turns_back(moments: list[tuple[Facts, CounterFacts]]) -> None:
     before: list[object] = [False] * len(WITHOUT_WATCHERS)
     for facts, counter in moments:
-        now = BATCH.evaluate(facts, {SPEND: counter}, set())
+        now = BATCH.evaluate(facts, {SPEND: counter}, Hits())
         pairs = zip(WITHOUT_WATCHERS, before, now, strict=True)
         assert [source for source, was, still in pairs if was is True and still is not True] == []
         before = now

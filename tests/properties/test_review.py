@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from policyd.core.compile.cel import CelEngine, CompiledProgram
 from policyd.core.compile.cel_batch import Inputs
 from policyd.core.compile.cel_tree import Ident
-from policyd.core.compile.policyset import CounterRef, Watcher
+from policyd.core.compile.policyset import CounterRef
 from policyd.core.compile.whole import OPERATIONS
 from policyd.core.model.facts import (
     CallerFacts,
@@ -25,6 +25,7 @@ from policyd.core.model.facts import (
 )
 from policyd.core.review.assume import Assumption, Case
 from policyd.core.review.ranges import Leaves
+from policyd.core.stream.hits import Hits
 from tests.expressions import POLICY, compiled, scope
 
 EXAMPLES = int(os.environ.get("POLICYD_REVIEW_EXAMPLES", "60"))
@@ -178,7 +179,7 @@ def test_every_call_is_in_a_case_of_its_truth(
     true, false = _assumed(program)
     batch, inputs = CelEngine().batch([program]), Inputs(program.inputs)
     for (facts, counters), found in calls:
-        hit: set[Watcher] = {watcher for watcher in program.watchers if watcher.pattern in found}
+        hit = Hits({one for one in program.watchers if one.pattern in found}, set(program.watchers))
         (value,) = batch.evaluate(facts, counters, hit)
         if isinstance(value, bool):
             values = inputs.values(facts, counters, hit)

@@ -21,7 +21,7 @@ from policyd.core.compile.policyset import (
     Engine,
     PolicySet,
     Program,
-    Watcher,
+    TextTruth,
 )
 from policyd.core.model.facts import CounterFacts, Facts
 from policyd.core.model.route import Route
@@ -43,7 +43,7 @@ class Heard:
     program: CompiledProgram
     facts: Facts
     counters: Mapping[CounterRef, CounterFacts]
-    hits: frozenset[Watcher] | set[Watcher]
+    hits: TextTruth
     answer: object = False
     values: tuple[Value, ...] = ()
 
@@ -86,9 +86,7 @@ class _Batch:
     programs: tuple[Program, ...]
     inner: Batch
 
-    def evaluate(
-        self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: frozenset[Watcher] | set[Watcher]
-    ) -> list[object]:
+    def evaluate(self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: TextTruth) -> list[object]:
         answers = self.inner.evaluate(facts, counters, hits)
         for program, answer in zip(self.programs, answers, strict=True):
             if isinstance(program, CompiledProgram):

@@ -28,7 +28,7 @@ from policyd.core.compile.cel_lower import CounterInput, FactInput, Input, TextS
 from policyd.core.compile.cel_native import Activation, Failed, Plan, activate
 from policyd.core.compile.cel_problems import Want
 from policyd.core.compile.cel_tree import Call, Const, Ident, Node
-from policyd.core.compile.policyset import CelFailure, CounterRef, Watcher
+from policyd.core.compile.policyset import CelFailure, CounterRef, TextTruth, Watcher
 from policyd.core.model.facts import CounterFacts, Facts
 
 GROUP = 16
@@ -61,9 +61,7 @@ class CelBatch:
         self._others = [index for index, program in enumerate(programs) if program.want is not Want.BOOL]
         self._bare = _bare(programs)
 
-    def evaluate(
-        self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: frozenset[Watcher] | set[Watcher]
-    ) -> list[object]:
+    def evaluate(self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: TextTruth) -> list[object]:
         """One value per program, in order, or its CelFailure."""
         if self._bare and (texts := _texts(self._bare, facts)):
             return texts
@@ -184,9 +182,7 @@ class Inputs:
             case WatchInput(name=name, watcher=watcher):
                 self._watchers.append((name, watcher))
 
-    def values(
-        self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: frozenset[Watcher] | set[Watcher]
-    ) -> dict[str, object]:
+    def values(self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: TextTruth) -> dict[str, object]:
         """What the programs read, by name. A counter that was not brought is left out: its readers fail."""
         values = {name: get(facts) for name, get in self._facts}
         for name, ref, read in self._counters:
@@ -194,7 +190,7 @@ class Inputs:
             if counter is not None:
                 values[name] = read(counter)
         for name, watcher in self._watchers:
-            values[name] = watcher in hits
+            values[name] = hits.truth(watcher, facts)
         return values
 
 

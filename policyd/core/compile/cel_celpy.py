@@ -21,7 +21,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from policyd.core.compile.cel_batch import Inputs, reason
 from policyd.core.compile.cel_problems import Want
 from policyd.core.compile.cel_unparse import NoText, unparse
-from policyd.core.compile.policyset import Batch, CelFailure, CounterRef, Program, Watcher
+from policyd.core.compile.policyset import Batch, CelFailure, CounterRef, Program, TextTruth
 from policyd.core.model.facts import CounterFacts, Facts
 
 _NOT_OFFERED = CelFailure("the second engine does not offer what this expression uses")
@@ -54,9 +54,7 @@ class _CelpyBatch:
     def _name(self, name: str) -> str:
         return self._names.setdefault(name, f"v{len(self._names)}")
 
-    def evaluate(
-        self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: frozenset[Watcher] | set[Watcher]
-    ) -> list[object]:
+    def evaluate(self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: TextTruth) -> list[object]:
         """One value per program, in order, or its CelFailure."""
         values = self._inputs.values(facts, counters, hits)
         known = {self._name(name): _to_cel(value) for name, value in values.items()}

@@ -54,12 +54,16 @@ class Program(Protocol):
     def reads_text(self) -> bool: ...  # response.text itself, beside what is watched as it grows
 
 
+class TextTruth(Protocol):
+    """Tells whether a text condition is true of the response so far."""
+
+    def truth(self, watcher: Watcher, facts: Facts) -> bool: ...
+
+
 class Batch(Protocol):
     """Programs that are judged together over one activation; build once, evaluate often."""
 
-    def evaluate(
-        self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: frozenset[Watcher] | set[Watcher]
-    ) -> list[object]:
+    def evaluate(self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: TextTruth) -> list[object]:
         """One value per program, in order: bool, str, int, float or list[str]; or a CelFailure. Never raises."""
         ...
 

@@ -11,6 +11,7 @@ from enum import IntFlag
 
 from policyd.core.compile.policyset import CompiledRule
 from policyd.core.stream.dialects import Changed
+from policyd.core.stream.hits import may_cease
 
 
 class Touch(IntFlag):
@@ -78,7 +79,8 @@ def _touches(rule: CompiledRule) -> int:
             mask |= _TOUCHES.get(".".join(read.split(".", 2)[:2]), int(Touch.SPEND))
     if rule.when is not None and rule.when.watchers:
         mask |= Touch.HITS
-        if not rule.when.reads_text and "response.delta" not in rule.reads:
+        ceases = any(map(may_cease, rule.when.watchers))
+        if not rule.when.reads_text and not ceases and "response.delta" not in rule.reads:
             mask &= ~int(Changed.TEXT)
     return int(mask)
 

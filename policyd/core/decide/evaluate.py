@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from policyd.core.compile.policyset import Batch, CelFailure, CompiledPolicy, CompiledRule, CounterRef, Watcher
+from policyd.core.compile.policyset import Batch, CelFailure, CompiledPolicy, CompiledRule, CounterRef, TextTruth
 from policyd.core.decide.docket import Docket, docket_of
 from policyd.core.decide.docket import Judged as Judged
 from policyd.core.decide.plan import (
@@ -21,6 +21,7 @@ from policyd.core.decide.plan import (
 )
 from policyd.core.model.decision import Outcome
 from policyd.core.model.facts import CounterFacts, Facts
+from policyd.core.stream.hits import Hits
 
 
 @dataclass(slots=True)
@@ -32,7 +33,7 @@ class World:
     counter_failures: dict[CounterRef, str] = field(default_factory=dict)
     session_failure: str = ""
     blind: dict[str, str] = field(default_factory=dict)  # identity of a policy -> why nothing of it can be judged
-    hits: set[Watcher] = field(default_factory=set)
+    hits: TextTruth = field(default_factory=Hits)
 
 
 def judge(plan: Plan, rules: Sequence[BoundRule], world: World) -> list[Judged]:

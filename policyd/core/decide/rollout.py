@@ -14,6 +14,7 @@ from policyd.core.compile.policyset import CelFailure, CompiledPolicy, Rollout
 from policyd.core.decide.plan import Plan, reads_request_body
 from policyd.core.model.decision import Mode
 from policyd.core.model.facts import Facts
+from policyd.core.stream.hits import Hits
 
 _WHOLE = 1 << 64
 Outside = tuple[bool, frozenset[int]]  # the whole policy, or the positions of some of its rules
@@ -48,7 +49,7 @@ def rolled_out(plan: Plan, facts: Facts, variants: Variants) -> tuple[CompiledPo
     shares = plan.rollouts
     if not shares:
         return plan.policies
-    values = plan.batch([share.by for _, _, share in shares]).evaluate(facts, {}, frozenset())
+    values = plan.batch([share.by for _, _, share in shares]).evaluate(facts, {}, Hits())
     whole: set[str] = set()
     some: dict[str, set[int]] = {}
     for (policy, position, share), value in zip(shares, values, strict=True):

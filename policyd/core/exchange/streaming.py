@@ -20,8 +20,10 @@ from policyd.core.exchange.turning import join, turn
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
 from policyd.core.model.facts import ResponseFacts
+from policyd.core.model.reach import Watcher
 from policyd.core.model.steps import Extend, Release, Step, WakeAt
 from policyd.core.stream.dialects import AnswerReader, Changed, Reading, Repeating
+from policyd.core.stream.hits import Hits
 from policyd.core.stream.outbox import Outbox
 from policyd.core.stream.redactor import redactors
 from policyd.core.stream.sse import SseEvent
@@ -55,12 +57,12 @@ class Streaming:
         self.paced_tokens = 0
         self.marks: deque[tuple[int, object]] = deque([(-1, reader.mark())])  # entries not yet released
         self.outbox = self._outbox()
-        call.world.hits = self.outbox.hits  # the very same set: it grows as the outbox reads
+        call.world.hits = Hits(self.outbox.hits, self.outbox.followed)  # they grow as the outbox reads
 
     def _outbox(self) -> Outbox:
         roster, passive = self.bench.roster, self.passive
         redactions = [one for one in self.call.decision.obligations.redactions if one.in_response]
-        return Outbox(
+        outbox = Outbox(
             redactors=() if passive else redactors(redactions),
             watchers=roster.watchers,
             keep=0 if passive else roster.keep,
@@ -69,6 +71,14 @@ class Streaming:
             repeats=not passive and getattr(self.reader, "repeats", False),
             edit=self.intake.framing.edit,
         )
+        if charged := self._charged():
+            outbox.watch_also(charged, {})  # nothing is kept back for what only counts
+        return outbox
+
+    def _charged(self) -> list[Watcher]:
+        """The text conditions that charges read: they may be asked for at every event."""
+        gauges = self.call.meter.gauges
+        return [watcher for gauge in gauges if gauge.counter.amount for watcher in gauge.counter.amount.watchers]
 
     # ---- events ----------------------------------------------------------------------------------------------------
 

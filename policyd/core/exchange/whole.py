@@ -8,12 +8,10 @@ from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.judging import Bench, Touch
 from policyd.core.model.decision import Verdict
-from policyd.core.model.reach import Watcher
 from policyd.core.stream import json_text
 from policyd.core.stream.dialects import BLANKS, AnswerReader, Channel, Edit, Segment
 from policyd.core.stream.holdback import HoldBack, redact_text, swapped
 from policyd.core.stream.redactor import redactors
-from policyd.core.stream.watch import Watch, matches_nothing
 
 
 class Whole:
@@ -32,7 +30,6 @@ class Whole:
         response.events = 1
         response.delta = ""
         segments = self._read(body)
-        self.call.world.hits = self._hits(segments)
         decision = self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), 0)
         if decision.verdict is Verdict.TERMINATE:
             return None
@@ -51,19 +48,6 @@ class Whole:
             else:
                 self.call.facts.unreadable_response = self.call.facts.unmetered = failure.reason
             return ()
-
-    def _hits(self, segments: Sequence[Segment]) -> set[Watcher]:
-        watchers = self.bench.roster.watchers
-        if not watchers:
-            return set()
-        hits = {watcher for watcher in watchers if matches_nothing(watcher)}
-        texts: dict[int, list[str]] = {}  # by choice: a rule reads its parts as one text
-        for segment in segments:
-            if segment.channel[0] == "text" and segment.text and not segment.again:
-                texts.setdefault(segment.channel[1], []).append(segment.text)
-        for pieces in texts.values():
-            hits.update(Watch(watchers).push("".join(pieces)))
-        return hits
 
     def _redacted(self, data: bytes, segments: Sequence[Segment]) -> bytes | None:
         search = redactors([one for one in self.call.decision.obligations.redactions if one.in_response])

@@ -62,7 +62,7 @@ class Outbox:
         self._added = 0
         self._cut = False
         self._changed = False  # some text has left changed
-        self.hits = self._watches.hits
+        self.hits, self.followed = self._watches.hits, self._watches.followed
         self.released_events = 0  # entries that left, the last one perhaps in part
         self.partial = False  # whether the last one left in part
         self.spared = ""  # after a cut: text that may leave, of an entry that may not

@@ -19,6 +19,7 @@ class Watches:
     def __init__(self, watchers: Iterable[Watcher], *, keeps: bool) -> None:
         self.watchers = tuple(dict.fromkeys(watchers))
         self.hits: set[Watcher] = {watcher for watcher in self.watchers if matches_nothing(watcher)}
+        self.followed: set[Watcher] = set(self.watchers)
         self._keeps = keeps
         self._by_choice: dict[int, list[Watch]] = {}
         self._by_channel: dict[Channel, Watch] = {}
@@ -61,6 +62,7 @@ class Watches:
         """Look for these too, in what comes, and in what was `said` by each choice before."""
         late = tuple(dict.fromkeys(watchers))
         self.hits.update(watcher for watcher in late if matches_nothing(watcher))
+        self.followed.update(late)
         for text in said.values():
             self.hits.update(Watch(late).push(text))
         for choice, watches in self._by_choice.items():
