@@ -36,6 +36,10 @@ class UnreadableInput(Exception):  # noqa: N818 - the user's input, an ordinary 
         super().__init__(f"{self.place}: {message}")
 
 
+class NoPolicies(UnreadableInput):
+    """The place of the policies is missing, cannot be listed, or holds none."""
+
+
 class NotAvailable(Exception):  # noqa: N818
     """Something needed is not there: a port in use, a service that is down, a part not built yet. Exit code 3."""
 

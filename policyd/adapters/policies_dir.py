@@ -2,7 +2,9 @@
 
 Rule 1: a set that does not compile never replaces one that does.
 Rule 2: what is compiled is one state of the directory, never half of two: read, look again, retry until nothing moved.
-Rule 3: whoever holds the current set holds one immutable object; a reload is one reference swap.
+Rule 3: a folder without policies never replaces one with policies, unless `allow_empty`: an unmounted volume looks the
+        same as a folder that somebody has emptied.
+Rule 4: whoever holds the current set holds one immutable object; a reload is one reference swap.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from policyd.adapters.aside import aside
-from policyd.adapters.errors import Place, UnreadableInput, reason_of
+from policyd.adapters.errors import NoPolicies, Place, UnreadableInput, reason_of
 from policyd.adapters.reloads import Compilation, Compile, Documents, Reload, forbids
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue, PolicyError
@@ -55,7 +57,7 @@ def _below(path: Path) -> Iterator[Path]:
         yield from _walk(path)
         return
     if not path.exists():
-        raise UnreadableInput(path, "no such file or folder")
+        raise NoPolicies(path, "no such file or folder")
     if not path.is_file():
         raise UnreadableInput(path, "neither a file nor a folder")
     if path.name.endswith(TEST_SUFFIXES):
@@ -71,12 +73,19 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
         seen.add(real)
         for name in files:
-            if _is_policy(name) and (file := Path(at, name)).is_file():
+            if _is_policy(name) and _is_file(file := Path(at, name)):
                 yield file
 
 
+def _is_file(file: Path) -> bool:
+    """Raises UnreadableInput for a link to nowhere: its policies were not deleted."""
+    if file.is_symlink() and not file.exists():
+        raise UnreadableInput(file, "is a link to a file that does not exist")
+    return file.is_file()
+
+
 def _refuse(error: OSError) -> NoReturn:
-    raise UnreadableInput(str(error.filename), reason_of(error))
+    raise NoPolicies(str(error.filename), reason_of(error))
 
 
 def _is_policy(name: str) -> bool:
@@ -114,6 +123,7 @@ class PolicyDirectory:
     compile: Compile
     report: Callable[[Reload], None] = lambda _: None
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    allow_empty: bool = False  # a folder without policies is meant
     refused: Reload | None = None  # the newest reload, if it did not come into force
     _current: PolicySet | None = field(default=None, init=False)
     _seen: Signature | None = field(default=None, init=False)
@@ -136,6 +146,11 @@ class PolicyDirectory:
     def away(self) -> str:
         """Why where policies come from is out of reach; files never are: one that cannot be read is refused."""
         return ""
+
+    @property
+    def unready(self) -> str:
+        """Why no new calls should come here; empty while they may."""
+        return self.refused.failure if self.refused is not None and self.refused.lost else ""
 
     def start(self) -> tuple[Issue, ...]:
         """Put the first set in force and give its warnings. Raises UnreadableInput, or PolicyError with all issues."""
@@ -182,6 +197,8 @@ class PolicyDirectory:
             if signature(self.paths) == before:
                 self._seen = before
                 _refuse_empty(before)
+                if not self.allow_empty:
+                    _refuse_none(self.paths)
                 return documents
         raise UnreadableInput(Place(", ".join(map(str, self.paths))), "files keep changing while they are read")
 
@@ -200,7 +217,8 @@ class PolicyDirectory:
         if self.refused and self.refused.failure == failure:
             return None  # said already
         self._seen = None
-        return self._tell(Reload("refused", self.current.digest, failure=failure))
+        lost = isinstance(error, NoPolicies)
+        return self._tell(Reload("refused", self.current.digest, failure=failure, lost=lost))
 
     def _tell(self, reload: Reload) -> Reload:
         self.refused = reload if reload.result == "refused" else None
@@ -226,3 +244,10 @@ def _refuse_empty(files: Signature) -> None:
     for name, _, size, _, _ in files:
         if not size:
             raise UnreadableInput(name, "is empty; delete the file to drop its policies")
+
+
+def _refuse_none(paths: Sequence[Path | str]) -> None:
+    """Raises NoPolicies where one of these folders holds no policy file."""
+    for path in map(Path, paths):
+        if not any(_below(path)):
+            raise NoPolicies(path, "holds no policies (`--allow-empty` serves without)")

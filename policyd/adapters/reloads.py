@@ -33,6 +33,7 @@ class Reload:
     digest: str
     issues: tuple[Issue, ...] = ()
     failure: str = ""  # why they could not even be read
+    lost: bool = False  # there are no policies any more; the last good set stays in force
 
 
 def forbids(issues: Sequence[Issue]) -> bool:

@@ -34,6 +34,7 @@ def serve(
     redis: options.Redis = None,
     workers: options.Workers = 1,
     state: options.State = None,
+    allow_empty: options.AllowEmpty = False,
     tls_cert: options.TlsCert = None,
     tls_key: options.TlsKey = None,
     tls_client_ca: options.TlsClientCa = None,
@@ -59,6 +60,7 @@ def serve(
         redis=redis,
         state=state,
         workers=workers,
+        allow_empty=allow_empty,
         tls=tls_of(listen, tls_cert, tls_key, tls_client_ca, tls_client_san, tls_renew_seconds),
     )
     _begin_log(settings)

@@ -77,6 +77,9 @@ Workers = Annotated[
 State = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Keeps what Redis is owed, and the last good policies of kube:.")
 ]
+AllowEmpty = Annotated[
+    bool, typer.Option("--allow-empty", help="Serve without policies, at the start and after the last one is deleted.")
+]
 TlsCert = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Speak TLS: our certificate and its chain, PEM. Changes are followed."),

@@ -148,7 +148,9 @@ def _write(folder: Path, policies: dict[str, str]) -> None:
 def _serve_command(stage: Stage, source: str, options: Sequence[str]) -> list[str]:
     own = {"policies": source or stage.policies, "listen": stage.socket, "records": stage.folder / "records"}
     flags = [part for name, value in own.items() for part in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "policyd", "serve", *flags, "--admin", f"127.0.0.1:{stage.admin}", *options]
+    empty = [] if any(stage.policies.iterdir()) else ["--allow-empty"]
+    admin = ["--admin", f"127.0.0.1:{stage.admin}"]
+    return [sys.executable, "-m", "policyd", "serve", *flags, *admin, *empty, *options]
 
 
 def _bootstrap(stage: Stage, options: Sequence[str]) -> str:

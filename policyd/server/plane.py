@@ -231,6 +231,8 @@ class DataPlane:
         count = len(policies.policies)
         self.telemetry.policy_set(policies.digest, count)
         log.info("policy set %s in force: %d policies", policies.digest, count)
+        if not count:
+            log.warning("the policy set is empty: calls pass without evaluation")
         idle = sum(policy.mode is Mode.MONITOR for policy in policies.policies)
         if idle:
             log.warning("%d of them in Monitor: they enforce nothing", idle)
@@ -259,8 +261,11 @@ class DataPlane:
     def _ready(self) -> Answer:
         if self._state != "ready":
             return text(HTTPStatus.SERVICE_UNAVAILABLE, self._state)
-        words = [f"ready: policy set {self._directory.current.digest} in force"]
-        if self._directory.refused is not None:
+        unready, digest = self._directory.unready, self._directory.current.digest
+        words = [
+            f"not ready: {unready}; policy set {digest} in force" if unready else f"ready: policy set {digest} in force"
+        ]
+        if self._directory.refused is not None and not self._directory.refused.lost:
             words.append(f"changed policies refused: {_why(self._directory.refused)}")
         if self._directory.away:
             words.append(f"kubernetes: {self._directory.away}: the policies seen last stay in force")
@@ -269,7 +274,7 @@ class DataPlane:
         if self._redis is not None:
             words.append(_redis_words(self._redis()))
         words += self._carrying.words + self._transport.words
-        return text(HTTPStatus.OK, "\n".join(words))
+        return text(HTTPStatus.SERVICE_UNAVAILABLE if unready else HTTPStatus.OK, "\n".join(words))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

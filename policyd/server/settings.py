@@ -40,3 +40,4 @@ class Settings:
     state: Path | None = None  # what Redis could not take is kept there
     workers: int = 1  # processes, each with its own address
     tls: Tls | None = None  # None: plain gRPC
+    allow_empty: bool = False  # serve without policies, when there are none

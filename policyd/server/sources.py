@@ -27,6 +27,8 @@ class Source(Protocol):
     @property
     def away(self) -> str: ...
     @property
+    def unready(self) -> str: ...  # why no new calls should come here; empty while they may
+    @property
     def home(self) -> str | None: ...  # the namespace of calls whose route is not told; None: routes are no part of it
     def parents(self, route: ObjectName) -> tuple[ObjectName, ...]: ...  # the Gateways that an HTTPRoute is attached to
     def start(self) -> tuple[Issue, ...] | Awaitable[tuple[Issue, ...]]: ...
@@ -41,7 +43,7 @@ def source_of(
     UnreadableInput where there is no way to a cluster."""
     where = str(settings.policies[0]) if settings.policies else ""
     if not where.startswith(KUBE):
-        return PolicyDirectory(settings.policies, compile, report)
+        return PolicyDirectory(settings.policies, compile, report, allow_empty=settings.allow_empty)
     from policyd.adapters.policies_kube import PolicyObjects  # a twentieth of a second that only this source pays
     from policyd.adapters.policies_kube.access import find_access
 

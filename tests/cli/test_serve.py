@@ -43,13 +43,14 @@ def test_the_defaults(started: list[Settings]) -> None:
     assert settings.options.max_request == 32 * 1024 * 1024
     assert not settings.options.observe_all
     assert (settings.records, settings.capture, settings.admin) == (None, None, None)
+    assert not settings.allow_empty
 
 
 def test_every_option_arrives(started: list[Settings]) -> None:
     args = (
         "--policies a --policies b --listen [::1]:1234 --mode monitor --identity metadata:envoy.jwt --namespace agents "
         "--records r --capture c --prices f --max-request 4096 --admin 127.0.0.1:9901 --drain-seconds 2.5 --state s "
-        "--workers 1"
+        "--workers 1 --allow-empty"
     )
     assert serve(*args.split()) == 0
     (settings,) = started
@@ -60,6 +61,7 @@ def test_every_option_arrives(started: list[Settings]) -> None:
     assert (options.max_request, options.observe_all) == (4096, True)
     assert (settings.records, settings.capture, settings.prices) == (Path("r"), Path("c"), Path("f"))
     assert (settings.admin, settings.drain_s) == (Address("127.0.0.1", 9901), 2.5)
+    assert settings.allow_empty
 
 
 TLS = "--tls-cert tls.crt --tls-key tls.key"

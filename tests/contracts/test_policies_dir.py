@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from policyd.adapters.errors import UnreadableInput
+from policyd.adapters.errors import NoPolicies, UnreadableInput
 from policyd.adapters.policies_dir import Documents, PolicyDirectory, Reload, policy_files, read_policies
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue, PolicyError, Severity, Span
@@ -207,6 +207,122 @@ def test_files_that_cannot_be_read_keep_the_last_good_set(
     watched.root.mkdir(exist_ok=True)
     watched.write("again")
     assert watched.look() == Reload("loaded", "again")
+
+
+def gone(root: Path) -> None:
+    (root / "a.yaml").unlink()
+
+
+def renamed(root: Path) -> None:
+    root.rename(root.with_name(f"{root.name}-elsewhere"))
+
+
+def hidden(root: Path) -> None:
+    (root / "a.yaml").rename(root / "a.yaml.bak")
+
+
+def only_tests(root: Path) -> None:
+    (root / "a.yaml").rename(root / "a.test.yaml")
+
+
+def unmounted(root: Path) -> None:
+    """What a mount point looks like without its volume."""
+    renamed(root)
+    root.mkdir()
+
+
+def link_to_nowhere(root: Path) -> None:
+    renamed(root)
+    root.symlink_to(root.with_name("never"))
+
+
+@pytest.mark.parametrize("lose", [gone, renamed, hidden, only_tests, unmounted, link_to_nowhere])
+def test_a_folder_without_policies_keeps_the_last_good_set_and_is_not_ready(
+    watched: Watched, lose: Callable[[Path], object]
+) -> None:
+    before = watched.directory.current
+    lose(watched.root)
+    reload = watched.look()
+    assert reload is not None
+    assert (reload.result, reload.lost) == ("refused", True)
+    assert watched.directory.current is before
+    assert watched.directory.unready == reload.failure != ""
+    assert watched.look() is None, "said once, not at every look"
+    if watched.root.is_symlink():
+        watched.root.unlink()
+    watched.root.mkdir(exist_ok=True)
+    watched.write("again")
+    assert watched.look() == Reload("loaded", "again")
+    assert watched.directory.unready == ""
+
+
+def test_one_of_two_folders_that_loses_its_policies_is_enough(watched: Watched, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "b.yaml").write_text("b")
+    watched.directory.paths = [second, watched.root / "a.yaml"]
+    watched.look()
+    assert watched.directory.current.digest == "b|one" or watched.directory.current.digest == "one|b"
+    (second / "b.yaml").unlink()
+    reload = watched.look()
+    assert reload is not None
+    assert reload.lost
+    assert "second: holds no policies" in reload.failure
+
+
+def test_a_link_to_nowhere_is_no_deletion(watched: Watched) -> None:
+    (watched.root / "b.yaml").symlink_to("never")
+    reload = watched.look()
+    assert reload is not None
+    assert (reload.result, reload.lost, "b.yaml: is a link" in reload.failure) == ("refused", False, True)
+    assert watched.directory.unready == "", "what was good still is"
+
+
+def test_a_mounted_configmap_that_is_swapped_is_never_lost(tmp_path: Path) -> None:
+    """As the kubelet does it: a new folder, `..data` renamed over, then links of keys that are gone are removed."""
+    reports: list[Reload] = []
+    for name in ("..1", "..2", "..3"):
+        tree(tmp_path, f"{name}/p.yaml")
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "p.yaml").symlink_to("..data/p.yaml")
+
+    async def pause(_: float) -> None: ...
+
+    directory = PolicyDirectory([tmp_path], compile_words, reports.append, pause)
+    directory.start()
+    for name in ("..2", "..3"):
+        (tmp_path / "..data_tmp").symlink_to(name)
+        (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+        asyncio.run(directory.look())
+    assert [(one.result, one.digest) for one in reports] == [("loaded", "# ..2/p.yaml"), ("loaded", "# ..3/p.yaml")]
+    (tmp_path / "..4").mkdir()
+    (tmp_path / "..data_tmp").symlink_to("..4")
+    (tmp_path / "..data_tmp").replace(tmp_path / "..data")
+    asyncio.run(directory.look())
+    assert not reports[-1].lost, "the link is still there"
+    (tmp_path / "p.yaml").unlink()
+    asyncio.run(directory.look())
+    assert (reports[-1].lost, directory.current.digest) == (True, "# ..3/p.yaml")
+
+
+def test_an_empty_folder_is_refused_at_start_and_an_empty_set_may_be_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(NoPolicies, match=r"holds no policies .*--allow-empty"):
+        PolicyDirectory([tmp_path], compile_words).start()
+    reports: list[Reload] = []
+
+    async def pause(_: float) -> None: ...
+
+    directory = PolicyDirectory([tmp_path], compile_words, reports.append, pause, allow_empty=True)
+    assert directory.start() == ()
+    (tmp_path / "a.yaml").write_text("one")
+    asyncio.run(directory.look())
+    (tmp_path / "a.yaml").unlink()
+    asyncio.run(directory.look())
+    assert [one.digest for one in reports] == ["one", ""]
+    tmp_path.rename(tmp_path.with_name("moved"))
+    asyncio.run(directory.look())
+    assert directory.unready, "a folder that is missing is not an empty one"
+    tmp_path.with_name("moved").rename(tmp_path)
 
 
 def test_two_files_written_one_after_the_other_are_never_seen_half(watched: Watched) -> None:

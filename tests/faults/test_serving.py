@@ -187,6 +187,46 @@ def test_a_bad_set_is_refused_at_start(folder: Path) -> None:
     refused(PolicyError, "requst")
 
 
+def test_policies_that_are_gone_stay_in_force_and_it_is_not_ready(folder: Path) -> None:
+    plane = DataPlane(settings())
+    file = folder / "policies" / "p.yaml"
+    reloads: asyncio.Queue[Reload] = asyncio.Queue()
+
+    def report(reload: Reload) -> None:
+        plane._reloaded(reload)
+        reloads.put_nowait(reload)
+
+    async def story() -> None:
+        plane._directory.report = report
+        first = plane._directory.current
+        file.unlink()
+        assert (await asyncio.wait_for(reloads.get(), 20)).lost
+        ready = plane._ready()
+        assert (ready.status, plane._directory.current) == (503, first)
+        assert ready.body.decode().startswith("not ready: policies: holds no policies")
+        assert await health(plane.address) == SERVING, "calls that come are judged by the last good set"
+        file.write_text(policy(model="o3"))
+        assert (await asyncio.wait_for(reloads.get(), 20)).result == "loaded"
+        assert plane._ready().status == 200
+
+    running(plane, story)
+
+
+def test_an_empty_folder_is_refused_at_start(folder: Path) -> None:
+    (folder / "policies" / "p.yaml").unlink()
+    refused(UnreadableInput, "holds no policies")
+
+
+def test_an_empty_folder_may_be_meant(folder: Path) -> None:
+    (folder / "policies" / "p.yaml").unlink()
+    plane = DataPlane(settings(allow_empty=True))
+
+    async def story() -> None:
+        assert plane._ready().status == 200
+
+    running(plane, story)
+
+
 @pytest.mark.usefixtures("folder")
 def test_missing_policies_are_refused_at_start() -> None:
     refused(UnreadableInput, "no such file", policies=(Path("none"),))

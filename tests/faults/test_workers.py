@@ -243,6 +243,7 @@ def test_a_worker_is_told_all_that_the_command_was_told() -> None:
         redis="redis://:secret@127.0.0.1:1",
         state=places[3],
         workers=3,
+        allow_empty=True,
         tls=Tls(TlsFiles(Path("c"), Path("k"), Path("a")), (parse_name("spiffe://td/a"), parse_name("a.svc")), 5.0),
     )
     ours, theirs = socket.socketpair()

@@ -88,6 +88,11 @@ class PolicyObjects:
         """Why the API server is out of reach; empty while it is not."""
         return next((mirror.failure for mirror in self._mirrors if mirror.failure), "")
 
+    @property
+    def unready(self) -> str:
+        """Why no new calls should come here; empty while they may."""
+        return self.refused.failure if self.refused is not None and self.refused.lost else ""
+
     async def start(self) -> tuple[Issue, ...]:
         """Put the first set in force and give its warnings. Raises NotAvailable without a server and kept policies."""
         self._api = Api(self.access)
