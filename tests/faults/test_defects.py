@@ -223,11 +223,6 @@ BENDS = [
     Bend("read_event", SPECS["answer"]),
     Bend("read_json", SPECS["answer"], CALLS["whole"]),
     Bend("finish", READS % "response.finish_reasons.size() > 9"),
-    Bend(
-        "request_segments",
-        "rules: [{name: r, severity: Critical, constrain: {redact: {detectors: [email]}}}]",
-        acts=True,
-    ),
     Bend("edits", "rules: [{name: r, severity: Critical, constrain: {cap: {max_tokens: 1}}}]", acts=True),
     Bend("error", READS % 'request.model != ""', acts=True),
     Bend("completion", (READS % 'request.model != ""').replace("{}", "{status: 200}"), acts=True),

@@ -6,7 +6,7 @@ Rule 2: a rule's answer is needed again only when something that it reads has ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -53,6 +53,7 @@ REQUEST_BODY_READS = frozenset(
         "price",
     )
 )
+CONTENT_READS = frozenset({"request", "request.content"})
 RESPONSE_HEADER_READS = frozenset({"response.status", "response.headers"})
 SESSION_STORE_READS = frozenset(f"session.{name}" for name in ("calls", "cost_usd", "tokens", "age", "similarity"))
 
@@ -191,6 +192,20 @@ class Plan:
         )
 
     @cached_property
+    def reads_content(self) -> bool:
+        """Whether any expression of this selection reads `request.content`."""
+        return any(read in CONTENT_READS for reads in self._all_reads() for read in reads)
+
+    def _all_reads(self) -> Iterator[frozenset[str]]:
+        yield from (bound.rule.reads for bound in self.rules)
+        for bound in self.rules:
+            texts = (bound.rule.message_expression, bound.rule.fallback_expression)
+            yield from (program.reads for program in texts if program)
+        yield from (condition.program.reads for policy in self.policies for condition in policy.conditions)
+        yield from (share.by.reads for _, _, share in self.rollouts)
+        yield from (program.reads for _, counter in self.counters for program in _programs(counter))
+
+    @cached_property
     def needs_response_body(self) -> bool:
         """Whether the answer's bytes must be read at all."""
         return (
@@ -280,12 +295,13 @@ def edits_request_body(rule: CompiledRule) -> bool:
 
 
 def _counter_needs_body(counter: CompiledCounter) -> bool:
-    programs: list[Program] = list(counter.key)
-    if counter.limit and counter.limit.by:
-        programs.append(counter.limit.by)
-    if counter.amount:
-        programs.append(counter.amount)
-    return needs_usage(counter) or any(reads_request_body(program.reads) for program in programs)
+    return needs_usage(counter) or any(reads_request_body(program.reads) for program in _programs(counter))
+
+
+def _programs(counter: CompiledCounter) -> list[Program]:
+    """The expressions of a counter."""
+    limit = counter.limit.by if counter.limit else None
+    return [*counter.key, *(program for program in (limit, counter.amount) if program)]
 
 
 def redacts_response(rule: CompiledRule) -> bool:

@@ -22,6 +22,8 @@ from policyd.core.model.steps import Settle
 from policyd.core.model.tokens import NoVocabularies, Vocabularies
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.billing import asked_tier
+from policyd.core.stream.dialects.content import content_of
+from policyd.core.stream.dialects.request_fields import request_structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,13 @@ class Call:
         request.service_tier = asked_tier(self.document)
         request.plain_input = request.input_tokens
         self.estimate_by(request.model)
+        self.tell_content(self.ground.plans.of(self.policies_for(None)))
+
+    def tell_content(self, plan: Plan) -> None:
+        """`request.content`, where an expression of this plan reads it. Raises Malformed when it is too long."""
+        request = self.facts.request
+        if plan.reads_content and request.content is None and self.document is not None:
+            request.content = content_of(self.document, request_structure(request.dialect), self.options.max_content)
 
     def estimate_by(self, model: str | None) -> None:
         """Pin what is known of this model now: the input is estimated by it, and what it will answer."""

@@ -18,7 +18,8 @@ from policyd.core.model.headers import HeaderEdit, Headers
 from policyd.core.model.prices import Usage
 from policyd.core.stream import json_text
 from policyd.core.stream.dialects import Edit, RequestChange
-from policyd.core.stream.holdback import redact_text
+from policyd.core.stream.dialects.redact_content import ContentRedactor
+from policyd.core.stream.dialects.request_fields import request_structure
 from policyd.core.stream.redactor import redactors
 
 CLAMP_WHEN_ABSENT = 32_768  # output tokens: a headroom beyond any model's own ceiling needs no max_tokens
@@ -83,10 +84,7 @@ def depart(call: Call) -> bytes | None:
         raise Malformed("a change was asked of a request whose body could not be read")
     edits: list[Edit] = []
     if search:
-        for segment in call.dialect.request_segments(call.document):
-            text = redact_text(segment.text, search, arguments=segment.channel[0] == "args")
-            if text != segment.text:
-                edits.append(Edit(segment.path, text))
+        edits += ContentRedactor(search).edits(call.document, request_structure(call.dialect.name))
     data = json_text.splice(call.body, edits) if edits else call.body
     document = json_text.loads_request(data) if edits else call.document
     more = call.dialect.edits(document, change)

@@ -16,6 +16,7 @@ from policyd.core.decide.combine import Decision, combine
 from policyd.core.decide.evaluate import Judged, World, applies, is_hopeless, judge
 from policyd.core.decide.plan import Plan, effective
 from policyd.core.decide.rollout import rolled_out
+from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call, Ground
 from policyd.core.exchange.fates import seal_answer
 from policyd.core.model.decision import Constrain, Mode, Outcome, Verdict
@@ -109,6 +110,11 @@ def _fitting(call: Call, fresh: Sequence[CompiledPolicy], world: World) -> Plan:
     """Those of them that are about this call, each as it is for it."""
     plans, unread = call.ground.plans, world.facts.unreadable_request
     selected = call.joining(fresh, None if unread else world.facts.request.model or "")
+    try:
+        call.tell_content(plans.of(selected))
+    except Malformed as failure:
+        unread = failure.reason
+        world.facts = replace(world.facts, unreadable_request=unread)
     for policy in selected:
         if unread and policy.match.models:
             world.blind[policy.identity] = f"request not readable: {unread}"
