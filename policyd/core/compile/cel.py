@@ -24,6 +24,7 @@ from policyd.core.compile.cel_tree import Ident, Node, conjuncts, placed, rebuil
 from policyd.core.compile.cel_trend import is_monotone
 from policyd.core.compile.cel_warn import constant, places, warnings
 from policyd.core.compile.policyset import Batch, Program, Watcher
+from policyd.core.model.reach import VIEWS
 
 __all__ = ["CelEngine", "CelProblem", "CompiledProgram", "Scope", "Want"]
 
@@ -44,14 +45,18 @@ class CompiledProgram:
     parts: tuple[tuple[int, int], ...]  # line and column of each part that must be true, in the order of the text
 
     @property
-    def reads_text(self) -> bool:
-        """Whether the answer's text itself goes into CEL, beside what is watched as it grows."""
-        return any(
-            (isinstance(one, FactInput) and one.path == "response.text")
-            or (isinstance(one, WholeInput) and one.root == "response")
-            or isinstance(one, TextSizeInput)
-            for one in self.inputs
-        )
+    def whole_texts(self) -> frozenset[str]:
+        """Which texts of the response (see VIEWS) go into CEL themselves, beside what is watched as they grow."""
+        found: set[str] = set()
+        for one in self.inputs:
+            match one:
+                case FactInput(path=path):
+                    found.update(view for view in VIEWS if path == f"response.{view}")
+                case WholeInput(root="response"):
+                    found.update(VIEWS)
+                case TextSizeInput(of=view):
+                    found.add(view)
+        return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True)

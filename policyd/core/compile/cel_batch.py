@@ -17,7 +17,7 @@ from typing import Protocol
 from policyd.core.compile.cel_facts import (
     COUNTER_FACTS,
     FACTS,
-    TEXT_SIZE,
+    TEXT_SIZES,
     part_of,
     part_rows,
     well_formed,
@@ -173,8 +173,8 @@ class Inputs:
         match one:
             case FactInput():
                 self._facts.append((one.name, _fact_getter(one)))
-            case TextSizeInput(name=name):
-                self._facts.append((name, TEXT_SIZE.get))
+            case TextSizeInput(name=name, of=view):
+                self._facts.append((name, TEXT_SIZES[view].get))
             case WholeInput(name=name, root=root):
                 self._facts.append((name, partial(whole, root)))
             case CounterInput():

@@ -262,11 +262,16 @@ COUNTER_FACTS: Mapping[str, Fact] = {
     )
 }
 
-TEXT_SIZE = _fact(
-    "response.text", _I, "characters of response.text", GROWS,
-    lambda f: f.response.text_chars + max(len(f.response.texts) - 1, 0),
-)  # fmt: skip
-"""What `response.text.size()` gives, without the text."""
+TEXT_SIZES: Mapping[str, Fact] = {
+    fact.path.partition(".")[2]: fact
+    for fact in (
+        _fact("response.text", _I, "characters of response.text", GROWS,
+              lambda f: f.response.text_chars + max(len(f.response.texts) - 1, 0)),
+        _fact("response.content", _I, "characters of response.content", GROWS, lambda f: f.response.contents.size),
+        _fact("response.reasoning", _I, "characters of response.reasoning", GROWS, lambda f: f.response.thoughts.size),
+    )
+}  # fmt: skip
+"""By text of the response: what `size()` of it gives, without the text."""
 
 PART_FIELDS: Mapping[str, tuple[type[PbMessage], tuple[str, ...]]] = {
     "Message": (pb.Message, ("role", "text", "name")),

@@ -2,8 +2,8 @@
 
 Rule 1: a field of the facts becomes a variable of its own (`request.model`), so that an activation holds what is read
         and nothing else; has() on it becomes another one (`request.model?`), because has() on a dotted name lies.
-Rule 2: a literal or regular expression searched in response.text becomes the truth of a watcher: growing text does not
-        enter CEL for it.
+Rule 2: a literal or regular expression searched in response.text, response.content or response.reasoning becomes the
+        truth of a watcher: growing text does not enter CEL for it.
 Rule 3: a whole object used as a value (dyn(request)) reads all of its fields.
 """
 
@@ -15,7 +15,7 @@ from functools import lru_cache
 from policyd.core.compile.cel_facts import COUNTER_FACTS, FACTS, PACKAGE, PART_FIELDS, ROOTS, fields_of, part_of
 from policyd.core.compile.cel_tree import Call, Const, Ident, Node, Select, children, rebuild, walk
 from policyd.core.compile.policyset import CounterRef, Watcher
-from policyd.core.model.reach import reach
+from policyd.core.model.reach import VIEWS, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,10 @@ class FactInput:
 
 @dataclass(frozen=True, slots=True)
 class TextSizeInput:
-    """The number of characters of response.text."""
+    """The number of characters of response.text, or of another text of the response that grows (`of`, see VIEWS)."""
 
     name: str
+    of: str = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,9 @@ def lower(tree: Node, policy: str) -> Lowered:
 
 
 @lru_cache(maxsize=1024)
-def watcher(kind: str, pattern: str) -> Watcher:
+def watcher(kind: str, pattern: str, of: str = "text") -> Watcher:
     """The watcher for a literal (`contains`) or a regular expression (`matches`) that RE2 takes."""
-    return Watcher(kind, pattern, len(pattern) if kind == "contains" else reach(pattern))
+    return Watcher(kind, pattern, len(pattern) if kind == "contains" else reach(pattern), of)
 
 
 @dataclass(slots=True)
@@ -148,13 +149,13 @@ class _Lowering:
 
     def _call(self, node: Call) -> Node:
         match node.function, node.operands:
-            case ("contains" | "matches") as kind, (subject, Const(value=str() as pattern)) if _is_text(subject):
+            case ("contains" | "matches") as kind, (subject, Const(value=str() as pattern)) if of := _view(subject):
                 if pattern:
-                    self.reads.add("response.text")
-                    return self._take(WatchInput(f"{kind}:{pattern}", watcher(kind, pattern)))
-            case "size", (subject,) if _is_text(subject):
-                self.reads.add("response.text")
-                return self._take(TextSizeInput("size(response.text)"))
+                    self.reads.add(f"response.{of}")
+                    return self._take(WatchInput(f"{kind}:{of}:{pattern}", watcher(kind, pattern, of)))
+            case "size", (subject,) if of := _view(subject):
+                self.reads.add(f"response.{of}")
+                return self._take(TextSizeInput(f"size(response.{of})", of))
         return rebuild(node, self.node)
 
     def _take(self, wanted: Input) -> Ident:
@@ -166,12 +167,13 @@ def _is_object(name: str) -> bool:
     return name in ROOTS or name.startswith("counters.")
 
 
-def _is_text(node: Node) -> bool:
+def _view(node: Node) -> str:
+    """Which text of the response that grows this is (see VIEWS); empty when it is none."""
     match node:
-        case Select(operand=Ident(name="response"), field="text", test=False):
-            return True
+        case Select(operand=Ident(name="response"), field=field, test=False) if field in VIEWS:
+            return field
         case _:
-            return False
+            return ""
 
 
 # ---- fields of messages in lists ------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Program(Protocol):
     @property
     def watchers(self) -> tuple[Watcher, ...]: ...
     @property
-    def reads_text(self) -> bool: ...  # response.text itself, beside what is watched as it grows
+    def whole_texts(self) -> frozenset[str]: ...  # texts of the response (VIEWS), beside what is watched as they grow
 
 
 class TextTruth(Protocol):

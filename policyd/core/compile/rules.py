@@ -15,9 +15,9 @@ from policyd.core.compile.rollout import rollout_of
 from policyd.core.compile.words import listed, quoted
 from policyd.core.model.decision import Action, FailurePolicy, Mode, RuleSeverity, Terminate, lowest
 from policyd.core.model.policy import ACTIONS, PolicyDocument, RuleSpec
-from policyd.core.model.reach import bound_hint
+from policyd.core.model.reach import VIEWS, bound_hint
 
-_TEXT = ("response.text", "response.delta")
+_TEXT = ("response.delta", *(f"response.{view}" for view in VIEWS))
 
 
 def rule_of(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 
 from policyd.core.compile.policyset import CompiledRule
+from policyd.core.model.reach import VIEWS
 from policyd.core.stream.dialects import Changed
 from policyd.core.stream.hits import may_cease
 
@@ -21,7 +22,9 @@ class Touch(IntFlag):
     SPEND = 1 << 17  # tokens, cost, counters
     HITS = 1 << 18  # a watched text condition came true
     TIME = 1 << 19  # time has passed
-    ALL = (1 << 20) - 1
+    CONTENT = 1 << 21  # response.content has grown
+    REASONING = 1 << 22  # response.reasoning has grown
+    ALL = (1 << 23) - 1
 
 
 COST_FACTS = frozenset(f"response.{name}" for name in ("cost_usd", "cost_source", "cost_confidence"))
@@ -29,6 +32,8 @@ INSPECTION = int(Changed.INSPECTION)
 
 _TOUCHES: dict[str, int] = {
     "response.text": Changed.TEXT,
+    "response.content": Touch.CONTENT,
+    "response.reasoning": Touch.REASONING,
     "response.delta": Changed.TEXT | Touch.EVENT,
     "response.events": Touch.EVENT,
     "response.tool_calls": Changed.TOOLS,
@@ -41,6 +46,8 @@ _TOUCHES: dict[str, int] = {
     "response.status": Touch.EVENT,
     "response.headers": Touch.EVENT,
 }
+_GROWS = {"text": int(Changed.TEXT), "content": int(Touch.CONTENT), "reasoning": int(Touch.REASONING)}
+_TEXTS = frozenset(f"response.{view}" for view in VIEWS)
 _STEADY = ("request.", "caller.", "session.")
 _AHEAD = frozenset({"response.events", "response.output_tokens", "response.cost_usd", "response.elapsed_ms"})
 _UNCHANGING = frozenset(
@@ -79,9 +86,11 @@ def _touches(rule: CompiledRule) -> int:
             mask |= _TOUCHES.get(".".join(read.split(".", 2)[:2]), int(Touch.SPEND))
     if rule.when is not None and rule.when.watchers:
         mask |= Touch.HITS
-        ceases = any(map(may_cease, rule.when.watchers))
-        if not rule.when.reads_text and not ceases and "response.delta" not in rule.reads:
-            mask &= ~int(Changed.TEXT)
+        ceasing = {watcher.of for watcher in rule.when.watchers if may_cease(watcher)}
+        for view, bit in _GROWS.items():
+            whole = view in rule.when.whole_texts or view in ceasing
+            if not whole and not (view == "text" and "response.delta" in rule.reads):
+                mask &= ~bit
     return int(mask)
 
 
@@ -91,10 +100,10 @@ def _looks_ahead(rule: CompiledRule) -> bool:
     return (
         rule.when is not None
         and rule.monotone
-        and not rule.when.reads_text
+        and not rule.when.whole_texts
         and all(
             read.startswith((*_STEADY, "counters.")) or ".".join(read.split(".", 2)[:2]) in _AHEAD | _UNCHANGING
             for read in rule.reads
-            if read != "response.text"
+            if read not in _TEXTS
         )
     )

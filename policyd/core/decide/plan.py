@@ -26,6 +26,8 @@ from policyd.core.decide.bound import effective as effective
 from policyd.core.decide.bound import enforceable as enforceable
 from policyd.core.model.counters import Charge
 from policyd.core.model.decision import Allow, Constrain, Mode, Reroute, Terminate
+from policyd.core.model.reach import VIEWS
+from policyd.core.stream.hits import may_cease
 
 if TYPE_CHECKING:
     from policyd.core.decide.docket import Docket
@@ -224,6 +226,31 @@ class Plan:
             or any(needs_usage(counter) for _, counter in self.counters)
             or any(isinstance(rule.action, Constrain) and rule.action.pace for rule in rules)
         )
+
+    @cached_property
+    def texts_read(self) -> frozenset[str]:
+        """The texts of the response (see VIEWS) that anything of this selection reads."""
+        return frozenset(view for view in VIEWS if any(f"response.{view}" in reads for reads in self._every_reads()))
+
+    @cached_property
+    def texts_kept(self) -> frozenset[str]:
+        """Those that have to be kept while the response streams, beside what is watched as they grow."""
+        conditions = [bound.rule.when for bound in self.rules if bound.rule.when is not None]
+        watched = {one.of for when in conditions for one in when.watchers if may_cease(one)}
+        whole = {view for when in conditions for view in when.whole_texts}
+        other = {view for view in VIEWS for reads in self._other_reads() if f"response.{view}" in reads}
+        return frozenset(watched | whole | other)
+
+    def _every_reads(self) -> Iterator[frozenset[str]]:
+        yield from (bound.rule.reads for bound in self.rules)
+        yield from self._other_reads()
+
+    def _other_reads(self) -> Iterator[frozenset[str]]:
+        """What is read by expressions that are not conditions of rules."""
+        rules = [bound.rule for bound in self.rules]
+        texts = [one for rule in rules for one in (rule.message_expression, rule.fallback_expression)]
+        programs = [*texts, *(counter.amount for _, counter in self.counters)]
+        return (program.reads for program in programs if program is not None)
 
     @cached_property
     def redacting(self) -> tuple[BoundRule, ...]:

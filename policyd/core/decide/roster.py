@@ -5,7 +5,7 @@ Rule 1: nothing in here knows a call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -15,7 +15,9 @@ from policyd.core.decide.bound import BoundRule, enforceable
 from policyd.core.decide.concern import COST_FACTS, INSPECTION, Touch
 from policyd.core.decide.plan import Plan
 from policyd.core.model.decision import Mode
+from policyd.core.model.reach import VIEWS
 from policyd.core.stream.dialects import Changed
+from policyd.core.stream.lanes import Keep
 
 _USAGE, _SPEND = int(Changed.USAGE), int(Touch.SPEND)
 _GROWING = int(Touch.EVENT | Touch.SPEND | Touch.TIME)
@@ -34,11 +36,10 @@ class Roster:
     timed: bool  # one looks at the time
     prices: bool  # one looks at the cost
     counts: bool  # one looks at counters
-    whole_text: bool  # one reads the whole text, beside what is watched as it grows
+    whole_texts: frozenset[str]  # texts of the response (VIEWS) that one reads whole, beside what is watched
     watchers: tuple[Watcher, ...]
     # Of those that are enforced:
-    keep: int  # characters of text that wait
-    keep_blind: int  # of them, for rules that do not say which text they look for
+    keeps: Mapping[str, Keep]  # by text of the response (VIEWS): how much of it waits
     arguments: bool  # one reads the arguments of tool calls: then a tool call leaves only when they are whole
 
 
@@ -64,10 +65,9 @@ def _made(rules: tuple[BoundRule, ...], process: Mode) -> Roster:
         timed=any(one.concern.timed for one in rules),
         prices=any(COST_FACTS & one.rule.reads for one in rules),
         counts=any(one.concern.counts for one in rules),
-        whole_text=any(when.reads_text for when in conditions),
-        watchers=tuple(sorted(watchers, key=lambda watcher: (watcher.kind, watcher.pattern))),
-        keep=max((rule.hold_back for rule in enforced), default=0),
-        keep_blind=max(map(_kept_blind, enforced), default=0),
+        whole_texts=frozenset().union(*(when.whole_texts for when in conditions)),
+        watchers=tuple(sorted(watchers, key=lambda watcher: (watcher.of, watcher.kind, watcher.pattern))),
+        keeps={view: keep for view in VIEWS if (keep := _kept(view, enforced)).most},
         arguments=any(_reads_arguments(one.rule) for one in rules if enforceable(one.rule, process)),
     )
 
@@ -79,6 +79,17 @@ def _union(masks: Iterable[int]) -> int:
 def _forcing(mask: int) -> int:
     """INVARIANT: the provider's numbers are no growth: its input may leap where its output stays as it was."""
     return mask & ~_GROWING | (_USAGE if mask & _SPEND else 0)
+
+
+def _kept(view: str, rules: Iterable[CompiledRule]) -> Keep:
+    """How much of this text waits for these rules."""
+    readers = [rule for rule in rules if rule.hold_back and f"response.{view}" in _texts_read(rule)]
+    most = max((rule.hold_back for rule in readers), default=0)
+    return Keep(most, max(map(_kept_blind, readers), default=0))
+
+
+def _texts_read(rule: CompiledRule) -> frozenset[str]:
+    return rule.reads | {"response.text"} if "response.delta" in rule.reads else rule.reads
 
 
 def _kept_blind(rule: CompiledRule) -> int:

@@ -51,7 +51,7 @@ class Bench:
 
     def _begin(self, rules: Sequence[BoundRule]) -> None:
         self._keep(rules)
-        self.reads_whole_text = self.roster.whole_text
+        self.whole_texts = self.roster.whole_texts
         self._tokens = self._events = -1
         self._ms = -1.0
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 
 from policyd.core.exchange.call import Call
+from policyd.core.exchange.contents import Contents
 from policyd.core.exchange.extending import Extending
 from policyd.core.exchange.intake import Intake
 from policyd.core.exchange.judging import Bench, Touch, may_change_answer
@@ -56,6 +57,8 @@ class Streaming:
         self.paced_until = now
         self.paced_tokens = 0
         self.marks: deque[tuple[int, object]] = deque([(-1, reader.mark())])  # entries not yet released
+        self.contents = Contents(self.response)
+        self.contents.want(call.plan.texts_kept if call.plan else ())
         self.outbox = self._outbox()
         call.world.hits = Hits(self.outbox.hits, self.outbox.followed)  # they grow as the outbox reads
 
@@ -65,8 +68,7 @@ class Streaming:
         outbox = Outbox(
             redactors=() if passive else redactors(redactions),
             watchers=roster.watchers,
-            keep=0 if passive else roster.keep,
-            keep_blind=0 if passive else roster.keep_blind,
+            keep={} if passive else roster.keeps,
             hold_args=not passive and roster.arguments,
             repeats=not passive and getattr(self.reader, "repeats", False),
             edit=self.intake.framing.edit,
@@ -203,6 +205,8 @@ class Streaming:
         touched = int(reading.changed) | EVENT
         if touched & TEXT:
             touched |= self._text_came(response)
+        if self.contents.wanted:
+            touched |= self._content_came(reading)
         if response.events == 1:
             touched = FIRST
         if touched & USAGE:
@@ -217,7 +221,15 @@ class Streaming:
     def _text_came(self, response: ResponseFacts) -> int:
         if response.ttft_ms is None:
             response.ttft_ms = response.elapsed_ms
-        if response.text_chars <= self.call.options.max_text or not self.bench.reads_whole_text:
+        return self._too_long(response.text_chars) if "text" in self.bench.whole_texts else 0
+
+    def _content_came(self, reading: Reading) -> int:
+        grown = self.contents.take(reading.segments)
+        return grown | self._too_long(self.contents.longest) if grown else 0
+
+    def _too_long(self, chars: int) -> int:
+        """Whether a text that a rule reads whole is longer than it may be."""
+        if chars <= self.call.options.max_text:
             return 0
         self._unreadable("the answer is longer than the text that a rule may read whole")
         return INSPECTION

@@ -26,6 +26,7 @@ def join(streaming: Streaming, now: float, *, refused: bool) -> list[Step]:
     """Policies have joined the call, or left it. `refused`: they end it, whatever is still to come."""
     response, bench = streaming.response, streaming.bench
     late = bench.follow()
+    streaming.contents.want(streaming.call.plan.texts_kept if streaming.call.plan else ())
     _look_for(streaming, late)
     if streaming.passive and (refused or may_change_answer(streaming.call)):
         _turn(streaming)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
+from policyd.core.exchange.contents import Contents
 from policyd.core.exchange.judging import Bench, Touch
 from policyd.core.model.decision import Verdict
 from policyd.core.stream import json_text
@@ -30,6 +31,10 @@ class Whole:
         response.events = 1
         response.delta = ""
         segments = self._read(body)
+        if self.call.plan is not None:
+            contents = Contents(response)
+            contents.want(self.call.plan.texts_read)
+            contents.take(segments)
         decision = self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), 0)
         if decision.verdict is Verdict.TERMINATE:
             return None

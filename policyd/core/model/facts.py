@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from policyd.core.model.counters import SessionId
 from policyd.core.model.estimate import UNKNOWN, Rate, Seen
 from policyd.core.model.prices import Usage
+from policyd.core.model.texts import Texts
 from policyd.core.model.tokens import Asked, Count
 
 
@@ -186,13 +187,25 @@ class ResponseFacts:
     ttft_ms: float | None = None
     finish_reasons: list[str] = field(default_factory=list)  # verbatim, one a choice, in choice order
     tool_calls: list[ToolCall] = field(default_factory=list)  # in order of appearance
-    content: str | None = None  # every string of the body that is content, joined with newlines
-    reasoning: str | None = None  # the thinking that the response shows
+    contents: Texts = field(
+        default_factory=Texts
+    )  # every string of the body that is content, by channel: see `content`
+    thoughts: Texts = field(default_factory=Texts)  # the thinking that the response shows, by channel: see `reasoning`
     detections: dict[str, int] = field(default_factory=dict)  # by detector: finds in the content
     refusal: str | None = None
     inspection: str = "full"  # full, partial, none
     partial_reason: str = ""  # why inspection is not full; safe to record
     is_error: bool = False  # an error answer of the provider
+
+    @property
+    def content(self) -> str:
+        """Every string of the body that is content, joined with newlines; kept only where a rule reads it whole."""
+        return self.contents.text()
+
+    @property
+    def reasoning(self) -> str:
+        """The thinking that the response shows, joined with newlines; kept only where a rule reads it whole."""
+        return self.thoughts.text()
 
     def text(self, choice: int = 0) -> str:
         """The visible text of one choice so far."""

@@ -28,16 +28,22 @@ _NAMED = re.compile(r"\(\?P?<[^>]*>")
 _ESCAPE = re.compile(r"\\(?:[pP](?:\{[^}]*\}|.)|x(?:\{[^}]*\}|..)|[0-7]{1,3}|.)", re.DOTALL)
 
 
+VIEWS = ("text", "content", "reasoning")
+"""The facts of a response that are texts which grow: response.text, response.content and response.reasoning."""
+
+
 @dataclass(frozen=True, slots=True)
 class Watcher:
     """A condition on response text that is matched as the text grows, outside CEL, and handed in as its truth.
 
     `reach`: how many characters a match can span, so how many must be kept back until judged; None when unbounded.
+    `of`: the fact of the response that it looks at, one of VIEWS.
     """
 
     kind: str  # contains | matches
     pattern: str
     reach: int | None
+    of: str = "text"
 
 
 # ---- a pattern, read ------------------------------------------------------------------------------------------------

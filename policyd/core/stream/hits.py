@@ -2,7 +2,7 @@ r"""Whether text conditions (`contains`, `matches`) hold, for whoever evaluates 
 
 Rule 1: the value of a condition is the same wherever it is evaluated. A condition that is followed while the text grows
         reads what was found; any other one is searched for in the text as it stands.
-Rule 2: a text is searched choice by choice, as it is where it is followed.
+Rule 2: a text is searched choice by choice, or channel by channel, as it is where it is followed.
 Rule 3: what was searched for is not searched for again until the response has grown.
 Rule 4: a match that looks at the character after it (`\b`, `$`) may be none once there is more text: a condition that
         was found is true only while the text still matches.
@@ -29,8 +29,8 @@ class Hits:
         self.found = found
         self.followed = followed
         self._response: ResponseFacts | None = None  # the response whose texts were searched
-        self._length = (0, 0)  # its length at that time, in events and characters
-        self._texts: list[str] = []
+        self._length = (0, 0, 0, 0)  # its length at that time, in events and characters
+        self._texts: dict[str, list[str]] = {}  # by which text of the response (see VIEWS)
         self._searched: dict[Watcher, bool] = {}
         self._certain: set[Watcher] = set()  # that no further text can make false
 
@@ -41,13 +41,16 @@ class Hits:
         return watcher not in self.followed and self._search(watcher, facts.response)
 
     def _search(self, watcher: Watcher, response: ResponseFacts) -> bool:
-        length = (response.events, response.text_chars)
+        length = (response.events, response.text_chars, response.contents.size, response.thoughts.size)
         if self._response is not response or self._length != length:
             self._response, self._length = response, length
-            self._texts, self._searched = _texts(response), {}
+            self._texts, self._searched = {}, {}
         found = self._searched.get(watcher)
         if found is None:
-            found = self._searched[watcher] = any(self._holds(watcher, text) for text in self._texts)
+            texts = self._texts.get(watcher.of)
+            if texts is None:
+                texts = self._texts[watcher.of] = _texts(response, watcher.of)
+            found = self._searched[watcher] = any(self._holds(watcher, text) for text in texts)
         return found
 
     def _holds(self, watcher: Watcher, text: str) -> bool:
@@ -59,9 +62,16 @@ class Hits:
         return match is not None
 
 
-def _texts(response: ResponseFacts) -> list[str]:
-    """The texts of the choices; an empty one where there is none, which a pattern may match."""
-    return [searchable(response.text(choice)) for choice in response.texts] or [""]
+def _texts(response: ResponseFacts, of: str) -> list[str]:
+    """The texts of the choices, or of the channels; an empty one where there is none, which a pattern may match."""
+    match of:
+        case "content":
+            texts = response.contents.each()
+        case "reasoning":
+            texts = response.thoughts.each()
+        case _:
+            texts = [response.text(choice) for choice in response.texts]
+    return [searchable(text) for text in texts] or [""]
 
 
 @lru_cache(maxsize=1024)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from policyd.core.stream.dialects import Channel, Path
 from policyd.core.stream.holdback import HoldBack
@@ -11,24 +12,38 @@ from policyd.core.stream.redactor import Redactor
 from policyd.core.stream.watch import Watch
 
 
+class Keep(NamedTuple):
+    """How many characters of a text wait; `blind` of them for rules that do not say which text they look for."""
+
+    most: int = 0
+    blind: int = 0
+
+
 class Lane:
     """One channel: what of it may leave."""
 
-    __slots__ = ("closed_by", "hold", "keep", "released", "said", "watch")
+    __slots__ = ("blind", "closed_by", "hold", "keep", "kind", "released", "said", "watch")
 
-    def __init__(self, channel: Channel, redactors: Sequence[Redactor], watch: Watch | None, keep: int) -> None:
+    def __init__(self, channel: Channel, redactors: Sequence[Redactor], watch: Watch | None, keep: Keep) -> None:
+        self.kind = channel[0]
         self.hold = HoldBack(redactors, arguments=channel[0] == "args")
         self.watch = watch
-        self.keep = keep
+        self.keep, self.blind = keep
         self.released = 0  # characters
         self.said: list[str] = []  # what has left, as it left
         self.closed_by: int | None = None  # the entry that closed it
 
     @property
     def safe(self) -> int:
-        """Text before this offset is final and may leave."""
+        """Text before this offset is final and may leave: where every text that is looked for is known, all that no
+        continuation can make part of a match."""
         hold = self.hold
-        return hold.decided if hold.closed else min(hold.decided, hold.length - self.keep)
+        if hold.closed or not self.keep:
+            return hold.decided
+        kept = hold.length - self.keep
+        if self.watch is not None and not self.blind:
+            kept = max(kept, self.watch.undecided(max(kept, self.released), hold.length))
+        return min(hold.decided, kept)
 
     def told(self) -> str:
         """What has left of this channel."""

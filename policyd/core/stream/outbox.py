@@ -16,24 +16,25 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from policyd.core.model.reach import Watcher
 from policyd.core.stream.dialects import BLANKS, Channel, Path, Segment
 from policyd.core.stream.holdback import Swap, swapped
-from policyd.core.stream.lanes import Echo, Entry, Lane, Piece
+from policyd.core.stream.lanes import Echo, Entry, Keep, Lane, Piece
 from policyd.core.stream.redactor import Redactor
-from policyd.core.stream.watches import Watches
+from policyd.core.stream.watches import Watches, covers
 
 Edit = Callable[[bytes, list[tuple[Path, object]]], bytes]
 """Re-serialises one raw event with new values at these paths of its document; every other byte stays."""
 
+_NO_KEEP = Keep()
 _Raw = tuple[bytes, Sequence[Segment], Sequence[Channel]]
 
 
 class Outbox:
     """The queue of a stream's events.
 
-    `redactors` edit text of every kind; `watchers` look at visible text ("text" channels), each choice by itself;
-    `keep`: characters of visible text kept back until the channel closes, `keep_blind` of them (None: all) for rules
-    that do not say which text they look for; `hold_args`: an event that carries a tool call's arguments waits until
-    that tool call is complete; `repeats`: texts are said again, or `told` will be asked, so what leaves is remembered
-    from the start; `edit` re-serialises an event.
+    `redactors` edit text of every kind; `watchers` look at the texts of the response; `keep`: characters of visible
+    text kept back until the channel closes (all of them for rules that do not say which text they look for), or how
+    much is kept of each text of the response (see VIEWS); `hold_args`: an event that carries a tool call's arguments
+    waits until that tool call is complete; `repeats`: texts are said again, or `told` will be asked, so what leaves is
+    remembered from the start; `edit` re-serialises an event.
     """
 
     def __init__(
@@ -41,20 +42,18 @@ class Outbox:
         *,
         redactors: Iterable[Redactor] = (),
         watchers: Iterable[Watcher] = (),
-        keep: int = 0,
-        keep_blind: int | None = None,
+        keep: int | Mapping[str, Keep] = 0,
         hold_args: bool = False,
         repeats: bool = False,
         edit: Edit,
     ) -> None:
         self._redactors = tuple(redactors)
-        self._watches = Watches(watchers, keeps=keep > 0)
+        self._keeps = keep if not isinstance(keep, int) else {"text": Keep(keep, keep)} if keep else {}
+        self._watches = Watches(watchers, keeps=self._keeps)
         self._looks = bool(self._watches.watchers)
-        self._keep = keep
-        self._keep_blind = keep if keep_blind is None else keep_blind
         self._hold_args = hold_args
         self._edit = edit
-        self._holds = bool(self._redactors or keep or hold_args or repeats)
+        self._holds = bool(self._redactors or self._keeps or hold_args or repeats)
         self._told: dict[Channel, str] = {}  # of the lanes that a cut has dropped
         self._plain: list[_Raw] = []  # what has not left, while nothing is ever held
         self._queue: deque[Entry] = deque()  # what has not left, otherwise
@@ -153,10 +152,14 @@ class Outbox:
         return Piece(lane, segment.path, segment.text, start, lane.hold.length, self._waits(channel))
 
     def _open(self, channel: Channel) -> Lane:
-        keep = self._keep if channel[0] == "text" else 0
-        watch = self._watches.of(channel) if keep and self._watches.watchers else None
+        keep = self._kept(channel[0])
+        watch = self._watches.of(channel) if keep.most and self._watches.watchers else None
         lane = self._lanes[channel] = Lane(channel, self._redactors, watch, keep)
         return lane
+
+    def _kept(self, kind: str) -> Keep:
+        found = [keep for view, keep in self._keeps.items() if covers(view, kind)]
+        return Keep(*map(max, zip(*found, strict=True))) if found else _NO_KEEP
 
     def _waits(self, channel: Channel) -> bool:
         return self._hold_args and channel[0] == "args"
@@ -223,7 +226,8 @@ class Outbox:
         """A rule matched at entry `event`: what may still leave; after it nothing does.
 
         `watchers`: those that the rule reads (None: all). Where none of them matched in what `keep` holds, what could
-        be the beginning of a match of any watcher is dropped of it, and the last `keep_blind` characters.
+        be the beginning of a match of any watcher is dropped of it, and the last characters that are kept for rules
+        that do not say what they look for.
         Without hold-back that is all entries before `event`. With it, what lies before the match, up to the first
         entry that cannot leave whole: that one leaves in part when some of its text may. `last`: the entry that says
         that the stream is over. It leaves whole or not at all, for nothing could be said behind it; what of its text
@@ -284,7 +288,8 @@ class Outbox:
                 continue
             low = max(start - lane.keep, 0)
             kept[id(lane)] = self._innocent(lane, low, start)
-            found = lane.watch.first_start(low, end, watchers) if lane.watch is not None and watchers else None
+            about = [watcher for watcher in watchers if covers(watcher.of, lane.kind)]
+            found = lane.watch.first_start(low, end, about) if lane.watch is not None and about else None
             if found is not None:
                 matched = True
                 limits[id(lane)] = max(found, low)
@@ -292,7 +297,7 @@ class Outbox:
 
     def _innocent(self, lane: Lane, low: int, start: int) -> int:
         """Up to where kept text may leave that no rule has matched: not what could begin what a rule forbids."""
-        blind = max(start - self._keep_blind, low)
+        blind = max(start - lane.blind, low)
         return blind if lane.watch is None else min(blind, max(lane.watch.undecided(low, start), low))
 
     def _bounds(self, lane: Lane, before: int) -> tuple[int, int]:
@@ -322,7 +327,7 @@ class Outbox:
 
 def _spared(entry: Entry, ends: Sequence[int], swaps: dict[int, list[Swap]]) -> str:
     """What may leave of the first text in this entry, as it would."""
-    lane = next((piece.lane for piece in entry.pieces if piece.lane.keep), None)
+    lane = next((piece.lane for piece in entry.pieces if piece.lane.kind == "text" and piece.lane.keep), None)
     kept = [(piece, end) for piece, end in zip(entry.pieces, ends, strict=True) if piece.lane is lane]
     texts = [(piece, piece.text[: max(end - piece.start, 0)]) for piece, end in kept]
     return "".join(swapped(text, piece.start, swaps[id(piece.lane)]) for piece, text in texts)

@@ -125,6 +125,13 @@ class Watch:
         return None
 
 
+def holds(watcher: Watcher, text: str) -> bool:
+    """Whether it is true of a text that does not grow."""
+    if watcher.kind == "contains":
+        return watcher.pattern in text
+    return compiled(watcher.pattern).search(subject(searchable(text))) is not None
+
+
 def matches_nothing(watcher: Watcher) -> bool:
     """Whether it is true of no text at all, so before the first event."""
     return watcher.pattern == "" if watcher.kind == "contains" else compiled(watcher.pattern).search("") is not None

@@ -49,9 +49,14 @@ Channel = tuple[str, int, int]
 """Where a run of editable text belongs: (kind, choice, part); kind is "text", "args" (of tool call `part`), "refusal",
 "reasoning", or "other" for what no rule reads. Text of one channel is one string, however many events carry it.
 
+"alone" is every string that is one text by itself, at whatever event and place: see ALONE.
+
 "veil" is no text: it tells of the texts beside it in a form that cannot be edited (log probabilities of their tokens).
 So it leaves blank where one of them is changed, or where it stands alone after one was; its segment's text is the
 blank, as JSON."""
+
+ALONE: Channel = ("alone", 0, 0)
+"""The channel of all strings that begin and end where they stand."""
 
 BLANKS: dict[str, object] = {"null": None, "[]": [], "0": 0}
 """What may take the place of a veil, by its segment's text."""
