@@ -102,7 +102,13 @@ def _split(value: float) -> tuple[int, int]:
     return whole, min(int((value - whole) * _NANOS), _NANOS - 1)
 
 
+INCOMPLETE = frozenset({"arguments", "strings"})
+"""Fields of a tool call that rules read once the call is complete."""
+
+
 def _sent(item: object, fields: Iterable[str]) -> Iterable[tuple[str, object]]:
+    if getattr(item, "open", False):  # a tool call that is not complete
+        fields = [name for name in fields if name not in INCOMPLETE]
     for name in fields:
         value = getattr(item, name)
         if isinstance(value, list):

@@ -22,6 +22,7 @@ class Touch(IntFlag):
     SPEND = 1 << 17  # tokens, cost, counters
     HITS = 1 << 18  # a watched text condition came true
     TIME = 1 << 19  # time has passed
+    CALLS = 1 << 20  # a tool call is complete: its arguments are known
     CONTENT = 1 << 21  # response.content has grown
     REASONING = 1 << 22  # response.reasoning has grown
     ALL = (1 << 23) - 1
@@ -36,7 +37,7 @@ _TOUCHES: dict[str, int] = {
     "response.reasoning": Touch.REASONING,
     "response.delta": Changed.TEXT | Touch.EVENT,
     "response.events": Touch.EVENT,
-    "response.tool_calls": Changed.TOOLS,
+    "response.tool_calls": Changed.TOOLS | Touch.CALLS,
     "response.finish_reasons": Changed.FINISH,
     "response.model": Changed.MODEL,
     "response.refusal": Changed.REFUSAL,

@@ -31,6 +31,7 @@ from policyd.core.stream.sse import SseEvent
 
 # Plain integers: an event is read in less time than one operation of an IntFlag takes.
 TEXT, FINISH, USAGE = int(Changed.TEXT), int(Changed.FINISH), int(Changed.USAGE)
+TOOLS, CALLS = int(Changed.TOOLS), int(Touch.CALLS)
 EVENT, SPEND, HITS, INSPECTION = int(Touch.EVENT), int(Touch.SPEND), int(Touch.HITS), int(Changed.INSPECTION)
 FIRST = int(Touch.ALL) & ~int(Touch.TIME)
 
@@ -53,6 +54,7 @@ class Streaming:
         self.cut_due = False  # and then to be cut
         self.judged = 0  # entries that every rule has let go
         self.last = -1  # the entry that says that the stream is over
+        self.calls = 0  # tool calls that are known
         self.behind = 0  # 1: what is to be judged lies behind the last whole event
         self.paced_until = now
         self.paced_tokens = 0
@@ -207,6 +209,8 @@ class Streaming:
             touched |= self._text_came(response)
         if self.contents.wanted:
             touched |= self._content_came(reading)
+        if reading.closes or touched & TOOLS:
+            touched |= self._calls_came(reading, response)
         if response.events == 1:
             touched = FIRST
         if touched & USAGE:
@@ -233,6 +237,29 @@ class Streaming:
             return 0
         self._unreadable("the answer is longer than the text that a rule may read whole")
         return INSPECTION
+
+    def _calls_came(self, reading: Reading, response: ResponseFacts) -> int:
+        """Tool calls begin, or are complete: rules see the arguments of complete ones only, so that arguments are
+        judged once, however many events they come in."""
+        calls, complete = response.tool_calls, 0
+        for call in calls[self.calls :]:
+            call.open = True
+        self.calls = len(calls)
+        for channel in reading.closes:
+            if channel[0] == "args" and channel[2] < len(calls):
+                calls[channel[2]].open = False
+                complete = CALLS
+        if len(calls) > self.call.options.bounds.tool_calls:
+            self._unreadable(f"more than {self.call.options.bounds.tool_calls} tool calls (bound tool_calls)")
+            return complete | INSPECTION
+        return complete
+
+    def _calls_end(self, response: ResponseFacts) -> int:
+        """The body is over: no tool call gets any longer."""
+        unknown = [call for call in response.tool_calls if call.open]
+        for call in unknown:
+            call.open = False
+        return CALLS if unknown else 0
 
     def _add(self, raw: bytes, reading: Reading) -> int:
         entry = self.outbox.add(raw, reading.segments, reading.closes)
@@ -325,7 +352,7 @@ class Streaming:
         response = self.call.facts.response
         was, self.behind = response.inspection, 1
         self.reader.finish()
-        touched = INSPECTION if response.inspection != was else 0
+        touched = self._calls_end(response) | (INSPECTION if response.inspection != was else 0)
         if response.events == 0:
             touched = int(Touch.ALL)
         if touched:

@@ -45,7 +45,11 @@ class Whole:
         try:
             if isinstance(body, Malformed):
                 raise body
-            return self.reader.read_json(json_text.loads(body)).segments
+            segments = self.reader.read_json(json_text.loads(body)).segments
+            most = self.call.options.bounds.tool_calls
+            if len(response.tool_calls) > most:
+                raise Malformed(f"more than {most} tool calls (bound tool_calls)")
+            return segments
         except Malformed as failure:
             response.inspection, response.partial_reason = "partial", failure.reason
             if response.status >= 400:

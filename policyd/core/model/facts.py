@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from policyd.core.model.counters import SessionId
 from policyd.core.model.estimate import UNKNOWN, Rate, Seen
+from policyd.core.model.growing import Growing
 from policyd.core.model.prices import Usage
 from policyd.core.model.texts import Texts
 from policyd.core.model.tokens import Asked, Count
@@ -49,14 +50,41 @@ class ToolResult:
     is_error: bool = False
 
 
-@dataclass(slots=True)
 class ToolCall:
-    """One tool call of the response. `arguments` is the JSON text so far; `strings` are its string leaves, decoded."""
+    """One tool call of the response. `open`: it is not complete. Rules see the arguments of complete calls only.
 
-    name: str
-    arguments: str = ""
-    kind: str = "function"
-    strings: list[str] = field(default_factory=list)
+    `said` is the JSON text so far, in pieces; `arguments` is the same as one string, so it is not read at every event.
+    `strings` are its string leaves, decoded.
+    """
+
+    __slots__ = ("kind", "name", "open", "said", "strings")
+
+    def __init__(
+        self, name: str, arguments: str = "", kind: str = "function", strings: list[str] | None = None
+    ) -> None:
+        self.name, self.kind, self.open = name, kind, False
+        self.said = Growing(arguments)
+        self.strings = strings or []
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ToolCall) and self._values() == other._values()
+
+    def __repr__(self) -> str:
+        return f"ToolCall{self._values()}"
+
+    def _values(self) -> tuple[object, ...]:
+        return self.name, self.arguments, self.kind, self.strings
+
+    @property
+    def arguments(self) -> str:
+        """The JSON text so far."""
+        return self.said.text()
+
+    @arguments.setter
+    def arguments(self, text: str) -> None:
+        self.said = Growing(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from policyd.core.model.bounds import Bounds
 from policyd.core.model.decision import Mode
 
 MAX_REQUEST = 32 * 1024 * 1024  # bytes: request bodies that are read, and answers that are judged whole
@@ -26,3 +27,4 @@ class Options:
     max_held: int = 8 * 1024 * 1024  # bytes of one answer that may wait to be judged
     max_content: int = 8 * 1024 * 1024  # characters of a request's content that CEL may read
     max_text: int = 1024 * 1024  # characters of an answer that CEL may read whole
+    bounds: Bounds = field(default_factory=Bounds)

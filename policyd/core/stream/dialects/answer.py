@@ -13,6 +13,7 @@ from typing import NamedTuple
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
 from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segment
+from policyd.core.stream.dialects.open_calls import NO_CALLS, OpenCalls
 from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, has_text, mark_partial
 from policyd.core.stream.json_strict import dumps, loads_event
 
@@ -46,7 +47,8 @@ class Mark(NamedTuple):
 
     stand: Stand
     bill: Bill
-    half: tuple[tuple[int, str], ...]  # open tool calls: the block's index and its arguments so far
+    at: int = 0  # the place in the journal of open tool calls
+    half: Mapping[int, str] = NO_CALLS  # of an ending: open tool calls, the block's index and its arguments so far
 
 
 class Answer:
@@ -63,6 +65,7 @@ class Answer:
         self._tally = Tally(request, response)
         self._stand = Stand()
         self._calls: dict[int, tuple[ToolCall, Channel]] = {}  # open ones, by block
+        self._open_calls: OpenCalls[int] = OpenCalls()
         self._channels: dict[Channel, None] = {}  # open ones
         self._reasons: dict[int, str] = {}
         self._segments: list[Segment] = []
@@ -145,8 +148,7 @@ class Answer:
             said.cache_write_tokens,
             said.reasoning_tokens,
         )
-        half = tuple((index, call.arguments) for index, (call, _) in self._calls.items()) if self._calls else ()
-        return Mark(self._stand, bill, half)
+        return Mark(self._stand, bill, self._open_calls.at)
 
     def rewind(self, mark: object) -> None:
         """Stand where `mark` was taken."""
@@ -160,7 +162,7 @@ class Answer:
     def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - none of these has a place for the reason
         """The bytes that end the stream from here."""
         mark = self._rewound or self.mark()
-        return b"" if mark.stand.done else self._ending(mark, text)
+        return b"" if mark.stand.done else self._ending(mark._replace(half=self._open_calls.half(mark.at)), text)
 
     def _begin_reading(self) -> None:
         self.response.delta = ""
@@ -241,6 +243,7 @@ class Answer:
         channel: Channel = ("args", choice, len(self.response.tool_calls))
         self.response.tool_calls.append(call)
         self._calls[block] = (call, channel)
+        self._open_calls.grew(block, call.said)
         self._changed |= TOOLS
         self._tally.add(name, channel)
         self._segment(channel, path, "")
@@ -251,8 +254,8 @@ class Answer:
             raise Malformed("arguments outside of a tool call")
         if value:
             call, channel = self._calls[block]
-            call.arguments += value
-            self._changed |= TOOLS
+            call.said.add(value)
+            self._open_calls.grew(block, call.said)
             self._tally.add(value, channel)
             self._segment(channel, path, value)
 
@@ -270,6 +273,7 @@ class Answer:
 
     def _close_call(self, block: int) -> None:
         if (known := self._calls.pop(block, None)) is not None:
+            self._open_calls.close(block)
             self._close(known[1])
 
     def _reason(self, choice: int, reason: str) -> None:
@@ -326,6 +330,8 @@ class Answer:
     def _close_all(self) -> None:
         self._closes += self._channels
         self._channels.clear()
+        for block in self._calls:
+            self._open_calls.close(block)
         self._calls.clear()
 
 

@@ -6,11 +6,13 @@ Rule 2: it ends with "end_turn", also one that was calling a tool: nothing asks 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from policyd.core.model.facts import RequestFacts
 from policyd.core.stream.dialects import Body
 from policyd.core.stream.dialects.half_json import remainder
+from policyd.core.stream.dialects.open_calls import NO_CALLS
 from policyd.core.stream.json_strict import dumps
 from policyd.core.stream.sse import render
 
@@ -31,7 +33,8 @@ class Mark(NamedTuple):
     stand: Stand
     input_tokens: int
     output_tokens: int
-    half: tuple[tuple[int, str], ...]  # open tool calls: the block's index and its arguments so far
+    at: int = 0  # the place in the journal of open tool calls
+    half: Mapping[int, str] = NO_CALLS  # of an ending: open tool calls, the block's index and its arguments so far
 
 
 def ending(request: RequestFacts, mark: Mark, text: str, id: str = "policyd") -> bytes:
@@ -40,7 +43,7 @@ def ending(request: RequestFacts, mark: Mark, text: str, id: str = "policyd") ->
     if stand.done:
         return b""
     out = b"" if stand.started else _message_start(request, id, mark.input_tokens)
-    half = dict(mark.half)
+    half = mark.half
     for index in stand.open:
         if rest := remainder(half[index]) if index in half else "":
             out += _delta(index, {"type": "input_json_delta", "partial_json": rest})
@@ -92,7 +95,7 @@ def _event(document: dict[str, object]) -> bytes:
 def completion(request: RequestFacts, text: str, id: str) -> Body:
     """An answer that says `text`: JSON, or a stream when one was asked for."""
     if request.stream:
-        data = ending(request, Mark(Stand(), 0, 0, ()), text, id)
+        data = ending(request, Mark(Stand(), 0, 0), text, id)
         return Body("text/event-stream; charset=utf-8", data)
     content: list[object] = [{"type": "text", "text": text}] if text else []
     return Body("application/json", dumps(_message(request, id, content, "end_turn", 0)).encode())

@@ -17,12 +17,15 @@ from policyd.core.stream.dialects.anthropic_blocks import SILENT_BLOCKS, TOOL_BL
 from policyd.core.stream.dialects.anthropic_ending import Mark, Stand, ending
 from policyd.core.stream.dialects.anthropic_usage import Counts
 from policyd.core.stream.dialects.likeness import Likeness
+from policyd.core.stream.dialects.open_calls import OpenCalls
 from policyd.core.stream.dialects.shared import CHANGES, Tally, listing, mapping, mark_partial, text
 from policyd.core.stream.json_strict import dumps, loads_event
 
 TEXT, TOOLS, FINISH = int(Changed.TEXT), int(Changed.TOOLS), int(Changed.FINISH)
 USAGE, MODEL, REFUSAL = int(Changed.USAGE), int(Changed.MODEL), int(Changed.REFUSAL)
 INSPECTION, ERROR = int(Changed.INSPECTION), int(Changed.ERROR)
+
+MAX_OPEN = 1024  # blocks of one response that are open at once
 
 
 class AnthropicReader:
@@ -34,6 +37,7 @@ class AnthropicReader:
         self._tally = Tally(request, response)
         self._counts, self._stand = Counts(), Stand()
         self._blocks: dict[int, Block] = {}  # open ones
+        self._open_calls: OpenCalls[int] = OpenCalls()
         self._run: Channel | None = None  # of the text blocks in a row
         self._segments: list[Segment] = []
         self._closes: list[Channel] = []
@@ -106,9 +110,7 @@ class AnthropicReader:
     def mark(self) -> Mark:
         """Where the stream stands."""
         response = self.response
-        blocks = self._blocks.items() if response.tool_calls else ()
-        half = tuple((index, block.call.arguments) for index, block in blocks if block.call)
-        return Mark(self._stand, response.input_tokens, response.output_tokens, half)
+        return Mark(self._stand, response.input_tokens, response.output_tokens, self._open_calls.at)
 
     def rewind(self, mark: object) -> None:
         """Stand where `mark` was taken."""
@@ -117,7 +119,8 @@ class AnthropicReader:
 
     def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - the dialect has no place for the reason
         """The bytes that end the stream from here."""
-        return ending(self.request, self._rewound or self.mark(), text)
+        mark = self._rewound or self.mark()
+        return ending(self.request, mark._replace(half=self._open_calls.half(mark.at)), text)
 
     # ---- events ----------------------------------------------------------------------------------------------------
 
@@ -213,6 +216,8 @@ class AnthropicReader:
     # ---- blocks ----------------------------------------------------------------------------------------------------
 
     def _start_block(self, index: int, said: dict[str, object], path: Path) -> None:
+        if len(self._blocks) >= MAX_OPEN:
+            raise Malformed(f"more than {MAX_OPEN} open blocks")
         kind = text(said.get("type"), "the type of a content block") or ""
         block = self._block(index, kind, said)
         self._blocks[index] = block
@@ -229,6 +234,8 @@ class AnthropicReader:
                 self._seed(block, path, said.get("input"))
             case _ if kind not in SILENT_BLOCKS and not kind.endswith("_tool_result"):
                 self._partial("an unknown content block")
+        if block.call is not None:
+            self._open_calls.grew(index, block.call.said)
 
     def _block(self, index: int, kind: str, said: dict[str, object]) -> Block:
         if kind == "text":
@@ -264,6 +271,7 @@ class AnthropicReader:
             return
         if block.kind != "text":
             self._closes.append(block.channel)
+        self._open_calls.close(index)
         stand = self._stand
         self._stand = stand._replace(open=tuple(one for one in stand.open if one != index))
 
@@ -278,14 +286,15 @@ class AnthropicReader:
         delta = event.get("delta")
         if type(delta) is not dict:
             raise Malformed("delta is not an object")
-        block = self._blocks.get(_index(event))
+        index = _index(event)
+        block = self._blocks.get(index)
         if block is None:
             raise Malformed("a delta outside of its block")
         kind = delta.get("type")
         if kind == "text_delta":
             self._visible(block, ("delta", "text"), _said(delta, "text"))
         elif kind == "input_json_delta":
-            self._arguments(block, _said(delta, "partial_json"))
+            self._arguments(index, block, _said(delta, "partial_json"))
         elif kind == "thinking_delta":
             self._hidden(block, ("delta", "thinking"), _said(delta, "thinking"))
         elif kind == "compaction_delta":
@@ -318,14 +327,16 @@ class AnthropicReader:
         if self.want_segments:
             self._segments.append(Segment(block.channel, path, value))
 
-    def _arguments(self, block: Block, value: str) -> None:
+    def _arguments(self, index: int, block: Block, value: str) -> None:
         if block.call is None:
             raise Malformed("arguments outside of a tool call")
         if not value:
             return
-        block.call.arguments = value if block.seeded else block.call.arguments + value
-        block.seeded = False
-        self._changed |= TOOLS
+        if block.seeded:
+            block.call.arguments = ""
+            block.seeded = False
+        block.call.said.add(value)
+        self._open_calls.grew(index, block.call.said)
         self._tally.add(value)
         if self.want_segments:
             self._segments.append(Segment(block.channel, ("delta", "partial_json"), value))

@@ -175,7 +175,7 @@ class ConverseAnswer(Answer):
 
 def ending(mark: Mark, said: str) -> list[Event]:
     """The events that end a stream that stands here."""
-    stand, half = mark.stand, dict(mark.half)
+    stand, half = mark.stand, mark.half
     out: list[Event] = [] if stand.begun else [("messageStart", {"role": "assistant"})]
     for index, _ in stand.open:
         if rest := remainder(half[index]) if index in half else "":
@@ -211,6 +211,6 @@ def completion(request: RequestFacts, said: str) -> Body:
     """An answer that says `said`: JSON, or a stream where the path asks for one."""
     if not request.stream:
         return Body("application/json", dumps(whole(said)).encode())
-    events = ending(Mark(Stand(), Bill(0, 0), ()), said)
+    events = ending(Mark(Stand(), Bill(0, 0)), said)
     data = b"".join(eventstream.render(dumps(document), name) for name, document in events)
     return Body("application/vnd.amazon.eventstream", data)

@@ -113,7 +113,7 @@ def reader_of(request: RequestFacts, response: ResponseFacts) -> AnswerReader:
 
 # ---- voices ---------------------------------------------------------------------------------------------------------
 
-_NOTHING = Mark(Stand(), Bill(0, 0), ())
+_NOTHING = Mark(Stand(), Bill(0, 0))
 
 
 def voice(request: RequestFacts, said: str, id: str) -> Body:

@@ -16,7 +16,7 @@ from policyd.core.stream.dialects.shared import Bill
 from policyd.core.stream.json_strict import dumps
 
 DONE = b"data: [DONE]\n\n"
-START = Mark(Stand(), Bill(0, 0), ())
+START = Mark(Stand(), Bill(0, 0))
 
 
 def is_second(path: str) -> bool:
@@ -63,7 +63,7 @@ def _units(bill: Bill) -> dict[str, object]:
 
 def second_ending(mark: Mark, said: str, id: str = "policyd") -> bytes:
     """The events that end a stream of the second version."""
-    stand, half = mark.stand, dict(mark.half)
+    stand, half = mark.stand, mark.half
     out = b"" if stand.begun else _start(id)
     for index, kind in stand.open:
         if kind == "tool-call" and (rest := remainder(half.get(index, ""))):

@@ -230,7 +230,7 @@ def _answer(request: RequestFacts, mark: Mark, said: str, id: str) -> dict[str, 
 
 def completion(request: RequestFacts, said: str, id: str) -> Body:
     """An answer that says `said`: one document, events, or an array of one."""
-    document = dumps(_answer(request, Mark(Stand(), Bill(0, 0), ()), said, id))
+    document = dumps(_answer(request, Mark(Stand(), Bill(0, 0)), said, id))
     if not request.stream:
         return Body(JSON, document.encode())
     if "alt=sse" in request.query:

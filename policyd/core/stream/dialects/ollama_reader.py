@@ -125,7 +125,7 @@ def ending(request: RequestFacts, mark: Mark, said: str, *, chat: bool) -> bytes
 def completion(request: RequestFacts, said: str, *, chat: bool) -> Body:
     """An answer that says `said`: one document, or lines when a stream was asked for."""
     if request.stream:
-        return Body("application/x-ndjson", ending(request, Mark(Stand(), Bill(0, 0), ()), said, chat=chat))
+        return Body("application/x-ndjson", ending(request, Mark(Stand(), Bill(0, 0)), said, chat=chat))
     document = {**_line(request, Stand(), said, chat=chat), **_last(Bill(0, 0))}
     return Body("application/json; charset=utf-8", dumps(document).encode())
 

@@ -6,16 +6,19 @@ Rule 2: `part` of an "args" channel is the call's place in `response.tool_calls`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
 from policyd.core.stream.dialects import Changed, Channel, Path, Segment
+from policyd.core.stream.dialects.open_calls import OpenCalls
 from policyd.core.stream.dialects.openai_reader import VEILS, ChoicesReader, choice_index
 from policyd.core.stream.dialects.shared import has_text, listing, mapping, text
 
 TOOLS, REFUSAL, ERROR = int(Changed.TOOLS), int(Changed.REFUSAL), int(Changed.ERROR)
 
+MAX_NAME = 1024  # characters of a tool's name, which may come in pieces
 REASONING = frozenset({"reasoning_content", "reasoning"})
 # Of a choice: fields that are read, and those that tell nothing or that no rule reads.
 CHOICE = frozenset({"index", "delta", "message", "finish_reason", "text", "usage", "error", "raw_output"})
@@ -89,7 +92,8 @@ class MessageReader(ChoicesReader):
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         super().__init__(request, response)
         self._calls: dict[tuple[int, int], _Call] = {}
-        self._open: tuple[_Call, ...] = ()  # calls of choices that are not finished
+        self._open: dict[_Call, None] = {}  # calls of choices that are not finished
+        self._open_calls: OpenCalls[_Call] = OpenCalls()
         self._paths: dict[tuple[int, int], tuple[Channel, Path]] = {}
 
     # ---- choices ---------------------------------------------------------------------------------------------------
@@ -251,11 +255,16 @@ class MessageReader(ChoicesReader):
 
     def _finish(self, index: int, reason: object) -> None:
         super()._finish(index, reason)
-        self._open = tuple(call for call in self._open if call.choice != index)
+        self._close_calls([call for call in self._open if call.choice == index])
 
     def _close_all(self) -> None:
         super()._close_all()
-        self._open = ()
+        self._close_calls(list(self._open))
+
+    def _close_calls(self, calls: Iterable[_Call]) -> None:
+        for call in calls:
+            del self._open[call]
+            self._open_calls.close(call)
 
     # ---- tool calls ------------------------------------------------------------------------------------------------
 
@@ -273,7 +282,8 @@ class MessageReader(ChoicesReader):
             call = _Call(choice, index, len(self.response.tool_calls), fact)
             self.response.tool_calls.append(fact)
             self._calls[choice, index] = call
-            self._open = (*self._open, call)
+            self._open[call] = None
+            self._open_calls.grew(call, fact.said)
             self._changed |= TOOLS
         if isinstance(name, str) and name:
             call.id = name
@@ -282,6 +292,8 @@ class MessageReader(ChoicesReader):
     def _function(self, call: _Call, path: Path, said: dict[str, object], field: str) -> None:
         name = text(said.get("name"), "the name of a tool")
         if name and name != call.fact.name:
+            if len(call.fact.name) + len(name) > MAX_NAME:
+                raise Malformed("the name of a tool is too long")
             call.fact.name += name
             self._changed |= TOOLS
             self._tally.add(name, ("args", call.choice, call.part))
@@ -290,8 +302,8 @@ class MessageReader(ChoicesReader):
             raise Malformed("arguments is not a string")
         value = text(arguments, field) or ""
         if value:
-            call.fact.arguments += value
-            self._changed |= TOOLS
+            call.fact.said.add(value)
+            self._open_calls.grew(call, call.fact.said)
             self._tally.add(value, ("args", call.choice, call.part))
         # INVARIANT: an event that only names a tool is part of the call too, so it carries a segment, if an empty one:
         # where arguments are judged before they leave, the name must wait with them.

@@ -66,9 +66,9 @@ class OpenAIChatReader(MessageReader):
 
     def mark(self) -> tuple[Any, ...]:
         """Where the stream stands: what a `Mark` is made from. Taken at every event, so it is no more than a tuple."""
-        said, calls = self.response, self._open_calls() if self._open else ()
+        said = self.response
         cached, reasoning = said.cached_input_tokens, said.reasoning_tokens
-        return self._stand, said.input_tokens, said.output_tokens, cached, reasoning, calls
+        return self._stand, said.input_tokens, said.output_tokens, cached, reasoning, self._open_calls.at
 
     def rewind(self, mark: object) -> None:
         """Stand where `mark` was taken."""
@@ -77,8 +77,7 @@ class OpenAIChatReader(MessageReader):
 
     def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - the dialect has no place for the reason
         """The bytes that end the stream from here."""
-        stand, given, spoken, cached, reasoning, calls = self._rewound or self.mark()
+        stand, given, spoken, cached, reasoning, at = self._rewound or self.mark()
+        half = self._open_calls.half(at)
+        calls = tuple(OpenCall(call.choice, call.index, said) for call, said in half.items())
         return ending(self.request, Mark(stand, Bill(given, spoken, cached, 0, reasoning), calls), text)
-
-    def _open_calls(self) -> tuple[OpenCall, ...]:
-        return tuple(OpenCall(call.choice, call.index, call.fact.arguments) for call in self._open)

@@ -46,11 +46,12 @@ class Mark(NamedTuple):
     """What an ending is made from."""
 
     head: Mapping[str, object] | None = None  # the response as it was announced; None: it has not been
-    items: tuple[ItemStand, ...] = ()
+    items: tuple[ItemStand, ...] = ()  # of an ending
     sequence: int = -1  # the last number sent
     told: int = 0  # how much of the reader's journal
     bill: Bill = Bill(0, 0)
     done: bool = False
+    shaped: int = 0  # how much of the journal of items
 
 
 class _Script:

@@ -60,7 +60,8 @@ class ResponsesReader(Telling):
         """Where the stream stands."""
         said = self.response
         bill = Bill(said.input_tokens, said.output_tokens, said.cached_input_tokens, 0, said.reasoning_tokens)
-        return Mark(self._head, self._shape, self._sequence, len(self._journal), bill, self._stand.done)
+        told, shaped = len(self._journal), len(self._shapes)
+        return Mark(self._head, (), self._sequence, told, bill, self._stand.done, shaped)
 
     def rewind(self, mark: object) -> None:
         """Stand where `mark` was taken."""
@@ -74,6 +75,7 @@ class ResponsesReader(Telling):
     def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - the dialect has no place for the reason
         """The bytes that end the stream from here."""
         mark = self._back or self.mark()
+        mark = mark._replace(items=self._items_until(mark.shaped))
         return ending(self.request, mark, self._said_until(mark) if self._texts is None else self._texts, text)
 
     def _said_until(self, mark: Mark) -> dict[Channel, str]:
@@ -133,7 +135,7 @@ class ResponsesReader(Telling):
             case "response.content_part.done" | "response.reasoning_summary_part.done":
                 part = self._read_part(document)
                 if part is not None:
-                    self._close_part(part, 0)
+                    self._close_part(self._item_of(document), part, 0)
             case "response.output_text.annotation.added":
                 self._aside_all(("annotation",), document.get("annotation"))
             case _ if not is_silent(kind):
@@ -194,7 +196,8 @@ class ResponsesReader(Telling):
             part = self._part(item, "args", 0)
             self._open_call(index, called, (*path, CALLS[kind]))
             part.channel = self._calls[index][1]
-        self._reshape()
+            self._shape_part(item, part)
+        self._shape_item(item)
         return item
 
     def _read_item(self, item: Item, said: dict[str, object], path: Path) -> None:
@@ -250,4 +253,4 @@ class ResponsesReader(Telling):
             return
         part = self._part(item, kind, index_of(document, place, 0) if place else 0)
         self._repeat(item, part, (field,), value)
-        self._close_part(part, 1)
+        self._close_part(item, part, 1)

@@ -7,6 +7,7 @@ Rule 2: what should repeat and does not is new text: it is judged by itself, and
 from __future__ import annotations
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.model.growing import Growing
 from policyd.core.stream.dialects import Channel, Path, Segment
 from policyd.core.stream.dialects.answer import REFUSAL, TOOLS, Answer
 from policyd.core.stream.dialects.openai_responses_ending import ItemStand, PartStand
@@ -22,13 +23,12 @@ class Part:
 
     def __init__(self, kind: str, place: int, channel: Channel) -> None:
         self.kind, self.place, self.channel = kind, place, channel
-        self.told: list[str] = []
+        self.told = Growing()
         self.left = 2
 
-    def text(self) -> str:
-        if len(self.told) > 1:
-            self.told[:] = ["".join(self.told)]
-        return self.told[0] if self.told else ""
+    def is_said(self, text: str) -> bool:
+        """Whether this is the whole of what was told. Texts of another length are not read for it."""
+        return len(text) == self.told.size and text == self.told.text()
 
 
 class Item:
@@ -48,7 +48,8 @@ class Telling(Answer):
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         super().__init__(request, response)
         self._items: dict[int, Item] = {}
-        self._shape: tuple[ItemStand, ...] = ()
+        # What was known of an item, or of a part of one, after each change: a mark is a place in it.
+        self._shapes: list[tuple[int, ItemStand | PartStand]] = []
         self._fresh = 0
         self._journal: list[tuple[Channel, str]] = []
 
@@ -59,7 +60,7 @@ class Telling(Answer):
         if part is None:
             lane = "reasoning" if kind == "summary" else kind
             part = item.parts[kind, place] = Part(kind, place, (lane, 0, LONE + self._number()))
-            self._reshape()
+            self._shape_part(item, part)
         return part
 
     def _number(self) -> int:
@@ -68,29 +69,35 @@ class Telling(Answer):
 
     def _close_item(self, item: Item) -> None:
         for part in item.parts.values():
-            self._close_part(part, 0)
+            self._close_part(item, part, 0)
         if item.open:
             item.open = False
             self._calls.pop(item.index, None)
-            self._reshape()
+            self._open_calls.close(item.index)
+            self._shape_item(item)
 
-    def _close_part(self, part: Part, left: int) -> None:
+    def _close_part(self, item: Item, part: Part, left: int) -> None:
         if part.left > left:
             part.left = left
             self._close(part.channel)
-            self._reshape()
+            self._shape_part(item, part)
 
-    def _reshape(self) -> None:
-        self._shape = tuple(
-            ItemStand(
-                item.index,
-                item.type,
-                item.names,
-                tuple(PartStand(part.kind, part.place, part.channel, part.left) for part in item.parts.values()),
-                item.open,
-            )
-            for item in self._items.values()
-        )
+    def _shape_item(self, item: Item) -> None:
+        self._shapes.append((item.index, ItemStand(item.index, item.type, item.names, (), item.open)))
+
+    def _shape_part(self, item: Item, part: Part) -> None:
+        self._shapes.append((item.index, PartStand(part.kind, part.place, part.channel, part.left)))
+
+    def _items_until(self, at: int) -> tuple[ItemStand, ...]:
+        """The items as they were at this place of `_shapes`."""
+        items: dict[int, ItemStand] = {}
+        parts: dict[int, dict[tuple[str, int], PartStand]] = {}
+        for index, shape in self._shapes[:at]:
+            if isinstance(shape, ItemStand):
+                items[index] = shape
+            else:
+                parts.setdefault(index, {})[shape.kind, shape.place] = shape
+        return tuple(item._replace(parts=tuple(parts.get(index, {}).values())) for index, item in items.items())
 
     # ---- texts -----------------------------------------------------------------------------------------------------
 
@@ -100,7 +107,7 @@ class Telling(Answer):
             return
         if part.left < 2:
             self._partial("text after its end")
-        part.told.append(value)
+        part.told.add(value)
         self._journal.append((part.channel, value))
         match part.kind:
             case "text":
@@ -116,10 +123,9 @@ class Telling(Answer):
 
     def _repeat(self, item: Item, part: Part, path: Path, value: str) -> None:
         """A whole text: what is known of it already, or all of it at once."""
-        known = part.text()
-        if not known:
+        if not part.told.size:
             self._new(item, part, path, value)
-        elif value == known:
+        elif part.is_said(value):
             if self.want_segments:
                 self._segments.append(Segment(part.channel, path, value, again=True))
         elif value:
