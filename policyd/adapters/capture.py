@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import base64
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
+from urllib.parse import unquote
 
-from policyd.core.exchange.opening import CREDENTIALS, OWN_PREFIX, key_id
+from policyd.core.exchange.identity import credential_name, verified_keys
+from policyd.core.exchange.opening import OWN_PREFIX
+from policyd.core.model.credentials import (
+    AWS_CREDENTIAL,
+    CREDENTIAL_HEADERS,
+    access_key,
+    credentials_in,
+    is_credential,
+    is_credential_parameter,
+    key_id,
+)
 from policyd.core.model.estimate import Rate
 from policyd.core.model.steps import (
     Ended,
@@ -30,8 +40,6 @@ from policyd.core.model.steps import (
 
 MAX_CALL = 128 * 1024 * 1024  # bytes of one call
 _REMOVED = "[removed]"
-_SECRETS = CREDENTIALS | {"proxy-authorization", "set-cookie"}
-_SECRET_QUERY = re.compile(r"(?<=[?&])((?:api[-_]?key|key|access_token|token|sig|signature)=)([^&#]*)", re.IGNORECASE)
 
 
 class Lines(Protocol):
@@ -129,8 +137,8 @@ class Tap:
             headers = (("host", pseudo[":authority"]), *headers)
         request: dict[str, object] = {
             "method": pseudo.get(":method", ""),
-            "path": _SECRET_QUERY.sub(_hide, pseudo.get(":path", "")),
-            "headers": _headers(headers),
+            "path": _path(pseudo.get(":path", "")),
+            "headers": _headers(headers, verified_keys(self.begun.metadata)),
             **_data("body", self._body),
         }
         time = datetime.fromtimestamp(self.begun.wall, UTC).isoformat(timespec="microseconds")
@@ -155,28 +163,36 @@ class Tap:
         return round(max(0.0, now - self.begun.now) * 1000, 3)
 
 
-def _headers(headers: Headers) -> dict[str, object]:
+def _headers(headers: Headers, verified: Sequence[str] = ()) -> dict[str, object]:
     """Name to value, or to values where a header came more than once."""
     found: dict[str, list[str]] = {}
     for name, value in headers:
         if not name.startswith((":", OWN_PREFIX)):
-            found.setdefault(name, []).append(_without_secret(name, value))
+            found.setdefault(name, []).append(_without_secret(name, value, verified))
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
-def _without_secret(name: str, value: str) -> str:
-    if name not in _SECRETS:
+def _without_secret(name: str, value: str, verified: Sequence[str]) -> str:
+    if not is_credential(name) or not value:
         return value
-    if "cookie" in name or not value.strip():
-        return _REMOVED if value else value
-    scheme, bearer, credential = value.strip().partition(" ")
-    if bearer and scheme.lower() == "bearer":
-        return f"Bearer {key_id(credential.strip())}"
-    return key_id(value.strip())
+    if name not in CREDENTIAL_HEADERS or not value.strip():
+        return _REMOVED
+    shown = ", ".join(credential_name(one, verified) for one in credentials_in(value, name)) or _REMOVED
+    return f"Bearer {shown}" if value.strip()[:7].lower() == "bearer " else shown
 
 
-def _hide(found: re.Match[str]) -> str:
-    return f"{found[1]}{key_id(found[2])}"
+def _path(path: str) -> str:
+    """The path, with a pseudonym for each credential in its query."""
+    place, mark, query = path.partition("?")
+    return place + mark + "&".join(map(_hide, query.split("&")))
+
+
+def _hide(part: str) -> str:
+    name, equals, value = part.partition("=")
+    if not value or not is_credential_parameter(name):
+        return part
+    plain = unquote(value)
+    return f"{name}{equals}{key_id(access_key(plain) if unquote(name).lower() == AWS_CREDENTIAL else plain.strip())}"
 
 
 def _data(name: str, data: bytes) -> dict[str, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,8 @@ from policyd.adapters.recordings import Recording
 from policyd.cli.gathering import Gathering, Undoable, gathered, is_broken
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.exchange.call import Call as Judging
-from policyd.core.exchange.opening import CREDENTIAL_HEADERS, RECORDED, open_call
+from policyd.core.exchange.identity import RECORDED
+from policyd.core.exchange.opening import open_call
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.facts import CallerFacts, Facts
 from policyd.core.model.options import Options
@@ -49,7 +49,6 @@ from policyd.core.model.tokens import Vocabularies
 from policyd.enforcer import Call, CounterStore, Deadlines, Enforcer
 
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "host"))
-_PSEUDONYM = re.compile(r"(?:Bearer )?(key-[0-9a-f]{20})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,13 +343,7 @@ def caller_of(recording: Recording) -> CallerFacts:
 def caller_metadata(recording: Recording) -> Mapping[str, Mapping[str, object]]:
     """What a recording says about its caller beside its headers. A capture holds the pseudonym of each credential: it
     must not become a pseudonym of a pseudonym."""
-    known: dict[str, object] = {"tenant": recording.tenant} if recording.tenant else {}
-    for name, value in request_headers(recording):
-        found = _PSEUDONYM.fullmatch(value) if name in CREDENTIAL_HEADERS else None
-        if found:
-            known["key"] = found[1]
-            break
-    return {RECORDED: known} if known else {}
+    return {RECORDED: {"pseudonyms": True, **({"tenant": recording.tenant} if recording.tenant else {})}}
 
 
 def _plain(headers: Headers) -> Headers:

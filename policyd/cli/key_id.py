@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from policyd.core.exchange.opening import key_id as pseudonym
+from policyd.core.model.credentials import credentials_in
+from policyd.core.model.credentials import key_id as pseudonym
 
 
 def key_id(
@@ -17,9 +18,9 @@ def key_id(
 ) -> None:
     """Print what `caller.key` reads for a credential, so that a policy or a search can name it without holding it."""
     text = sys.stdin.readline() if credential == "-" else credential
-    text = text.strip()
-    if text[:7].lower() == "bearer ":
-        text = text[7:].strip()
-    if not text:
+    found = credentials_in(text)
+    if not found:
         raise typer.BadParameter("there is no credential to name")
-    typer.echo(pseudonym(text))
+    if len(found) > 1:
+        raise typer.BadParameter("that is more than one credential: write each one by itself")
+    typer.echo(pseudonym(found[0]))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from policyd.adapters.capture import Capture, Tap
 from policyd.adapters.recordings import read_recordings
-from policyd.core.exchange.opening import key_id
+from policyd.core.model.credentials import key_id
 from policyd.core.model.steps import (
     Ended,
     Event,

@@ -8,7 +8,7 @@ from policyd.core.compile.cel import CompiledProgram, Want
 from policyd.core.compile.policyset import Watcher
 from tests.expressions import compiled, problems, scope
 
-CALLER = {f"caller.{name}" for name in ("user", "team", "tenant", "key", "labels", "source")}
+CALLER = {f"caller.{name}" for name in ("user", "team", "tenant", "key", "keys", "labels", "source")}
 
 # ---- literals beside doubles ----------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from policyd.adapters.vocabularies import load_vocabularies
 from policyd.cli.dry_run import DryRun, Rechunk
 from policyd.cli.replay import compiled
 from policyd.cli.stage import Stage
-from policyd.core.exchange.opening import key_id
+from policyd.core.model.credentials import key_id
 from policyd.core.model.options import Options
 from tests.envoy.stack import policy, stack
 

@@ -14,7 +14,7 @@ import pytest
 
 from policyd.cli.emulator import RawAnswer
 from policyd.cli.stage import Stage
-from policyd.core.exchange.opening import pseudonym
+from policyd.core.model.credentials import pseudonym
 from tests.driving import answer_of
 from tests.envoy.asking import OPENAI
 from tests.envoy.stack import policy, stack, upstream_calls

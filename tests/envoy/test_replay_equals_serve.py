@@ -32,7 +32,7 @@ from policyd.cli import main as root
 from policyd.cli.dry_run import DryRun, Rechunk
 from policyd.cli.replay import compiled
 from policyd.cli.stage import Stage
-from policyd.core.exchange.opening import pseudonym
+from policyd.core.model.credentials import pseudonym
 from policyd.core.model.options import Options
 from tests.envoy.stack import policy, stack
 

@@ -8,7 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from policyd.adapters.recordings import Recording
-from policyd.core.exchange.opening import CREDENTIALS, key_id
+from policyd.core.model.credentials import (
+    credentials_in,
+    is_credential,
+    is_credential_parameter,
+    key_id,
+    parameters,
+)
 from policyd.core.model.decision import Redaction
 from policyd.core.stream.holdback import redact_text
 from policyd.core.stream.redactor import redactors
@@ -25,7 +31,6 @@ _KINDS = (
 )
 _SEARCH = redactors([Redaction(detectors=_KINDS, replacement="[credential]")])
 _LEAST = 4  # characters: what is shorter is no credential, and stands in half of all words
-_SECRET_HEADERS = CREDENTIALS | {"proxy-authorization", "set-cookie"}
 MAX_SCRUBBED = 1024 * 1024  # characters of one text that are looked through; the rest of it is not shown
 
 
@@ -58,15 +63,24 @@ def scrubber(recording: Recording) -> Scrubber:
     """What takes this call's credentials out."""
     known: dict[str, str] = {}
     for name, value in (*recording.headers, *recording.response_headers):
-        if name in _SECRET_HEADERS:
+        if is_credential(name):
             known.update(_forms(name, value.strip()))
+    query = recording.path.partition("?")[2]
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if is_credential_parameter(name):
+            plain = next(text for _, text in parameters(part))
+            known.update({one: key_id(plain) for one in (value, plain) if _is_secret(plain)})
     return Scrubber(tuple(sorted(known.items(), key=lambda pair: -len(pair[0]))))
 
 
 def _forms(name: str, value: str) -> dict[str, str]:
     """A credential as its header carries it, and without its scheme."""
-    bare = value.partition(" ")[2].strip() if " " in value else value
-    if bare.startswith("key-") or len(bare) < _LEAST:
-        return {}  # a capture's pseudonym already
-    shown = "[cookie]" if "cookie" in name else key_id(bare)
-    return {value: shown, bare: shown}
+    if "cookie" in name:
+        return {value: "[cookie]"} if len(value) >= _LEAST else {}
+    found = {one: key_id(one) for one in credentials_in(value, name) if _is_secret(one)}
+    return {value: ", ".join(found.values()), **found} if found else {}
+
+
+def _is_secret(text: str) -> bool:
+    return len(text) >= _LEAST and not text.startswith("key-")  # a capture's pseudonym already

@@ -19,8 +19,8 @@ from policyd.core.compile.limits import amount
 from policyd.core.compile.places import Path
 from policyd.core.compile.policyset import CompiledCounter, CompiledPolicy, PolicySet
 from policyd.core.exchange.departure import UPSTREAM_HEADER
-from policyd.core.exchange.opening import pseudonym
 from policyd.core.model.counters import NANO, Charge, CounterId
+from policyd.core.model.credentials import pseudonym
 from policyd.core.model.decision import DecisionRecord, Outcome
 from policyd.core.model.headers import HeaderEdit
 from policyd.core.model.options import Options

@@ -207,7 +207,8 @@ _CALLER = (
     _fact("caller.user", _S, "who; empty when not known"),
     _fact("caller.team", _S, "whose; empty when not known"),
     _fact("caller.tenant", _S, "of which tenant; empty when not known"),
-    _fact("caller.key", _S, "a stable pseudonym of the credential"),
+    _fact("caller.key", _S, "a stable pseudonym of the credential that the provider checks; empty without one"),
+    _fact("caller.keys", "list(string)", "pseudonyms of every credential that the call carries, at most 32"),
     _fact("caller.labels", _M, "what else the identity source says"),
     _fact("caller.source", _S, "where the identity comes from: `headers`, …"),
 )

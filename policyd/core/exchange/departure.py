@@ -12,8 +12,8 @@ from policyd.core.decide.plan import enforceable
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.judging import may_change_answer
-from policyd.core.exchange.opening import CREDENTIALS
 from policyd.core.model.counters import Charge
+from policyd.core.model.credentials import is_credential, without_credentials
 from policyd.core.model.headers import HeaderEdit, Headers
 from policyd.core.model.prices import Usage
 from policyd.core.stream import json_text
@@ -113,8 +113,22 @@ def header_edit(call: Call, *, narrow: bool) -> HeaderEdit:
         if reroute.upstream:
             sets[UPSTREAM_HEADER] = reroute.upstream
             if not reroute.keep_credentials:
-                removes.update(CREDENTIALS - {name for name, _ in reroute.headers.set})
+                removes.update(_credentials(call) - {name for name, _ in reroute.headers.set})
+                sets.update(_bare_path(call))
     if narrow:
         sets["accept-encoding"] = "identity"
     headers: Headers = tuple(sets.items())
     return HeaderEdit(headers, tuple(sorted(removes - sets.keys())))
+
+
+def _credentials(call: Call) -> set[str]:
+    """The caller's credentials, which another upstream must not see: every header that is one by its name."""
+    return {name for name in call.facts.request.headers if is_credential(name)}
+
+
+def _bare_path(call: Call) -> dict[str, str]:
+    """The path without the credentials in its query; nothing where it has none."""
+    request = call.facts.request
+    path = f"{request.path}?{request.query}"
+    bare = without_credentials(path) if request.query else path
+    return {":path": bare} if request.query and bare != path else {}

@@ -23,7 +23,7 @@ from policyd.core.exchange.learning import learn
 from policyd.core.exchange.opening import OWN_PREFIX, open_call
 from policyd.core.exchange.reading import read_body, wants_body
 from policyd.core.exchange.recording import record, renewal, settlement
-from policyd.core.exchange.refusal import refuse, refuse_as
+from policyd.core.exchange.refusal import ambiguous, refuse, refuse_as
 from policyd.core.exchange.state import State
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
@@ -125,6 +125,8 @@ class Exchange:
             remove=tuple(sorted({name for name, _ in event.headers if name.startswith(OWN_PREFIX)}))
         )
         call.opens(*open_call(event, call.options.identity), event.route)
+        if (refusal := ambiguous(call)) is not None:
+            return self._reject(refuse_as(call, refusal, refusal.message))
         if wants_body(call, event):
             self.state = State.BODY
             self._with_body = True

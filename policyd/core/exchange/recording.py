@@ -8,9 +8,9 @@ from policyd.core.exchange.costing import UNPRICED, confidence, price_by_answer
 from policyd.core.exchange.counted import count_whole
 from policyd.core.exchange.gauge import Gauge
 from policyd.core.exchange.learning import estimate_error
-from policyd.core.exchange.opening import pseudonym
 from policyd.core.exchange.owing import charged, final_usage
 from policyd.core.model.counters import CounterId, Hold, SessionCharge
+from policyd.core.model.credentials import pseudonym
 from policyd.core.model.decision import CounterResult, DecisionRecord, ShadowResult, Verdict
 from policyd.core.model.prices import Usage
 from policyd.core.model.steps import Extend, Record, Settle

@@ -55,6 +55,16 @@ def refuse_as(call: Call, said: Terminate, message: str) -> Reject:
     return _reject(call, Terminate(said.status, said.reason, message, message), (("x-should-retry", "false"),))
 
 
+def ambiguous(call: Call) -> Terminate | None:
+    """The refusal of a call whose credentials contradict each other, where a policy could enforce something: whoever
+    sends several could choose which one is counted."""
+    conflict = call.facts.caller.conflict
+    if not conflict or not call.ground.plans.of(call.policies_for(None)).enforces:
+        return None
+    message = f"{conflict}: send one"
+    return Terminate(400, "ambiguous_credentials", message, message)
+
+
 def break_off(call: Call) -> list[Step]:
     """An answer that runs can only be broken off: it passes by, or has left so that nothing of ours could follow."""
     winner = call.decision.winner

@@ -144,11 +144,14 @@ class CallerFacts:
     user: str = ""
     team: str = ""
     tenant: str = ""
-    key: str = ""  # stable pseudonym of the credential
+    key: str = ""  # stable pseudonym of the credential that the provider checks
+    keys: list[str] = field(default_factory=list)  # pseudonyms of every credential that the call carries
     labels: dict[str, str] = field(default_factory=dict)
     source: str = "headers"
     partition: str = "default"  # of counters and sessions: the tenant, where it is authenticated; no rule reads this
     owner: str = ""  # of sessions: who the caller is, in a fixed alphabet; no rule reads this
+    conflict: str = ""  # why it has no key: different credentials where one counts; no rule reads this
+    missing: tuple[str, ...] = ()  # the fields of the identity's mapping that have no value; no rule reads this
     claimed: str = ""  # the tenant that a header claims, as its pseudonym: it parts sessions only; no rule reads this
 
     def session_owner(self, *, everywhere: bool = False) -> str:

@@ -137,7 +137,7 @@ class Request(_message.Message):
     def __init__(self, operation: _Optional[str] = ..., dialect: _Optional[str] = ..., provider: _Optional[str] = ..., model: _Optional[str] = ..., method: _Optional[str] = ..., path: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., stream: _Optional[bool] = ..., max_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., system: _Optional[str] = ..., text: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., input_tokens: _Optional[int] = ..., tags: _Optional[_Mapping[str, str]] = ..., models: _Optional[_Iterable[str]] = ..., content: _Optional[str] = ..., tool_results: _Optional[_Iterable[_Union[ToolResult, _Mapping]]] = ..., detections: _Optional[_Mapping[str, int]] = ..., host: _Optional[str] = ..., region: _Optional[str] = ..., upstream: _Optional[str] = ..., estimated_cost_usd: _Optional[float] = ..., price: _Optional[_Union[Price, _Mapping]] = ...) -> None: ...
 
 class Caller(_message.Message):
-    __slots__ = ("user", "team", "tenant", "key", "labels", "source")
+    __slots__ = ("user", "team", "tenant", "key", "labels", "source", "keys")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -151,13 +151,15 @@ class Caller(_message.Message):
     KEY_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     user: str
     team: str
     tenant: str
     key: str
     labels: _containers.ScalarMap[str, str]
     source: str
-    def __init__(self, user: _Optional[str] = ..., team: _Optional[str] = ..., tenant: _Optional[str] = ..., key: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., source: _Optional[str] = ...) -> None: ...
+    keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, user: _Optional[str] = ..., team: _Optional[str] = ..., tenant: _Optional[str] = ..., key: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., source: _Optional[str] = ..., keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Session(_message.Message):
     __slots__ = ("id", "source", "calls", "cost_usd", "tokens", "age", "similarity")
