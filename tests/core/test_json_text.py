@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policyd.core.errors import Malformed
 from policyd.core.stream.dialects import Edit
-from policyd.core.stream.json_text import dumps, loads, refuse_twins, splice
+from policyd.core.stream.json_text import dumps, loads, loads_request, refuse_twins, splice
 
 REFUSED = [
     ("a key twice", b'{"model": 1, "model": 2}', "duplicate key"),
@@ -81,6 +81,22 @@ def test_a_twin_by_case_of_a_known_key_is_refused() -> None:
     for twin in ("Model", "MODEL", "Max_Tokens", " model", "model "):
         with pytest.raises(Malformed, match="only in its case"):
             refuse_twins({"model": 1, twin: 2}, known)
+
+
+def test_keys_that_differ_only_in_case_are_refused_at_every_depth() -> None:
+    for text in (
+        b'{"a": 1, "A": 2}',
+        b'[{"x": [{"content": "a", "Content": "b"}]}]',
+        b'{"x": {"arguments": {"k": 1, "\xe2\x84\xaa": 2}}}',  # the Kelvin sign, which Go takes for a k
+        b'{"x": {"s": 1, "\xc5\xbf": 2}}',  # the long s
+        b'{"x": {"a ": 1, "a": 2}}',
+    ):
+        with pytest.raises(Malformed, match="only in their case"):
+            loads_request(text)
+        loads(text)
+    names: set[str] = set()
+    loads_request(b'{"a": [{"b": {"c": 1}, "B2": 2}]}', names)
+    assert names == {"a", "b", "B2", "c"}
 
 
 # ---- splice ---------------------------------------------------------------------------------------------------------

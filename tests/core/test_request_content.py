@@ -137,3 +137,32 @@ def test_content_is_found_only_where_an_expression_reads_it() -> None:
         sent = Bed(policy(spec), max_content=10).call(body=chat("x" * 101))
         assert sent.rejected is not None, spec
         assert sent.rejected.status == 503, spec
+
+
+NEVER = policy("rules: [{name: no, when: 'request.text == \"never\"', terminate: {}}]")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {"messages": [{"role": "user", "Content": "hi"}]}),
+        ("/api/chat", {"messages": [{"role": "user", "content": "a", "Content": "b"}]}),
+        ("/api/chat", {"messages": [], "options": {"Num_Predict": 5}}),
+        ("/api/generate", {"prompt": "hi", "Template": "x"}),
+        ("/mcp", {"method": "tools/call", "params": {"name": "f", "Arguments": {"a": 1}}}),
+        ("/mcp", [{"method": "tools/call", "params": {"Name": "f"}}]),
+        ("/v1/chat/completions", {"messages": [], "Tools": []}),
+        ("/v1/chat/completions", {"messages": [], "Max_Tokens": 5}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": [{"type": "text", "TEXT": "hi"}]}]}),
+    ],
+)
+def test_a_known_field_in_another_case_cannot_be_judged(path: str, body: Any) -> None:
+    sent = Bed(NEVER).call(body=json.dumps(body).encode(), path=path)
+    assert sent.rejected is not None
+    assert sent.rejected.status == 503
+
+
+def test_a_caller_may_name_the_members_of_its_own_maps_as_it_likes() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"Content": {}, "Role": {}}}}}
+    body = chat("hi", metadata={"Model": "x", "Content": "y"}, tools=[tool], x_new={"Content": 1})
+    assert Bed(NEVER).call(body=body).rejected is None

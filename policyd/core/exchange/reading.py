@@ -8,6 +8,8 @@ from policyd.core.exchange.call import Call
 from policyd.core.exchange.opening import header_map, unreadable_body
 from policyd.core.model.steps import RequestBody, RequestHeaders
 from policyd.core.stream import json_text
+from policyd.core.stream.dialects.content import misspelled, odd_names
+from policyd.core.stream.dialects.request_fields import request_structure
 from policyd.core.stream.encodings import codings_of, decode
 
 
@@ -34,9 +36,18 @@ def read_body(call: Call, event: RequestBody) -> None:
         if event.truncated or len(event.data) > most:
             raise Malformed("the request's body is too large")
         call.body, call.decoded = decode(event.data, codings, most) if codings else event.data, bool(codings)
-        call.document = json_text.loads_request(call.body)
+        names: set[str] = set()
+        call.document = json_text.loads_request(call.body, names)
+        _refuse_misspelled(call, names)
         call.dialect.read_request(call.document, call.facts.request)
         call.was_read()
     except Malformed as failure:
         call.document = None
         call.facts.unreadable_request = failure.reason
+
+
+def _refuse_misspelled(call: Call, names: set[str]) -> None:
+    """Raises Malformed where a field is written in another case than the dialect writes it."""
+    structure = request_structure(call.facts.request.dialect)
+    if odd_names(names, structure) and misspelled(call.document, structure):
+        raise Malformed("a json key differs from a known one only in its case")

@@ -44,10 +44,11 @@ def loads(data: bytes | str) -> object:
     return document
 
 
-def loads_request(data: bytes) -> object:
-    """Like `loads`, and every integer is one that all parsers read alike. Raises Malformed."""
+def loads_request(data: bytes, names: set[str] | None = None) -> object:
+    """Like `loads`; every integer is one that all parsers read alike, and no object has two keys that differ only in
+    case. `names`: takes every key of the document. Raises Malformed."""
     document = loads_event(data)
-    _refuse_numbers(document, MAX_COUNT)
+    _refuse_numbers(document, MAX_COUNT, set() if names is None else names)
     return document
 
 
@@ -75,8 +76,9 @@ def _refuse(start: bytes | str, message: str) -> Never:
     raise Malformed(known + where) from None
 
 
-def _refuse_numbers(document: object, most: int) -> None:
-    """1e999 is infinite to one parser and an error to another; so is an integer beyond every double."""
+def _refuse_numbers(document: object, most: int, names: set[str] | None = None) -> None:
+    """1e999 is infinite to one parser and an error to another; so is an integer beyond every double. `names`: refuse
+    keys that differ only in case, and collect all keys here."""
     todo: list[Collection[object]] = [(document,)]
     while todo:
         values = todo.pop()
@@ -90,6 +92,9 @@ def _refuse_numbers(document: object, most: int) -> None:
             kind = type(value)
             if kind is dict:
                 todo.append(value.values())  # type: ignore[attr-defined]
+                if names is not None:
+                    names.update(value)  # type: ignore[arg-type]
+                    refuse_case_twins(value)  # type: ignore[arg-type]
             elif kind is list:
                 todo.append(value)  # type: ignore[arg-type]
             elif kind is int:
@@ -97,6 +102,13 @@ def _refuse_numbers(document: object, most: int) -> None:
                     raise Malformed("json number too large")
             elif kind is float and isinf(value):  # type: ignore[arg-type]
                 raise Malformed("json number too large")
+
+
+def refuse_case_twins(keys: Collection[str]) -> None:
+    """Servers in Go match keys without their case: of two that differ in nothing else, either may be read. Raises
+    Malformed."""
+    if len({key.strip().casefold() for key in keys}) < len(keys):
+        raise Malformed("two keys of a json object differ only in their case")
 
 
 def refuse_twins(document: dict[str, object], read: frozenset[str]) -> None:

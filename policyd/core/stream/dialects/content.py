@@ -246,6 +246,29 @@ def _elements(above: _Below, elements: list[object]) -> Iterator[Leaf | _Below]:
             yield _Below(value, (above.link, place), node, above.name, above.beside, above.free)
 
 
+def misspelled(document: object, structure: Structure) -> bool:
+    """Whether a name that the dialect knows is written in another case, where the dialect names the members: servers in
+    Go read it as that name, and all others do not."""
+    todo: list[object] = [document]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, list):
+            todo += value
+        elif isinstance(value, dict):
+            for name, below in value.items():
+                if name in structure.names:
+                    if name not in structure.free:
+                        todo.append(below)
+                elif name.strip().casefold() in structure.folded:
+                    return True
+    return False
+
+
+def odd_names(names: Iterable[str], structure: Structure) -> bool:
+    """Whether one of these may be misspelled; false of ordinary requests, which need no second look."""
+    return any(name.strip().casefold() in structure.folded for name in names if name not in structure.names)
+
+
 # ---- text within text -----------------------------------------------------------------------------------------------
 
 
