@@ -92,6 +92,8 @@ _WORDS = {
     "RedactSpec.in": "Where to look; without it wherever it is still possible.",
     "PaceSpec.tokens_per_second": "The highest rate of the answer.",
     "CounterSpec.name": "Read as counters.NAME.",
+    "CounterSpec.onMissing": "What an empty key means: the call is refused, shares one count, or is not counted.",
+    "CounterSpec.onUnpriced": "What a model without a price means: refused, estimated by the dearest, or not counted.",
     "CounterSpec.scope": "Tenant (default): each tenant's own. Global: across tenants.",
     "LimitBySpec.by": "CEL text: whose limit it is.",
     "LimitBySpec.default": "For those that are not listed; without it they have none.",

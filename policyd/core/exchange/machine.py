@@ -233,6 +233,8 @@ class Exchange:
             self._asking.close()
             self._asking = None
             self.need = None
+        answering = self.answering
+        self.call.unseen = self.call.left and (answering is None or answering.unseen)
         # Nobody saw the end of an answer that passed by.
         return self._finish("complete" if self.answering is not None and self.answering.held else "cancelled")
 

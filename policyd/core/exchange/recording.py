@@ -133,7 +133,7 @@ def _inspection(call: Call) -> str:
 
 
 def _counter(call: Call, gauge: Gauge, usage: Usage) -> CounterResult:
-    spent = (charged(call, gauge, usage) or 0) if call.left else 0
+    spent = (charged(call, gauge, usage) or 0) if call.left and gauge.id else 0
     return CounterResult(
         policy=gauge.policy.name,
         namespace=gauge.policy.namespace,
