@@ -138,6 +138,14 @@ def test_a_rule_that_reads_a_counter_that_blocks_nothing_cannot_be_judged_withou
     assert out.record.reason == "policy_error"
 
 
+def test_a_rule_of_the_authors_that_rejects_the_call_supplies_the_words() -> None:
+    rule = '\nrules:\n- {name: no, when: caller.user == "", terminate: {status: 400, reason: who_are_you}}'
+
+    out = Bed(policy(spec("caller.user") + rule)).call(body=chat())
+
+    assert (out.record.reason, out.rejected and out.rejected.status) == ("who_are_you", 400)
+
+
 def test_an_exemption_may_name_the_refusal() -> None:
     allow = "rules:\n- {name: pass, allow: {rules: [p/calls.missing]}}"
 

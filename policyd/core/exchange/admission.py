@@ -106,7 +106,7 @@ class _Pass:
         late = self.plan.late
         decision = self._judge((*self.plan.early, *self._hopeless()))
         self.meter = self._metered(decision)
-        if missing := refusals(self.meter.gauges, self.call.options.identity):
+        if missing := refusals(self.meter.gauges, self.judged, self.call.options.identity):
             self.judged += missing
             decision = combine(self.judged, self.call.options.mode, reroutes=self.reroutes)
         leaves = decision.verdict is not Verdict.TERMINATE and decision.reroute is None

@@ -46,9 +46,15 @@ def absent_in(key: Sequence[Program], values: Sequence[object]) -> tuple[Program
     return tuple(program for program, value in zip(key, values, strict=True) if is_absent(program, value))
 
 
-def refusals(gauges: Iterable[Gauge], identity: str) -> list[Judged]:
-    """The refusal of every counter whose key the call does not name."""
-    return [_refusal(gauge, identity) for gauge in gauges if gauge.missing]
+def refusals(gauges: Iterable[Gauge], judged: Sequence[Judged], identity: str) -> list[Judged]:
+    """The refusal of every counter whose key the call does not name. A rule of the same policy that already terminates
+    the call stands in its place, with its own words."""
+    missing = [gauge for gauge in gauges if gauge.missing]
+    if not missing:
+        return []
+    matched = (one.bound for one in judged if one.outcome is Outcome.MATCHED)
+    ended = {id(bound.policy) for bound in matched if isinstance(bound.rule.action, Terminate)}
+    return [_refusal(gauge, identity) for gauge in missing if id(gauge.policy) not in ended]
 
 
 def _refusal(gauge: Gauge, identity: str) -> Judged:
