@@ -48,7 +48,7 @@ PIECE = answer_of("hello")[:40]
         ((BODY, JSON, ResponseChunk(answer_of("hello"), True, 0.0), GONE), 5),  # the provider's own number
         ((RequestBody(chat(max_tokens=100, n=3), 0.0), GONE), 300),
         ((RequestBody(chat(), 0.0), GONE), 4096),  # the default of a request that names no limit
-        ((STREAMED, GONE), 512),  # one slice
+        ((STREAMED, GONE), 0),  # a stream sends its headers when its output begins
         ((STREAMED, STREAM, GONE), 0),  # nothing was produced: it would have been seen
         ((STREAMED, STREAM, ResponseChunk(stream_of("one two three")[0], False, 0.0), GONE), 3),
     ],

@@ -233,8 +233,10 @@ class Exchange:
             self._asking.close()
             self._asking = None
             self.need = None
-        answering = self.answering
-        self.call.unseen = self.call.left and (answering is None or answering.unseen)
+        call, answering = self.call, self.answering
+        # A stream sends its headers when its output begins: without them it has produced nothing.
+        silent = not call.facts.request.stream if answering is None else answering.unseen
+        call.unseen = call.left and silent
         # Nobody saw the end of an answer that passed by.
         return self._finish("complete" if self.answering is not None and self.answering.held else "cancelled")
 
