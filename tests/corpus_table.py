@@ -12,6 +12,7 @@ from policyd.adapters.recordings import Recording, read_recordings
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import AnswerReader, Dialect, registry
+from policyd.core.stream.dialects.generic import is_generic
 from policyd.core.stream.dialects.shared import mark_partial
 from policyd.core.stream.framing import Framing, framing_of
 from policyd.core.stream.json_text import loads
@@ -33,12 +34,13 @@ def understood(one: Recording) -> tuple[str, str, ResponseFacts | None, bool]:
     request = RequestFacts(path=path, query=query, headers=headers, operation=operation)
     response = ResponseFacts(status=one.status, headers=dict(one.response_headers))
     try:
-        dialect.read_request(loads(one.body), request)
+        if one.body or not is_generic(dialect):
+            dialect.read_request(loads(one.body), request)
         streamed = _read(one, dialect, request, response)
     except Malformed as failure:
         mark_partial(response, failure.reason)
         streamed = False
-    return provider, dialect.name, response, streamed
+    return provider, operation if is_generic(dialect) else dialect.name, response, streamed
 
 
 def _read(one: Recording, dialect: Dialect, request: RequestFacts, response: ResponseFacts) -> bool:

@@ -15,6 +15,7 @@ from policyd.adapters.counters_memory import MemoryCounters
 from policyd.adapters.recordings import Recording, read_recordings
 from policyd.core.model.facts import RequestFacts
 from policyd.core.stream.dialects import Dialect, registry
+from policyd.core.stream.dialects.generic import is_generic
 from policyd.core.stream.framing import framing_of
 from policyd.core.stream.json_text import loads
 from tests.driving import Bed, FlatPrices, Outcome, policy
@@ -48,7 +49,7 @@ class Stream:
 def _of(one: Recording) -> Stream | None:
     dialect, _, _ = registry.choose(one.method, one.path, one.host, {":authority": one.host, **dict(one.headers)})
     kind = dict(one.response_headers).get("content-type", "")
-    if dialect is None or framing_of(kind, dialect.name, asked=_asked(one, dialect)) is None:
+    if dialect is None or is_generic(dialect) or framing_of(kind, dialect.name, asked=_asked(one, dialect)) is None:
         return None
     data = b"".join(piece for _, piece in one.chunks)
     source = "/".join(Path(one.source).parts[-2:])

@@ -26,6 +26,7 @@ from policyd.core.model.credentials import (
     is_credential_parameter,
     key_id,
 )
+from policyd.core.model.deployment import UNDECLARED
 from policyd.core.model.estimate import Rate
 from policyd.core.model.steps import (
     Ended,
@@ -141,6 +142,8 @@ class Tap:
             "headers": _headers(headers, verified_keys(self.begun.metadata)),
             **_data("body", self._body),
         }
+        if self.begun.deployment != UNDECLARED:
+            request["deployment"] = {name: value for name, value in asdict(self.begun.deployment).items() if value}
         time = datetime.fromtimestamp(self.begun.wall, UTC).isoformat(timespec="microseconds")
         return {
             "time": time.replace("+00:00", "Z"),

@@ -227,7 +227,9 @@ class _Playing:
     async def _request(self) -> None:
         recording, now = self.recording, self.clock.now
         headers = request_headers(recording)
-        await self._feed(RequestHeaders(headers, not recording.body, now, now, caller_metadata(recording)))
+        known = caller_metadata(recording)
+        end = not recording.body
+        await self._feed(RequestHeaders(headers, end, now, now, known, deployment=recording.deployment))
         if self.wants_body and not self.over:
             await self._feed(RequestBody(recording.body, now))
 

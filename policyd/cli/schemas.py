@@ -92,8 +92,6 @@ _WORDS = {
     "RedactSpec.in": "Where to look; without it wherever it is still possible.",
     "PaceSpec.tokens_per_second": "The highest rate of the answer.",
     "CounterSpec.name": "Read as counters.NAME.",
-    "CounterSpec.onMissing": "What an empty key means: the call is refused, shares one count, or is not counted.",
-    "CounterSpec.onUnpriced": "What a model without a price means: refused, estimated by the dearest, or not counted.",
     "CounterSpec.scope": "Tenant (default): each tenant's own. Global: across tenants.",
     "LimitBySpec.by": "CEL text: whose limit it is.",
     "LimitBySpec.default": "For those that are not listed; without it they have none.",
@@ -106,7 +104,8 @@ _WORDS = {
     "TargetRef.group": "gateway.networking.k8s.io.",
     "TargetRef.kind": "Gateway or HTTPRoute.",
     "TargetRef.name": "Its name, in the policy's own namespace.",
-    "MatchSpec.operations": "chat, completion, embedding, tool_call, unknown, other; none: all but the last two.",
+    "MatchSpec.operations": "chat, completion, embedding, tool_call, batch, image, audio, realtime, rerank, moderation,"
+    " token_count, storage, retrieval, unknown, other; none: all but the last two.",
     "MatchSpec.models": "Such as gpt-4o*: what the caller asks for.",
     "MatchSpec.providers": "Such as openai, anthropic.",
     "MatchSpec.paths": "Of the request, without its query.",

@@ -171,7 +171,7 @@ class DataPlane:
                 *self._transport.options,
             ]
         )
-        calls = handler(enforcer, self.telemetry, capture, self._routes)
+        calls = handler(enforcer, self.telemetry, capture, self._routes, self._carrying.upstreams)
         services = (Listening(calls, self._carrying.hear), health.handler())
         server.add_generic_rpc_handlers(self._transport.guard(*services))
         self.address = bind(server, self.settings.listen, self._transport.credentials)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from policyd.core.model.operations import OPERATIONS
 from policyd.core.stream.dialects import registry
 from tests import corpus_table
 
@@ -24,10 +25,10 @@ def test_every_call_in_a_known_language_is_understood_whole() -> None:
         if dialect in names:
             assert row["full"] == row["calls"], (provider, dialect)
         else:
-            assert dialect in ("other", "unknown")
+            assert dialect in OPERATIONS
 
 
 def test_what_is_no_model_call_never_reads_as_one() -> None:
     rows = corpus_table.counted()
-    assert rows["cohere", "unknown"]["calls"] == 2  # rerank
-    assert rows["openai", "other"]["calls"] >= 100
+    assert rows["cohere", "rerank"]["full"] == 2
+    assert rows["openai", "storage"]["calls"] + rows["openai", "retrieval"]["calls"] >= 100

@@ -22,6 +22,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     GrpcServiceEnvoyGrpc,
     HeaderValue,
     Http2ProtocolOptions,
+    Metadata,
     Node,
     SubstitutionFormatString,
     TypedExtensionConfig,
@@ -63,6 +64,9 @@ from envoy_data_plane.google.protobuf import Any, Struct
 from policyd.adapters.envoy.clusters import address, extproc_cluster, upstream_cluster
 from policyd.adapters.envoy.config import (
     AUTHENTICATED,
+    CATALOG_METADATA,
+    CATALOG_MOST,
+    CLUSTER_ATTRIBUTE,
     EXTPROC_CLUSTER,
     HOST_ATTRIBUTE,
     MESSAGE_S,
@@ -76,6 +80,7 @@ from policyd.adapters.envoy.config import (
     Settings,
     Upstream,
 )
+from policyd.adapters.envoy.declared import catalog, fields_of
 
 SILENCE, UPLOAD, MESSAGE = (timedelta(seconds=seconds) for seconds in (SILENCE_S, UPLOAD_S, MESSAGE_S))
 _NODE = "policyd-envoy"
@@ -128,7 +133,8 @@ def ext_proc_filter(settings: Settings) -> ExternalProcessor:
             envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=EXTPROC_CLUSTER),
             # So that policyd refuses a policy that this Envoy cannot carry.
             initial_metadata=[
-                HeaderValue(key=UPSTREAMS_METADATA, value=",".join(one.name for one in settings.upstreams))
+                HeaderValue(key=UPSTREAMS_METADATA, value=",".join(one.name for one in settings.upstreams)),
+                *_catalog(settings),
             ],
         ),
         failure_mode_allow=settings.fail_open,
@@ -143,12 +149,18 @@ def ext_proc_filter(settings: Settings) -> ExternalProcessor:
         ),
         allow_mode_override=True,
         message_timeout=MESSAGE,
-        request_attributes=[ROUTE_ATTRIBUTE, HOST_ATTRIBUTE],  # empty as long as routes have no metadata
+        request_attributes=[ROUTE_ATTRIBUTE, HOST_ATTRIBUTE, CLUSTER_ATTRIBUTE],
         metadata_options=MetadataOptions(
             forwarding_namespaces=MetadataOptionsMetadataNamespaces(untyped=[*AUTHENTICATED]),
             receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[NAMESPACE]),
         ),
     )
+
+
+def _catalog(settings: Settings) -> list[HeaderValue]:
+    """What a reroute's target is; left out where it is longer than Envoy takes."""
+    told = catalog(settings.upstreams)
+    return [HeaderValue(key=CATALOG_METADATA, value=told)] if len(told) <= CATALOG_MOST else []
 
 
 def _listener(settings: Settings) -> Listener:
@@ -219,6 +231,7 @@ def _named(name: str) -> HeaderMatcher:
 def _route(upstream: Upstream, settings: Settings, *headers: HeaderMatcher) -> Route:
     return Route(
         match=RouteMatch(prefix="/", headers=[*headers]),
+        metadata=Metadata(filter_metadata={NAMESPACE: Struct.from_dict(fields_of(upstream))}),
         route=RouteAction(
             cluster=upstream.name,
             host_rewrite_literal=upstream.authority,  # Host follows a reroute

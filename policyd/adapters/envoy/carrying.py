@@ -17,9 +17,11 @@ from typing import Any
 
 import grpc
 
-from policyd.adapters.envoy.config import UPSTREAMS_METADATA
+from policyd.adapters.envoy.config import CATALOG_METADATA, UPSTREAMS_METADATA
+from policyd.adapters.envoy.declared import read_catalog
 from policyd.core.compile.carry import Wanted, wanted
 from policyd.core.compile.compiler import Compiled, Compiler, in_order
+from policyd.core.model.deployment import Deployment
 
 log = logging.getLogger("policyd")
 
@@ -38,6 +40,7 @@ class Carrying:
     compiler: Compiler
     again: Callable[[], None] = lambda: None
     _heard: set[str] = field(default_factory=set)
+    upstreams: dict[str, Deployment] = field(default_factory=dict)  # what each declares, by name
     _known: frozenset[str] = frozenset()
     _in_force: tuple[Wanted, ...] = ()
 
@@ -61,8 +64,20 @@ class Carrying:
     def hear(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """A stream begins, with this metadata of gRPC's."""
         for name, value in metadata:
+            if name == CATALOG_METADATA and value not in self._heard:
+                self._declare(str(value))
             if name == UPSTREAMS_METADATA and value not in self._heard:
                 self._learn(str(value))
+
+    def _declare(self, told: str) -> None:
+        if len(told) > LONGEST:
+            return
+        if len(self._heard) >= MOST:
+            self._heard.clear()
+        self._heard.add(told)
+        found = read_catalog(told)
+        if len(self.upstreams.keys() | found.keys()) <= MOST_NAMES:
+            self.upstreams.update(found)
 
     def _learn(self, told: str) -> None:
         if len(told) > LONGEST:

@@ -15,6 +15,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
 from policyd.adapters.envoy.config import MAX_REQUEST, NAMESPACE, STREAM_CHUNK
 from policyd.core.model.decision import DecisionRecord
+from policyd.core.model.deployment import UNDECLARED, Deployment, Deployments
 from policyd.core.model.route import Route
 from policyd.core.model.steps import (
     BodyMode,
@@ -79,11 +80,18 @@ def kind_of(message: pb.ProcessingRequest) -> Kind:
 
 
 def request_headers(
-    message: pb.ProcessingRequest, now: float, wall: float, route: Route | None = None
+    message: pb.ProcessingRequest,
+    now: float,
+    wall: float,
+    route: Route | None = None,
+    deployment: Deployment = UNDECLARED,
+    upstreams: Deployments | None = None,
 ) -> RequestHeaders:
     """The call begins; `metadata` holds Envoy's dynamic metadata and attributes by namespace."""
     part = message.request_headers
-    return RequestHeaders(headers(part.headers), part.end_of_stream, now, wall, metadata(message), route)
+    known = upstreams or {}
+    told = metadata(message)
+    return RequestHeaders(headers(part.headers), part.end_of_stream, now, wall, told, route, deployment, known)
 
 
 def request_body(message: pb.ProcessingRequest, now: float, most: int) -> RequestBody:

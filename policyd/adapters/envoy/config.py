@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from policyd.adapters.envoy.names import BadSetting as BadSetting
@@ -22,10 +22,13 @@ NAMESPACE = "policyd"  # of dynamic metadata, and of the access log
 EXTPROC_CLUSTER = "policyd_extproc"
 UPSTREAM_HEADER = "x-policyd-upstream"  # set by a reroute, read by the route, taken off before the upstream sees it
 UPSTREAMS_METADATA = "x-policyd-upstreams"  # of a stream: the names that Envoy routes by, with commas between
+CATALOG_METADATA = "x-policyd-deployments"  # of a stream: what each of these upstreams declares, as JSON
+CATALOG_MOST = 16_000  # characters; Envoy takes no longer value
 PREFIX = "x-policyd-"
 AUTHENTICATED = ("envoy.filters.http.jwt_authn", "envoy.filters.http.ext_authz")  # `serve --identity metadata:…`
 ROUTE_ATTRIBUTE = "xds.route_metadata"  # which HTTPRoute a call came by
 HOST_ATTRIBUTE = "xds.virtual_host_metadata"  # and through which Gateway
+CLUSTER_ATTRIBUTE = "xds.cluster_name"  # which upstream the route names
 SILENCE_S = 900  # a model may think this long between two bytes
 UPLOAD_S = 300  # a request must have arrived whole by then
 MESSAGE_S = 1  # policyd's own deadlines are well below
@@ -47,6 +50,7 @@ _CA_FILES = (
     "/etc/ssl/cert.pem",  # macOS, BSD
 )
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]*[a-z0-9])?")
+_DECLARED = re.compile(r"[a-z0-9][a-z0-9_.,-]*")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 
 
@@ -99,6 +103,9 @@ class Upstream:
     host: str
     port: int
     tls: bool
+    provider: str = ""  # empty: its host tells
+    region: str = ""
+    dialects: tuple[str, ...] = ()  # those that calls to it may speak; empty: all
 
     @property
     def authority(self) -> str:
@@ -182,8 +189,10 @@ def parse_address(text: str) -> Address:
 
 
 def parse_upstream(text: str) -> Upstream:
-    """`NAME=[https://]HOST[:PORT]`; plain HTTP without the https; raises BadSetting."""
-    name, equals, place = text.partition("=")
+    """`NAME=[https://]HOST[:PORT][;provider=P][;region=R][;dialects=D,D]`; plain HTTP without the https; raises
+    BadSetting."""
+    name, equals, whole = text.partition("=")
+    place, *declared = whole.split(";")
     if not equals or not _NAME.fullmatch(name):
         raise BadSetting(f"`{text}` is no upstream: write NAME=[https://]HOST[:PORT], NAME in lower case")
     scheme, _, rest = place.rpartition("://")
@@ -191,7 +200,24 @@ def parse_upstream(text: str) -> Upstream:
         raise BadSetting(f"`{text}`: `{scheme}://` is not supported, only http and https")
     host, port = _host_and_port(rest.removesuffix("/"), text)
     tls = scheme == "https"
-    return Upstream(name, host, port or (443 if tls else 80), tls)
+    return _declared(Upstream(name, host, port or (443 if tls else 80), tls), declared, text)
+
+
+def _declared(upstream: Upstream, declared: Sequence[str], whole: str) -> Upstream:
+    for one in declared:
+        field, _, value = one.strip().partition("=")
+        if not _DECLARED.fullmatch(value):
+            raise BadSetting(f"`{whole}`: `{one}` declares nothing")
+        match field:
+            case "provider":
+                upstream = replace(upstream, provider=value)
+            case "region":
+                upstream = replace(upstream, region=value)
+            case "dialects":
+                upstream = replace(upstream, dialects=tuple(value.split(",")))
+            case _:
+                raise BadSetting(f"`{whole}`: `{field}` cannot be declared: there are provider, region and dialects")
+    return upstream
 
 
 def settings(

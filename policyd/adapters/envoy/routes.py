@@ -34,7 +34,7 @@ REMEMBERED = 4 << 10  # characters of one that is remembered
 MOST_SAID = 64  # different lines of the log
 LATELY_S = 600.0  # how long an untold route is spoken of
 
-_PREFIX = re.compile(r"\A\s*goo\.gle/\S+\s")  # protobuf marks texts that are meant for people, and varies their spaces
+PREFIX = re.compile(r"\A\s*goo\.gle/\S+\s")  # protobuf marks texts that are meant for people, and varies their spaces
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _SPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -64,7 +64,7 @@ def resource_of(text: str) -> Resource | str:
 def _read(text: str) -> Resource | str:
     found = pb.Metadata()
     try:
-        text_format.Parse(_PREFIX.sub("", text), found, allow_unknown_field=True)
+        text_format.Parse(PREFIX.sub("", text), found, allow_unknown_field=True)
         known = found.filter_metadata.get(METADATA)
         return f"its metadata has no `{METADATA}`" if known is None else _first(known)
     except (text_format.ParseError, ValueError, RecursionError):

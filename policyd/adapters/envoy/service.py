@@ -28,9 +28,11 @@ from policyd.adapters.envoy.between import Between
 from policyd.adapters.envoy.calls import Calls, Latencies, OpenCall, Tap, Taps
 from policyd.adapters.envoy.codec import Kind
 from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE
+from policyd.adapters.envoy.declared import deployment_of
 from policyd.adapters.envoy.order import Order
 from policyd.adapters.envoy.outgoing import BROKEN, Outgoing
 from policyd.adapters.envoy.routes import Routes
+from policyd.core.model.deployment import Deployments
 from policyd.core.model.steps import (
     BodyMode,
     Ended,
@@ -62,13 +64,17 @@ class _Gone(Exception):  # noqa: N818
 
 
 def handler(
-    calls: Calls, latencies: Latencies | None = None, taps: Taps | None = None, routes: Routes | None = None
+    calls: Calls,
+    latencies: Latencies | None = None,
+    taps: Taps | None = None,
+    routes: Routes | None = None,
+    upstreams: Deployments | None = None,
 ) -> grpc.GenericRpcHandler:
     """The service, to be added to a grpc.aio server."""
     complained: set[str] = set()
 
     async def process(_messages: object, stream: Any) -> None:
-        await Conversation(calls, stream, complained, latencies, taps, routes).hold()
+        await Conversation(calls, stream, complained, latencies, taps, routes, upstreams).hold()
 
     # Messages are parsed here and not by gRPC, so that a malformed one is judged like any other failure.
     method = grpc.stream_stream_rpc_method_handler(process)
@@ -86,7 +92,9 @@ class Conversation:
         latencies: Latencies | None,
         taps: Taps | None,
         routes: Routes | None = None,
+        upstreams: Deployments | None = None,
     ) -> None:
+        self._upstreams = upstreams
         self._calls, self._clock, self._stream = calls, calls.clock, stream
         self._complained, self._latencies, self._taps, self._routes = complained, latencies, taps, routes
         self._call: OpenCall | None = None
@@ -279,7 +287,8 @@ class Conversation:
         match kind:
             case Kind.REQUEST_HEADERS:
                 route = self._routes.of(message) if self._routes is not None else None
-                return codec.request_headers(message, now, time.time(), route)
+                place = deployment_of(message)
+                return codec.request_headers(message, now, time.time(), route, place, self._upstreams)
             case Kind.REQUEST_BODY:
                 return codec.request_body(message, now, self._calls.options.max_request)
             case Kind.RESPONSE_HEADERS:

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from policyd.adapters.errors import Place, UnreadableInput, reason_of
 from policyd.adapters.recordings.opening import opened
+from policyd.core.model.deployment import UNDECLARED, Deployment
 from policyd.core.model.estimate import Rate
 
 Headers = tuple[tuple[str, str], ...]
@@ -42,6 +43,7 @@ class Recording:
     response_headers: Headers = ()
     chunks: tuple[tuple[float, bytes], ...] = ()
     rates: Mapping[str, Rate] | None = None  # by model: how it was estimated; None: nothing is said of it
+    deployment: Deployment = UNDECLARED  # where it went, as that deployment declared it
     tenant: str = ""  # an authenticated one, which has counters of its own
     encoded: str = ""  # the content encoding that could not be undone: the bytes are as they were sent
 

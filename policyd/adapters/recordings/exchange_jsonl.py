@@ -10,6 +10,7 @@ import jiter
 
 from policyd.adapters.errors import Place, UnreadableInput
 from policyd.adapters.recordings import MAX_LINE, Recording, Seen, parse_json, shape
+from policyd.core.model.deployment import UNDECLARED, Deployment
 from policyd.core.model.estimate import Rate
 from policyd.core.stream.encodings import MOST_STREAMED, Decoding, codings_of
 
@@ -62,7 +63,17 @@ def recording(place: Place, source: str, document: object) -> Recording:
         chunks=chunks,
         encoded=encoded,
         rates=_rates(place, exchange.get("estimate")),
+        deployment=_deployment(place, request.get("deployment")),
     )
+
+
+def _deployment(place: Place, value: object) -> Deployment:
+    if value is None:
+        return UNDECLARED
+    said = dict(shape.mapping(place, value, "request.deployment"))
+    names = tuple(str(name) for name in shape.listing(place, said.pop("dialects", []), "request.deployment.dialects"))
+    known = {field.name: shape.text(place, said.get(field.name, ""), field.name) for field in fields(Deployment)[:4]}
+    return Deployment(**known, dialects=names)
 
 
 def _rates(place: Place, value: object) -> dict[str, Rate] | None:

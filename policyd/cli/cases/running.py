@@ -67,9 +67,6 @@ class CasePrices:
     def digest(self) -> str:
         return self.rest.digest
 
-    def dearest(self, provider: str, at: float) -> Price | None:
-        return self.rest.dearest(provider, at)
-
     def price(self, provider: str, model: str, at: float) -> Price | None:
         named = next((price for matches, price in self.own if matches(model.lower())), None)
         return named or self.rest.price(provider, model, at)

@@ -20,6 +20,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from policyd.core.compile._pb import facts_pb2 as pb
 from policyd.core.model.facts import CounterFacts, Facts, PriceFacts
+from policyd.core.model.operations import OPERATIONS
 
 GROWS, FIXED, VARIES = "grows", "fixed", "varies"
 PACKAGE = pb.DESCRIPTOR.package
@@ -173,7 +174,7 @@ def _presence(read: Callable[[Any], Any]) -> Callable[[Any], bool]:
 
 
 _REQUEST = (
-    _fact("request.operation", _S, "`chat`, `completion`, `embedding`, `tool_call`, `unknown`, `other`, …"),
+    _fact("request.operation", _S, f"one of {', '.join(f'`{one}`' for one in OPERATIONS)}"),
     _fact("request.dialect", _S, "the wire format, such as `openai.chat` or `anthropic.messages`"),
     _fact("request.provider", _S, "`openai`, `anthropic`, …"),
     _fact("request.model", _S, "the model asked for, verbatim"),

@@ -139,9 +139,6 @@ class CompiledCounter:
     denies: bool  # onExceeded: Terminate
     scope: str  # Tenant | Global
     keyed_by_session: bool = False  # its key reads a session id, which belongs to its caller
-    on_missing: str = "Refuse"  # what an empty key means: Refuse | Share | Skip; empty: the counter cannot be judged
-    on_unpriced: str = "Estimate"  # what a model without a price means: Refuse | Estimate | Skip
-    missing: CompiledRule | None = None  # refuses a call whose key is empty; only with on_missing Refuse
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from functools import lru_cache, partial
 
 from policyd.core.compile.policyset import CompiledPolicy, Engine, Match
 from policyd.core.compile.scope import Scopes
+from policyd.core.model.operations import NOT_BY_DEFAULT as NOT_BY_DEFAULT
 from policyd.core.model.route import Route
 
 CACHE = 4_096  # selections remembered, and routes
 INDEXES = 256  # of routes that different policies are about
 MAX_CACHED = 512  # characters of path and model: longer ones are selected anew, not remembered
-NOT_BY_DEFAULT = frozenset(("unknown", "other"))
 
 _WILD = re.compile(r"[*?]")
 

@@ -6,6 +6,7 @@ Rule 1: what is looked at again with every change of one among ten thousand poli
 
 from __future__ import annotations
 
+import re
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -18,9 +19,9 @@ from policyd.core.compile.select import glob_matches
 from policyd.core.compile.words import listed, nearest, quoted
 from policyd.core.errors import Issue, Span
 from policyd.core.model.decision import Mode
+from policyd.core.model.operations import OPERATIONS
+from policyd.core.model.paths import normal_path
 from policyd.core.model.policy import PolicyDocument
-
-OPERATIONS = ("chat", "completion", "embedding", "tool_call", "unknown", "other")
 
 NAME: Path = ("metadata", "name")
 COMPARED = 1_000  # names among which the one that was meant is looked for
@@ -63,6 +64,7 @@ def check_alone(document: PolicyDocument, findings: Findings, policy: CompiledPo
     """Reports what a policy as a whole does not do."""
     _warn_idle(document, findings, policy)
     _warn_operations(document, findings)
+    _warn_paths(document, findings)
     _warn_targets(document, findings)
 
 
@@ -111,6 +113,24 @@ def _warn_operations(document: PolicyDocument, findings: Findings) -> None:
         findings.warn(path, "POL106", f"no call is an operation {quoted(written)}", hint)
 
 
+_WILD = re.compile(r"[*?]+")
+
+
+def _warn_paths(document: PolicyDocument, findings: Findings) -> None:
+    """Paths are compared in their normal form, which some globs can never match."""
+    for index, written in enumerate(document.spec.match.paths):
+        tried = _WILD.sub("x", written)
+        if written.startswith("*"):
+            tried = "/" + tried
+        normal = normal_path(tried)
+        if not written or (normal.judged == tried and not normal.ambiguous):
+            continue
+        hint = "it begins with a slash and has no trailing slash, dot segment, parameter or encoded character"
+        if normal.judged != tried and not _WILD.search(written):
+            hint = f"write `{normal.judged}`"
+        findings.warn(("spec", "match", "paths", index), "POL120", f"no path is like {quoted(written)}", hint)
+
+
 def _warn_targets(document: PolicyDocument, findings: Findings) -> None:
     path = ("spec", "targetRefs")
     if document.cluster and document.spec.target_refs:
@@ -147,7 +167,6 @@ def _rules_of(document: PolicyDocument) -> Iterator[str]:
     name = document.metadata.name
     yield from (f"{name}/{rule.name}" for rule in document.spec.rules)
     yield from (f"{name}/{counter.name}.exceeded" for counter in document.spec.counters if counter.limit)
-    yield from (f"{name}/{counter.name}.missing" for counter in document.spec.counters)
 
 
 def _targets(document: PolicyDocument) -> Iterator[tuple[Path, str]]:

@@ -18,6 +18,7 @@ from policyd.core.compile.policyset import (
     CompiledRule,
     Engine,
     Phase,
+    PolicySet,
     Program,
     Rollout,
 )
@@ -60,9 +61,7 @@ RESPONSE_HEADER_READS = frozenset({"response.status", "response.headers"})
 SESSION_STORE_READS = frozenset(f"session.{name}" for name in ("calls", "cost_usd", "tokens", "age", "similarity"))
 
 
-PRICE_READS = frozenset({"request.estimated_cost_usd", "request.price"})
-
-SPENDING_READS = frozenset({"request.input_tokens", "request.estimated_cost_usd"}) | {
+SPENDING_READS = frozenset({"request.input_tokens"}) | {
     f"response.{name}" for name in ("input_tokens", "output_tokens", "reasoning_tokens", "cost_usd", "cost_source")
 }
 
@@ -102,17 +101,6 @@ def counters_read(reads: frozenset[str]) -> frozenset[str]:
 
 def _root(read: str) -> str:
     return ".".join(read.split(".", 2)[:2])
-
-
-def reads_price(reads: frozenset[str]) -> bool:
-    """Whether it takes what the call will cost before it leaves."""
-    return any(_root(read) in PRICE_READS for read in reads)
-
-
-def charges_money(counter: CompiledCounter) -> bool:
-    """Whether what this counter charges depends on a price."""
-    amount = counter.amount
-    return counter.charge is Charge.COST or (amount is not None and "response.cost_usd" in amount.reads)
 
 
 def needs_usage(counter: CompiledCounter) -> bool:
@@ -218,7 +206,7 @@ class Plan:
             yield from (program.reads for program in texts if program)
         yield from (condition.program.reads for policy in self.policies for condition in policy.conditions)
         yield from (share.by.reads for _, _, share in self.rollouts)
-        yield from (program.reads for _, counter in self.counters for program in programs_of(counter))
+        yield from (program.reads for _, counter in self.counters for program in _programs(counter))
 
     @cached_property
     def needs_response_body(self) -> bool:
@@ -264,19 +252,6 @@ class Plan:
         texts = [one for rule in rules for one in (rule.message_expression, rule.fallback_expression)]
         programs = [*texts, *(counter.amount for _, counter in self.counters)]
         return (program.reads for program in programs if program is not None)
-
-    @cached_property
-    def reads_price(self) -> bool:
-        """Whether anything that is evaluated for this selection reads the price before the call."""
-        conditions = (condition.program for policy in self.policies for condition in policy.conditions)
-        programs = [*conditions, *(program for _, counter in self.counters for program in programs_of(counter))]
-        programs += [share.by for _, _, share in self.rollouts]
-        return any(reads_price(one.reads) for one in programs) or any(reads_price(b.rule.reads) for b in self.rules)
-
-    @cached_property
-    def guesses_price(self) -> bool:
-        """Whether a counter charges a model without a price by an estimate."""
-        return any(charges_money(counter) and counter.on_unpriced == "Estimate" for _, counter in self.counters)
 
     @cached_property
     def redacting(self) -> tuple[BoundRule, ...]:
@@ -347,18 +322,14 @@ def edits_request_body(rule: CompiledRule) -> bool:
             return False
 
 
-def programs_of(counter: CompiledCounter) -> list[Program]:
-    """Every expression of a counter."""
-    programs: list[Program] = list(counter.key)
-    if counter.limit and counter.limit.by:
-        programs.append(counter.limit.by)
-    if counter.amount:
-        programs.append(counter.amount)
-    return programs
-
-
 def _counter_needs_body(counter: CompiledCounter) -> bool:
-    return needs_usage(counter) or any(reads_request_body(program.reads) for program in programs_of(counter))
+    return needs_usage(counter) or any(reads_request_body(program.reads) for program in _programs(counter))
+
+
+def _programs(counter: CompiledCounter) -> list[Program]:
+    """The expressions of a counter."""
+    limit = counter.limit.by if counter.limit else None
+    return [*counter.key, *(program for program in (limit, counter.amount) if program)]
 
 
 def redacts_response(rule: CompiledRule) -> bool:
@@ -384,6 +355,14 @@ class Plans:
         self._newest: Plan | None = None
         self.session_readers = session_readers
         self.likeness_readers = likeness_readers
+        self._enforces: bool | None = None
+
+    def enforces(self, policies: PolicySet) -> bool:
+        """Whether any rule of this set, which these plans are for, is enforced."""
+        if self._enforces is None:
+            rules = (rule for policy in policies.policies for rule in policy.rules)
+            self._enforces = any(enforceable(rule, self._process) for rule in rules)
+        return self._enforces
 
     def of(self, policies: tuple[CompiledPolicy, ...]) -> Plan:
         if self._newest is not None and self._newest.policies is policies:

@@ -16,13 +16,14 @@ from policyd.core.decide.evaluate import Judged, World, applies, is_hopeless, ju
 from policyd.core.decide.plan import BoundRule, Plan
 from policyd.core.decide.rollout import rolled_out
 from policyd.core.exchange.call import Call
-from policyd.core.exchange.costing import begin_cost, tell_price
+from policyd.core.exchange.costing import begin_cost
 from policyd.core.exchange.fates import seal_request
 from policyd.core.exchange.gauge import FOREVER
 from policyd.core.exchange.metering import Meter, gauges_of
-from policyd.core.exchange.missing import refusals
+from policyd.core.exchange.place import rerouted
 from policyd.core.model.counters import Readings, SessionId
 from policyd.core.model.decision import Allow, Outcome, Verdict
+from policyd.core.model.facts import RequestFacts
 from policyd.core.model.prices import Usage
 from policyd.core.model.steps import Need, Read, Reserve, Settle
 
@@ -32,11 +33,11 @@ Asking = Generator[Need, Readings, Decision]
 def admit(call: Call) -> Generator[Need, Readings, None]:
     """Judge the request; afterwards `call.decision` says what becomes of it, and its holds are taken."""
     call.asked_model = call.facts.request.model or ""
-    first = _Pass(call, call.facts.request.model, reroutes=True)
+    first = _Pass(call, call.facts.request, reroutes=True)
     decision = yield from first.run()
     last = first
     if decision.reroute is not None:
-        last = _Pass(call, decision.reroute.model or call.facts.request.model, reroutes=False)
+        last = _Pass(call, rerouted(call, decision.reroute), reroutes=False)
         decision = join(decision, (yield from last.run()))
     _adopt(call, decision, [first, last])
 
@@ -47,8 +48,7 @@ def _adopt(call: Call, decision: Decision, passes: Sequence[_Pass]) -> None:
     call.plan = call.ground.plans.of(policies)
     call.note_joined(policies)
     # The answer is that of the model the call leaves for: its rules are judged as those of the last pass were.
-    asked, leaves = call.facts.request, last.world.facts.request
-    asked.model, asked.price, asked.estimated_cost_usd = last.model, leaves.price, leaves.estimated_cost_usd
+    call.facts.request = last.world.facts.request
     call.allows = [judged for judged in last.judged if _exempts(judged)]
     call.meter, call.price, call.served_model = last.meter, last.price, last.model or ""
     if last is not passes[0]:
@@ -75,21 +75,20 @@ def _exempts(judged: Judged) -> bool:
 
 
 class _Pass:
-    """The request's rules once, over one model."""
+    """The request's rules once, over one model and one place."""
 
-    def __init__(self, call: Call, model: str | None, *, reroutes: bool) -> None:
+    def __init__(self, call: Call, request: RequestFacts, *, reroutes: bool) -> None:
+        model = request.model
         self.call, self.model, self.reroutes = call, model, reroutes
         # The first pass judges the call as it came, the second one a copy of it with the reroute's target.
-        facts = call.facts if reroutes else replace(call.facts, request=replace(call.facts.request, model=model))
+        facts = call.facts if reroutes else replace(call.facts, request=request)
         self.world = World(facts)
-        selected = call.policies_for(None if facts.unreadable_request else model or "")
+        selected = call.policies_for(None if facts.unreadable_request else model or "", request=request)
         self._blind(selected)
         self.plan: Plan = call.ground.plans.of(selected)
-        self.price = call.price_of(model)
-        if self.plan.reads_price:
-            tell_price(facts.request, self.price, call.options)
         self.plan = call.ground.plans.of(applies(self.plan, self.world))
         self.plan = call.ground.plans.of(rolled_out(self.plan, call.facts, call.ground.variants))
+        self.price = call.price_of(model, request.provider)
         self.judged: list[Judged] = []
         self.meter = Meter()
         # Each pass holds under a name of its own, so that giving back the first never touches the second.
@@ -106,9 +105,6 @@ class _Pass:
         late = self.plan.late
         decision = self._judge((*self.plan.early, *self._hopeless()))
         self.meter = self._metered(decision)
-        if missing := refusals(self.meter.gauges, self.judged, self.call.options.identity):
-            self.judged += missing
-            decision = combine(self.judged, self.call.options.mode, reroutes=self.reroutes)
         leaves = decision.verdict is not Verdict.TERMINATE and decision.reroute is None
         if leaves and self.meter.counted:
             return (yield from self._reserve(late))
@@ -129,8 +125,6 @@ class _Pass:
 
     def _metered(self, decision: Decision) -> Meter:
         call = self.call
-        if self.price is None and self.model and self.plan.guesses_price:
-            self.price = call.guess_price()
         gauges = gauges_of(self.plan, self.plan.policies, self.world, self.price, call.options.mode, self.model or "")
         implied = [bound for bound in self.plan.of_phase(Phase.RESERVED) if bound.rule.implied]
         exempt = exempted_counters(self.judged, call.options.mode, implied)

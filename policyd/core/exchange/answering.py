@@ -64,11 +64,6 @@ class Answering:
         call.phase = "response"
 
     @property
-    def unseen(self) -> bool:
-        """Whether the response has begun, and what it holds is not known: it comes in one piece, not yet whole."""
-        return self.whole is not None and not self.done
-
-    @property
     def need(self) -> Extend | None:
         return self.streaming.need if self.streaming else None
 
@@ -82,7 +77,7 @@ class Answering:
         response.headers = headers
         response.input_tokens = call.facts.request.input_tokens
         response.elapsed_ms = call.elapsed_ms(event.now)
-        response.inspection = "full" if call.dialect else "none"
+        response.inspection = "full" if call.understood else "none"
         call.status = response.status
         call.phase = "request" if call.decision.would is not Verdict.ALLOW else "response"
         if self._judged_headers() is Verdict.TERMINATE:
@@ -110,7 +105,7 @@ class Answering:
         framing = framing_of(
             headers.get("content-type", ""), call.facts.request.dialect, asked=bool(call.facts.request.stream)
         )
-        if call.dialect is None or response.inspection == "none":
+        if call.dialect is None or not call.understood or response.inspection == "none":
             return self._unknown()
         if bodiless:
             return self._at_once(bodiless=True)
@@ -134,7 +129,7 @@ class Answering:
             or redacts_answer(call)
             or bool(obligations.pace)
             or call.options.observe_all
-            or (call.ground.plans.session_readers and call.dialect is not None)
+            or (call.ground.plans.session_readers and call.understood)
         )
 
     def _cannot_read(self, headers: dict[str, str], changes: bool, streams: bool) -> str:

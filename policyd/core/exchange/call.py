@@ -13,16 +13,19 @@ from policyd.core.decide.rollout import Variants
 from policyd.core.exchange.counted import count_along
 from policyd.core.exchange.metering import Meter
 from policyd.core.model.decision import FailurePolicy
-from policyd.core.model.estimate import UNKNOWN, Estimates, Rate
-from policyd.core.model.facts import Facts
+from policyd.core.model.deployment import UNDECLARED, Deployment, Deployments
+from policyd.core.model.estimate import UNKNOWN as UNKNOWN_RATE
+from policyd.core.model.estimate import Estimates, Rate
+from policyd.core.model.facts import Facts, RequestFacts
 from policyd.core.model.options import Options
-from policyd.core.model.prices import Price, PriceTable
+from policyd.core.model.prices import FREE, Price, PriceTable
 from policyd.core.model.route import Route
-from policyd.core.model.steps import Settle
+from policyd.core.model.steps import RequestHeaders, Settle
 from policyd.core.model.tokens import NoVocabularies, Vocabularies
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.billing import asked_tier
 from policyd.core.stream.dialects.content import content_of
+from policyd.core.stream.dialects.generic import UNKNOWN
 from policyd.core.stream.dialects.request_fields import request_structure
 
 
@@ -60,6 +63,8 @@ class Call:
     facts: Facts = field(default_factory=Facts)
     route: Route | None = None  # None: policies are about every call, whatever its route
     dialect: Dialect | None = None
+    deployment: Deployment = UNDECLARED
+    upstreams: Deployments = field(default_factory=dict)  # where it could be sent instead, by name
     world: World = field(default_factory=lambda: World(Facts()))
     plan: Plan | None = None  # of the policies in force for this call
     decision: Decision = field(default_factory=Decision)
@@ -71,6 +76,7 @@ class Call:
     asked_model: str = ""  # by the sender
     served_model: str = ""
     body: bytes | None = None  # the request's, as it came, or without its encoding
+    bodiless: bool = False  # the request has no body, and needs none
     decoded: bool = False  # the request's body came encoded and could be decoded
     document: object = None  # the request's, parsed
     event: int | None = None  # of the cut
@@ -86,7 +92,6 @@ class Call:
     holding: set[str] = field(default_factory=set)  # holders for whom the store may hold something
     failed_closed: bool = False  # refused or broken because it could not be judged, by no rule's own word
     left: bool = False  # the request has gone to the upstream
-    unseen: bool = False  # it ended before anything of its output was seen
     asked_usage: bool = False  # in the caller's place: what comes of it alone is not for the caller
     answered: bool = False  # the answer's headers have gone to the client
     fates: dict[str, Fate] = field(default_factory=dict)  # qualified policies that would have ended the call
@@ -99,22 +104,32 @@ class Call:
     def options(self) -> Options:
         return self.ground.options
 
-    def opens(self, facts: Facts, dialect: Dialect | None, route: Route | None) -> None:
+    def opens(self, facts: Facts, dialect: Dialect | None, event: RequestHeaders) -> None:
         """What its headers tell. INVARIANT: the route is pinned here, wherever a reroute sends the call."""
         self.facts = self.world.facts = facts
         self.dialect = dialect
+        self.deployment, self.upstreams = event.deployment, event.upstreams
         home = self.options.home
-        self.route = None if home is None else route or Route(home)
+        self.route = None if home is None else event.route or Route(home)
+
+    @property
+    def understood(self) -> bool:
+        """Whether the call's response can be read."""
+        return self.dialect is not None and self.dialect is not UNKNOWN
 
     def elapsed_ms(self, now: float) -> float:
         """Milliseconds from the call's beginning to `now`, to the microsecond: a clock that counts from 1970 is off by
         a part of one, by which `elapsed_ms >= 100` would miss what came after 100 ms sharp."""
         return round((now - self.began) * 1000, 3)
 
-    def policies_for(self, model: str | None) -> tuple[CompiledPolicy, ...]:
-        """The policies whose static match fits this call with this model; None: not known yet."""
-        request = self.facts.request
-        selected = self.ground.policies.select(request.operation, request.provider, request.path, model, self.route)
+    def policies_for(
+        self, model: str | None, operation: str = "", request: RequestFacts | None = None
+    ) -> tuple[CompiledPolicy, ...]:
+        """The policies whose static match fits this call with this model; None: not known yet. `operation`: what the
+        call may yet turn out to be; `request`: as a reroute would change it."""
+        request = request or self.facts.request
+        operation = operation or request.operation
+        selected = self.ground.policies.select(operation, request.provider, request.path, model, self.route)
         space = self.options.namespace
         if space is not None and not all(policy.cluster or policy.namespace == space for policy in selected):
             selected = tuple(policy for policy in selected if policy.cluster or policy.namespace == space)
@@ -133,11 +148,13 @@ class Call:
         if self.latest is not None and any(policy.identity in joined for policy in judged):
             self.joined_digest = self.latest.policies.digest
 
-    def price_of(self, model: str | None) -> Price | None:
+    def price_of(self, model: str | None, provider: str = "") -> Price | None:
+        if self.facts.response.unbilled:
+            return FREE
         if not model:
             return None
         request = self.facts.request
-        prices, provider, now = self.ground.prices, request.provider, self.facts.now
+        prices, provider, now = self.ground.prices, provider or request.provider, self.facts.now
 
         def look_up(name: str) -> Price | None:
             return prices.price(provider, name, now)
@@ -147,14 +164,10 @@ class Call:
             return price.asked(request.service_tier) if price and request.service_tier else price
         return replace(price.asked(request.service_tier), other=look_up)
 
-    def guess_price(self) -> Price | None:
-        """What a model without a price is taken to cost, at most."""
-        return self.ground.prices.dearest(self.facts.request.provider, self.facts.now)
-
     def was_read(self) -> None:
         """The request's body has been read: what is billed by it is known, and what is to be estimated."""
         request = self.facts.request
-        request.service_tier = asked_tier(self.document, request.dialect)
+        request.service_tier = asked_tier(self.document)
         request.plain_input = request.input_tokens
         self.estimate_by(request.model)
         self.tell_content(self.ground.plans.of(self.policies_for(None)))
@@ -179,7 +192,7 @@ class Call:
         pinned = self.pinned
         known = pinned.get(model) if pinned is not None else None
         if known is None:
-            known = self.ground.estimates.rate(provider, model) if pinned is None else UNKNOWN
+            known = self.ground.estimates.rate(provider, model) if pinned is None else UNKNOWN_RATE
             if not known.miscounted and (name := self.ground.vocabularies.of(model)):
                 known = replace(known, tokenizer=name)
         self.rates[model] = known

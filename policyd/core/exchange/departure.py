@@ -12,12 +12,14 @@ from policyd.core.decide.plan import enforceable
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.judging import may_change_answer
+from policyd.core.exchange.place import mismatch
 from policyd.core.model.counters import Charge
 from policyd.core.model.credentials import is_credential, without_credentials
 from policyd.core.model.headers import HeaderEdit, Headers
 from policyd.core.model.prices import Usage
 from policyd.core.stream import json_text
 from policyd.core.stream.dialects import Edit, RequestChange
+from policyd.core.stream.dialects.generic import fitting
 from policyd.core.stream.dialects.redact_content import ContentRedactor
 from policyd.core.stream.dialects.request_fields import request_structure
 from policyd.core.stream.redactor import redactors
@@ -74,11 +76,13 @@ def _clamp(call: Call) -> int | None:
 
 def depart(call: Call) -> bytes | None:
     """The body as it leaves; None when it leaves as it came. Raises Malformed when an obligation cannot be met."""
+    if why := mismatch(call, call.decision.reroute):
+        raise Malformed(why)
     change = request_change(call)
     call.asked_usage = change.include_usage
     search = redactors([one for one in call.decision.obligations.redactions if one.in_request])
     as_read = call.body if call.decoded and call.document is not None and call.plan and call.plan.enforces else None
-    if change == RequestChange() and not search:
+    if (change == RequestChange() and not search) or call.bodiless:
         return as_read
     if call.body is None or call.dialect is None or call.document is None:
         raise Malformed("a change was asked of a request whose body could not be read")
@@ -87,7 +91,7 @@ def depart(call: Call) -> bytes | None:
         edits += ContentRedactor(search).edits(call.document, request_structure(call.dialect.name))
     data = json_text.splice(call.body, edits) if edits else call.body
     document = json_text.loads_request(data) if edits else call.document
-    more = call.dialect.edits(document, change)
+    more = call.dialect.edits(document, fitting(change, call.facts.request.operation, document))
     if more:
         data = json_text.splice(data, more, document)
         json_text.loads_request(data)  # INVARIANT: what leaves can be read by the rules that judged what came

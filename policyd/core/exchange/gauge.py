@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from policyd.core.compile.policyset import CompiledCounter, CompiledPolicy, CounterRef, Program
+from policyd.core.compile.policyset import CompiledCounter, CompiledPolicy, CounterRef
 from policyd.core.decide.plan import BoundRule
 from policyd.core.exchange.estimating import Estimate
 from policyd.core.model.counters import Charge, CounterId, Hold, Reading
@@ -47,8 +47,6 @@ class Gauge:
     id: CounterId | None = None
     limit: int | None = None
     failure: str = ""
-    skipped: bool = False  # the counter does not apply to this call
-    missing: tuple[Program, ...] = ()  # parts of the key that are empty: the counter refuses the call
     holds: bool = False  # a live counter that takes part in reservations; else it only counts
     refuses: bool = False  # a hold that does not fit refuses the call
     least: int = 0  # what the first hold asks for at least

@@ -63,7 +63,7 @@ def follow(call: Call, ground: Ground) -> tuple[CompiledPolicy, ...]:
 def reachable(call: Call) -> bool:
     """Whether the set in force has a policy for calls in flight that may come to concern this one: then its answer is
     not let out of reach, although nothing reads it."""
-    known = call.document is not None or call.dialect is None
+    known = call.document is not None or call.dialect is None or call.bodiless
     running = (call.latest or call.ground).policies.running
     fitting = call.joining(running, call.facts.request.model or "" if known else None) if running else ()
     return bool(fitting) and call.options.mode is not Mode.MONITOR
@@ -125,7 +125,7 @@ def _fitting(call: Call, fresh: Sequence[CompiledPolicy], world: World) -> Plan:
 def _known(call: Call) -> Facts:
     """The call's facts, as far as anybody has read them."""
     facts = call.facts
-    if facts.unreadable_request or call.document is not None or call.dialect is None:
+    if facts.unreadable_request or call.document is not None or call.dialect is None or call.bodiless:
         return facts
     return replace(facts, unreadable_request=UNREAD)
 

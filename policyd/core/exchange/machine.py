@@ -21,6 +21,7 @@ from policyd.core.exchange.joining import ON_ITS_WAY, follow, hear
 from policyd.core.exchange.judging import may_change_answer
 from policyd.core.exchange.learning import learn
 from policyd.core.exchange.opening import OWN_PREFIX, open_call
+from policyd.core.exchange.place import BAD_PATH, judged_head, path_of
 from policyd.core.exchange.reading import read_body, wants_body
 from policyd.core.exchange.recording import record, renewal, settlement
 from policyd.core.exchange.refusal import ambiguous, refuse, refuse_as
@@ -124,9 +125,14 @@ class Exchange:
         self._strip = HeaderEdit(
             remove=tuple(sorted({name for name, _ in event.headers if name.startswith(OWN_PREFIX)}))
         )
-        call.opens(*open_call(event, call.options.identity), event.route)
+        call.opens(*open_call(event, call.options.identity), event)
         if (refusal := ambiguous(call)) is not None:
             return self._reject(refuse_as(call, refusal, refusal.message))
+        if call.ground.plans.enforces(call.ground.policies):
+            path = path_of(event)
+            if path.ambiguous:
+                return self._reject(refuse_as(call, BAD_PATH, f"{BAD_PATH.message}: {path.ambiguous}"))
+            self._strip = judged_head(event, path, self._strip)
         if wants_body(call, event):
             self.state = State.BODY
             self._with_body = True
@@ -170,7 +176,8 @@ class Exchange:
         moved = call.decision.reroute is not None
         if self._with_body:
             return [*call.releases_now(), PassRequestBody(data, edit if data is None else plain(call, edit), moved)]
-        merged = HeaderEdit(edit.set, tuple(sorted({*edit.remove, *self._strip.remove} - dict(edit.set).keys())))
+        sets = (*((name, value) for name, value in self._strip.set if name not in dict(edit.set)), *edit.set)
+        merged = HeaderEdit(sets, tuple(sorted({*edit.remove, *self._strip.remove} - dict(edit.set).keys())))
         return [*call.releases_now(), PassRequestHeaders(merged, reroute=moved)]
 
     def _joined_meanwhile(self) -> bool:
@@ -233,10 +240,6 @@ class Exchange:
             self._asking.close()
             self._asking = None
             self.need = None
-        call, answering = self.call, self.answering
-        # A stream sends its headers when its output begins: without them it has produced nothing.
-        silent = not call.facts.request.stream if answering is None else answering.unseen
-        call.unseen = call.left and silent
         # Nobody saw the end of an answer that passed by.
         return self._finish("complete" if self.answering is not None and self.answering.held else "cancelled")
 

@@ -13,18 +13,21 @@ from dataclasses import dataclass, field
 
 from policyd.core.compile.policyset import CelFailure, CompiledCounter, CompiledPolicy
 from policyd.core.decide.evaluate import World
-from policyd.core.decide.plan import Plan, charges_money, reads_request_body
+from policyd.core.decide.plan import Plan, reads_request_body
 from policyd.core.exchange.estimating import Estimate
 from policyd.core.exchange.gauge import FOREVER, Gauge, amount_of
-from policyd.core.exchange.missing import absent_in, is_absent
 from policyd.core.model.counters import Charge, CounterId, Hold, Reading, Readings
 from policyd.core.model.decision import Mode, lowest
 from policyd.core.model.facts import CallerFacts, CounterFacts, ResponseFacts
 from policyd.core.model.prices import Price, Usage
 
+UNBILLED = Usage(source="provider")
+
 
 def usage_of(response: ResponseFacts) -> Usage:
     """The answer's tokens so far as a bill."""
+    if response.unbilled:
+        return UNBILLED
     return Usage(
         input_tokens=response.input_tokens,
         output_tokens=response.output_tokens,
@@ -165,8 +168,7 @@ class Meter:
 def gauges_of(
     plan: Plan, policies: Iterable[CompiledPolicy], world: World, price: Price | None, process: Mode, model: str
 ) -> list[Gauge]:
-    """The counters of this call: whose they are, how far they go, and why one cannot be counted. `price` may be a
-    guess."""
+    """The counters of this call: whose they are, how far they go, and why one cannot be counted."""
     gauges = [Gauge(policy, counter) for policy in policies for counter in policy.counters]
     if not gauges:
         return gauges
@@ -177,12 +179,8 @@ def gauges_of(
     bys = [next(values) if (limit := gauge.counter.limit) and limit.by else None for gauge in gauges]
     for gauge, key, by in zip(gauges, keys, bys, strict=True):
         _bind(gauge, key, by, world, process)
-        if gauge.id is None:
-            continue
         if not gauge.failure:
-            _price(gauge, world, price, model)
-        if gauge.skipped:
-            continue
+            gauge.failure = _cannot_charge(gauge, world, price, model)
         if gauge.counter.amount and not gauge.failure:
             _estimate(gauge, Estimate(gauge.counter.amount, plan, world, price))
     return gauges
@@ -200,7 +198,7 @@ def _bind(gauge: Gauge, key: list[object], by: object, world: World, process: Mo
     counter, policy = gauge.counter, gauge.policy
     parts, failure = _key_parts(gauge, key, world)
     gauge.failure = failure or _bind_limit(gauge, by)
-    if failure or not _identified(gauge, parts, key):
+    if failure:
         return
     monitor = lowest(policy.mode, process) is Mode.MONITOR
     amount = counter.amount.source if counter.amount else ""
@@ -227,34 +225,16 @@ def _owner(counter: CompiledCounter, caller: CallerFacts) -> str:
 
 
 def _key_parts(gauge: Gauge, key: list[object], world: World) -> tuple[tuple[str, ...], str]:
-    """The parts of the key, and why they cannot be told. A part that the call does not name is empty."""
     parts: list[str] = []
     for program, value in zip(gauge.counter.key, key, strict=True):
         if world.facts.unreadable_request and reads_request_body(program.reads):
             return (), f"request not readable: {world.facts.unreadable_request}"
-        if isinstance(value, list) and value:
-            parts += map(str, value)
-        elif is_absent(program, value):
-            parts.append("")
-        elif isinstance(value, CelFailure):
+        if isinstance(value, CelFailure):
             return (), f"key: {value.reason}"
-        else:
-            parts.append(str(value))
+        parts += [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    if not parts or not all(parts):
+        return (), f"missing identity: a part of the key of counter {gauge.counter.name} is empty"
     return tuple(parts), ""
-
-
-def _identified(gauge: Gauge, parts: tuple[str, ...], key: list[object]) -> bool:
-    """Whether the call is counted under these parts. An empty part means what the counter's `onMissing` says."""
-    if all(parts) or gauge.counter.on_missing == "Share":
-        return True
-    match gauge.counter.on_missing:
-        case "Skip":
-            gauge.skipped = True
-        case "Refuse":
-            gauge.missing = absent_in(gauge.counter.key, key)
-        case _:
-            gauge.failure = f"missing identity: a part of the key of counter {gauge.counter.name} is empty"
-    return False
 
 
 def _bind_limit(gauge: Gauge, by: object) -> str:
@@ -270,18 +250,11 @@ def _bind_limit(gauge: Gauge, by: object) -> str:
     return ""
 
 
-def _price(gauge: Gauge, world: World, price: Price | None, model: str) -> None:
-    """Say why this counter cannot be charged, or that it does not apply to a model without a price."""
+def _cannot_charge(gauge: Gauge, world: World, price: Price | None, model: str) -> str:
     if gauge.counter.charge is Charge.REQUESTS:
-        return
+        return ""
     if world.facts.unreadable_request:
-        gauge.failure = f"request not readable: {world.facts.unreadable_request}"
-        return
-    known = price is not None and (not price.guess or gauge.counter.on_unpriced == "Estimate")
-    if known or not charges_money(gauge.counter):
-        return
-    if gauge.counter.on_unpriced == "Skip":
-        gauge.id, gauge.skipped, gauge.holds, gauge.refuses = None, True, False, False
-    elif gauge.counter.charge is Charge.COST or gauge.counter.on_unpriced == "Refuse":
-        unpriced = f"no price is known for model {model[:100]!r}"
-        gauge.failure = unpriced if model else "the request names no model to price"
+        return f"request not readable: {world.facts.unreadable_request}"
+    if gauge.counter.charge is Charge.COST and price is None:
+        return f"no price is known for model {model[:100]!r}" if model else "the request names no model to price"
+    return ""

@@ -5,13 +5,18 @@ Rule 1: who is calling is identity.py's; what is written down about a credential
 
 from __future__ import annotations
 
+import re
+
 from policyd.core.errors import Malformed
 from policyd.core.exchange.identity import Groups, counting_places, identify, sent_once
+from policyd.core.model.deployment import Deployment
 from policyd.core.model.facts import Facts, RequestFacts
 from policyd.core.model.identity import parse_identity
+from policyd.core.model.operations import UNBILLED
+from policyd.core.model.paths import normal_path
 from policyd.core.model.steps import Headers, RequestHeaders
 from policyd.core.stream.dialects import Dialect, registry
-from policyd.core.stream.dialects.paths import resolve
+from policyd.core.stream.dialects.providers import place_of
 from policyd.core.stream.encodings import codings_of
 
 OWN_PREFIX = "x-policyd-"
@@ -28,36 +33,54 @@ def header_map(headers: Headers) -> dict[str, str]:
 def open_call(event: RequestHeaders, identity: str) -> tuple[Facts, Dialect | None]:
     """The facts that the headers alone tell, and the dialect that the call speaks."""
     headers = header_map(event.headers)
-    path, _, query = headers.get(":path", "").partition("?")
+    sent = headers.get(":path", "")
+    path, _, query = sent.partition("?")
     method, host = headers.get(":method", ""), headers.get(":authority", headers.get("host", ""))
-    dialect, operation, provider = registry.choose(method, path, host, headers)
-    own = dialect.provider("", resolve(path).lower(), headers) if dialect else ""
+    deployment = event.deployment
+    dialect, operation, provider = registry.choose(method, sent, host, headers, deployment, body=not event.end)
+    own = dialect.provider("", normal_path(path).judged.lower(), headers) if dialect else ""
+    place, region = place_of(deployment, host)
     once = sent_once(event.headers)
     request = RequestFacts(
         method=method,
-        path=path,
+        path=normal_path(path).judged,
         query=query,
         headers={name: value for name, value in headers.items() if not name.startswith((":", OWN_PREFIX))},
         tags={name[6:]: value for name, value in once.items() if name.startswith("x-tag-")},
         operation=operation,
         dialect=dialect.name if dialect else "",
         provider=provider,
+        host=place,
+        region=region,
+        upstream=deployment.upstream,
+        stream=True if operation == "retrieval" and "stream=true" in query.lower() else None,
     )
-    caller, session = identify(event.headers, query, event.metadata, parse_identity(identity), _choices(request, own))
-    return Facts(request=request, caller=caller, session=session, now=event.wall), dialect
+    groups = _choices(request, own, deployment)
+    caller, session = identify(event.headers, query, event.metadata, parse_identity(identity), groups)
+    facts = Facts(request=request, caller=caller, session=session, now=event.wall)
+    facts.response.unbilled = operation in UNBILLED
+    return facts, registry.dialect_of(dialect, operation)
 
 
-def _choices(request: RequestFacts, own: str) -> tuple[Groups, ...]:
-    """Where the credential is looked for: where the provider that the path tells does, and only then where one does
-    that the caller's Host header names."""
-    choices = (counting_places(request.dialect, name, request.path) for name in (own, request.provider))
+def _choices(request: RequestFacts, own: str, deployment: Deployment) -> tuple[Groups, ...]:
+    """Where the credential is looked for: where the declared provider does. Of a call whose provider nobody declares:
+    where the provider that the path tells does, and only then where one does that the caller's Host header names."""
+    names = (request.provider,) if deployment.provider else (own, request.provider)
+    choices = (counting_places(request.dialect, name, request.path) for name in names)
     return tuple(dict.fromkeys(choices))
+
+
+_CHARSET = re.compile(r"charset(\*?[\d*]*)\s*=\s*[\"']?([^\s\"';,]*)", re.IGNORECASE)
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
 def unreadable_body(headers: dict[str, str], end: bool, most: int) -> str:
     """Why a request's body cannot be read, as far as its headers tell."""
     if end:
         return "the request has no body"
+    for extended, charset in _CHARSET.findall(headers.get("content-type", "")):
+        if extended or charset.lower() not in _CHARSETS:
+            return "the request's body is not declared as UTF-8"
     try:
         codings_of(headers.get("content-encoding", ""))
     except Malformed as failure:

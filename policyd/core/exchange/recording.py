@@ -126,14 +126,14 @@ def _done(decision: Decision) -> Verdict:
 
 def _inspection(call: Call) -> str:
     """How much of the call was understood: `full` is every byte of it, the request's too."""
-    if call.dialect is None:
+    if not call.understood:
         return "none"
     seen = call.facts.response.inspection
     return "partial" if seen == "full" and call.facts.unreadable_request else seen
 
 
 def _counter(call: Call, gauge: Gauge, usage: Usage) -> CounterResult:
-    spent = (charged(call, gauge, usage) or 0) if call.left and gauge.id else 0
+    spent = (charged(call, gauge, usage) or 0) if call.left else 0
     return CounterResult(
         policy=gauge.policy.name,
         namespace=gauge.policy.namespace,

@@ -15,6 +15,7 @@ from policyd.core.exchange.ratelimits import limit_headers, wait_s
 from policyd.core.model.decision import Outcome, Terminate
 from policyd.core.model.steps import Break, Headers, Reject, Step, WakeAt
 from policyd.core.stream.dialects import Body
+from policyd.core.stream.dialects.generic import is_generic
 
 PATIENCE_S = 60  # seconds: longer than SDKs are willing to sleep before they retry
 STORE_RETRY_S = 1  # seconds until a counter store that is down is worth asking again
@@ -84,9 +85,11 @@ def _reject(call: Call, said: Terminate, retry: Headers) -> Reject:
 
 
 def _body(call: Call, said: Terminate) -> Body | None:
-    """None: a completion was asked for in a language that policyd does not speak."""
-    if call.dialect is None:
+    """None: a completion was asked for in a format that policyd cannot write."""
+    if call.dialect is None or not call.understood:
         return None if said.status == 200 else _plain(said)
+    if said.status == 200 and is_generic(call.dialect):
+        return None
     if said.status == 200:
         return call.dialect.completion(call.facts.request, said.fallback, call.id)
     return call.dialect.error(said.status, said.reason, said.message)

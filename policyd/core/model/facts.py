@@ -104,7 +104,7 @@ class RequestFacts:
     path: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    operation: str = "unknown"  # chat, completion, embedding, tool_call, unknown, other
+    operation: str = "unknown"  # see model/operations.py
     dialect: str = ""  # openai.chat, anthropic.messages; empty when not understood
     provider: str = ""  # openai, anthropic, ...
     model: str | None = None
@@ -227,6 +227,7 @@ class ResponseFacts:
     inspection: str = "full"  # full, partial, none
     partial_reason: str = ""  # why inspection is not full; safe to record
     is_error: bool = False  # an error answer of the provider
+    unbilled: bool = False  # the provider does not bill this kind of call; no rule reads this
 
     @property
     def content(self) -> str:

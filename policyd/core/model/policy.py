@@ -224,8 +224,6 @@ class CounterSpec(Strict):
     limit: LimitSpec | None = None
     clamp: Literal["MaxTokens"] | None = None
     on_exceeded: Literal["Terminate", "Continue"] = "Terminate"
-    on_missing: Literal["Refuse", "Share", "Skip"] = "Refuse"
-    on_unpriced: Literal["Refuse", "Estimate", "Skip"] = "Estimate"
     scope: Literal["Tenant", "Global"] = "Tenant"
 
 

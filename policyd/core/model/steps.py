@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from policyd.core.model.counters import CounterId, Hold, Readings, SessionCharge, SessionId
 from policyd.core.model.decision import DecisionRecord
+from policyd.core.model.deployment import UNDECLARED, Deployment, Deployments
 from policyd.core.model.headers import HeaderEdit, Headers
 from policyd.core.model.route import Route
 
@@ -29,6 +30,8 @@ class RequestHeaders:
     wall: float
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # namespace -> authenticated facts
     route: Route | None = None  # as Envoy's own configuration names it; None where it is not told
+    deployment: Deployment = UNDECLARED  # where the call goes, as Envoy's configuration declares it
+    upstreams: Deployments = field(default_factory=dict)  # where it could be sent instead, by name
 
 
 @dataclass(frozen=True, slots=True)

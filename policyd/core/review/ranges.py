@@ -12,7 +12,7 @@ from policyd.core.compile.cel_facts import COUNTER_FACTS, FACTS, Fact
 from policyd.core.compile.cel_lower import CounterInput, FactInput, Input, TextSizeInput, WatchInput
 from policyd.core.compile.cel_tree import Call, Ident, Node
 from policyd.core.compile.policyset import CompiledCounter, CompiledPolicy, CounterRef
-from policyd.core.compile.whole import OPERATIONS
+from policyd.core.model.operations import OPERATIONS
 from policyd.core.review.values import ANYTHING, Known, Scalar, between, one_of
 
 _FROM_ZERO = frozenset(

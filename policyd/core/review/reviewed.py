@@ -12,7 +12,7 @@ from policyd.core.compile.findings import Findings
 from policyd.core.compile.places import Path
 from policyd.core.compile.policyset import CompiledPolicy, CompiledRule, Match, Phase, Program
 from policyd.core.compile.select import NOT_BY_DEFAULT, glob_matches
-from policyd.core.compile.whole import OPERATIONS
+from policyd.core.model.operations import OPERATIONS
 from policyd.core.model.policy import PolicyDocument
 from policyd.core.review.assume import Assumption, Case, Effort
 from policyd.core.review.ranges import leaves_of

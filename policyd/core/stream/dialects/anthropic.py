@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.model.paths import resolve
 from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
 from policyd.core.stream.dialects import anthropic_ending as voice
 from policyd.core.stream.dialects import anthropic_request as requests
 from policyd.core.stream.dialects.anthropic_reader import AnthropicReader
-from policyd.core.stream.dialects.paths import resolve
 from policyd.core.stream.dialects.shared import mapping
 
 _VERTEX = re.compile(r"/publishers/anthropic/models/(?!count-tokens[@:])([^/]+):(rawpredict|streamrawpredict)$", re.I)

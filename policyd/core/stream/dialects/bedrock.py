@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping, Sequence
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.model.paths import resolve
 from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
 from policyd.core.stream.dialects import bedrock_converse_request as converse
 from policyd.core.stream.dialects import bedrock_invoke as invoke
 from policyd.core.stream.dialects import bedrock_invoke_request as requests
 from policyd.core.stream.dialects.bedrock_converse_reader import ConverseAnswer, completion
 from policyd.core.stream.dialects.bedrock_shared import error
-from policyd.core.stream.dialects.paths import resolve
 from policyd.core.stream.dialects.shared import mapping
 
 _CALL = re.compile(

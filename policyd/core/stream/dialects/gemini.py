@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.model.paths import resolve
 from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
 from policyd.core.stream.dialects import gemini_request as requests
 from policyd.core.stream.dialects.embeddings import EmbeddingAnswer
 from policyd.core.stream.dialects.gemini_reader import GeminiAnswer, completion, embed_bill, error
-from policyd.core.stream.dialects.paths import resolve
 from policyd.core.stream.dialects.shared import mapping
 
 _CALL = re.compile(

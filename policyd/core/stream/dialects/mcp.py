@@ -1,6 +1,8 @@
 """MCP, the Model Context Protocol, over streamable HTTP: JSON-RPC messages that call tools.
 
-Rule 1: a tools/call is a `tool_call`; every other message (initialize, a list, a notification) is known to be none.
+Rule 1: a tools/call is a `tool_call`. Handshakes, lists and the known notifications are `other`; what fetches content
+        is `retrieval`; every other message is `unknown`. Headers do not make a call MCP: the path, the deployment or
+        the body does.
 Rule 2: the tool that is called is the one that the request names: to forbid that tool is to refuse the call.
 Rule 3: no model speaks here, and no one bills tokens: what is counted is an estimate of what the tool said.
 """
@@ -21,7 +23,13 @@ from policyd.core.stream.ndjson import unbroken
 
 CALL = "tools/call"
 READ = frozenset({"method", "params", "id", "jsonrpc"})
-SIGNS = ("mcp-session-id", "mcp-protocol-version", "mcp-method")
+DOORS = ("/mcp", "/sse")
+_QUIET = (
+    "initialize ping logging/setLevel tools/list prompts/list resources/list resources/templates/list"
+    " notifications/initialized notifications/cancelled notifications/progress notifications/roots/list_changed"
+)
+QUIET = frozenset(_QUIET.split())
+FETCHES = frozenset({"resources/read", "prompts/get", "completion/complete", "tasks/get", "tasks/result"})
 REFUSED = -32000  # JSON-RPC: the first code that is a server's own
 RESULT = frozenset({"content", "structuredContent", "isError", "_meta"})
 SILENT_PARTS = frozenset({"image", "audio", "resource_link"})
@@ -48,10 +56,9 @@ class Mcp:
 
     name = "mcp"
 
-    def operation(self, method: str, path: str, headers: Mapping[str, str]) -> str | None:
-        """`tool_call` for a POST to .../mcp, or with MCP's own headers; the body may tell that it is none."""
-        known = path.endswith("/mcp") or any(sign in headers for sign in SIGNS)
-        return "tool_call" if method == "POST" and known else None
+    def operation(self, method: str, path: str, headers: Mapping[str, str]) -> str | None:  # noqa: ARG002
+        """`tool_call` for a POST to .../mcp or .../sse; the body may tell that it is another message."""
+        return "tool_call" if method == "POST" and path.endswith(DOORS) else None
 
     def provider(self, host: str, path: str, headers: Mapping[str, str]) -> str:  # noqa: ARG002
         """Who is meant when the host does not tell."""
@@ -63,7 +70,7 @@ class Mcp:
             refuse_twins(message, READ)
             text(message.get("method"), "method")
         calls = list(_calls(doc))
-        facts.operation = "tool_call" if calls else "other"
+        facts.operation = _operation(doc)
         facts.tools = functions([text(params.get("name"), "the name of a tool") or "" for _, _, params in calls])
         facts.rpc_id = next((_id(message) for _, message in _messages(doc) if "id" in message), None)
         fill(facts, [], [], self.request_segments(doc), 0, None)
@@ -97,6 +104,21 @@ class Mcp:
     def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002 - it has the caller's id
         """A result that says `text`."""
         return Body("application/json", dumps(_result(request, text)).encode())
+
+
+def _operation(doc: object) -> str:
+    """The operation of the message that matters most."""
+    kinds = {_kind(message) for _, message in _messages(doc)}
+    return next((kind for kind in ("tool_call", "unknown", "retrieval") if kind in kinds), "other")
+
+
+def _kind(message: dict[str, object]) -> str:
+    method = message.get("method")
+    if method == CALL:
+        return "tool_call"
+    if method in FETCHES:
+        return "retrieval"
+    return "other" if method in QUIET else "unknown"
 
 
 def _id(message: dict[str, object]) -> str | int | None:

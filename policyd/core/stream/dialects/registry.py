@@ -1,21 +1,26 @@
-"""Which dialect a call speaks, what it is about, and who is meant to answer.
+"""Which dialect a call speaks, what it is about, and which provider serves it.
 
-Rule 1: `other` is what is known to be no model call; what is not known is `unknown`: a policy may refuse it.
-Rule 2: a path is compared as a server would resolve it: decoded, dot segments gone, doubled slashes and parameters too.
+Rule 1: `other` is only what carries no content in either direction. What is not known is `unknown`: a policy can
+        reject it.
+Rule 2: the path is judged in its normal form (paths.py). No header but Upgrade, which says that the call becomes
+        something else, has a part in the choice.
+Rule 3: the deployment decides the provider and which dialects a route permits.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from functools import lru_cache
 
+from policyd.core.model.deployment import UNDECLARED, Deployment
+from policyd.core.model.paths import LONGEST, resolve
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.dialects.anthropic_complete import AnthropicComplete
 from policyd.core.stream.dialects.bedrock import BedrockConverse, BedrockInvoke
 from policyd.core.stream.dialects.cohere import CohereChat, CohereEmbed, CohereGenerate
+from policyd.core.stream.dialects.endpoints import READING, operation_of
 from policyd.core.stream.dialects.gemini import GeminiEmbed, GeminiGenerate
+from policyd.core.stream.dialects.generic import GENERIC, UNKNOWN, Stored
 from policyd.core.stream.dialects.huggingface import HuggingFaceText
 from policyd.core.stream.dialects.mcp import Mcp
 from policyd.core.stream.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
@@ -23,8 +28,11 @@ from policyd.core.stream.dialects.openai_chat import OpenAIChat
 from policyd.core.stream.dialects.openai_completions import OpenAICompletions
 from policyd.core.stream.dialects.openai_embeddings import OpenAIEmbeddings
 from policyd.core.stream.dialects.openai_responses import OpenAIResponses
-from policyd.core.stream.dialects.paths import resolve
+from policyd.core.stream.dialects.providers import provider_for
+from policyd.core.stream.dialects.providers import provider_of as provider_of
+from policyd.core.stream.dialects.stored import stored_as
 
+MCP = Mcp()
 DIALECTS: tuple[Dialect, ...] = (
     OpenAIChat(),
     OpenAIResponses(),
@@ -43,84 +51,79 @@ DIALECTS: tuple[Dialect, ...] = (
     BedrockConverse(),
     BedrockInvoke(),
     HuggingFaceText(),
-    Mcp(),
+    MCP,
 )
+_STORED: Mapping[str, Dialect] = {dialect.name: Stored(dialect) for dialect in DIALECTS}
 
-_PROVIDERS = (
-    (".openai.azure.com", "azure"),
-    (".openai.azure.us", "azure"),
-    (".inference.ai.azure.com", "azure"),
-    (".models.ai.azure.com", "azure"),
-    (".cognitiveservices.azure.com", "azure"),
-    (".services.ai.azure.com", "azure"),
-    ("api.openai.com", "openai"),
-    ("api.anthropic.com", "anthropic"),
-    ("api.groq.com", "groq"),
-    ("api.mistral.ai", "mistral"),
-    ("codestral.mistral.ai", "mistral"),
-    ("api.deepseek.com", "deepseek"),
-    ("api.x.ai", "xai"),
-    ("api.together.xyz", "together"),
-    ("api.together.ai", "together"),
-    ("api.perplexity.ai", "perplexity"),
-    ("api.fireworks.ai", "fireworks"),
-    ("api.cohere.com", "cohere"),
-    ("api.cohere.ai", "cohere"),
-    ("openrouter.ai", "openrouter"),
-    ("api.cerebras.ai", "cerebras"),
-    ("api.moonshot.ai", "moonshot"),
-    ("api.moonshot.cn", "moonshot"),
-    ("dashscope.aliyuncs.com", "alibaba"),
-    ("dashscope-intl.aliyuncs.com", "alibaba"),
-    ("dashscope-us.aliyuncs.com", "alibaba"),
-    ("generativelanguage.googleapis.com", "google"),
-    ("aiplatform.googleapis.com", "google"),
+OVERRIDES = frozenset(
+    {
+        "x-http-method-override",
+        "x-method-override",
+        "x-http-method",
+        "x-original-method",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-override-url",
+    }
 )
-_BEDROCK = re.compile(r"(?:^|\.)bedrock-runtime[.-][a-z0-9.-]+$")
-
-# Known to be no model call, whatever the method. A batch is many of them: it is not in here.
-_OTHER = re.compile(
-    r"^(?:/openai)?(?:/deployments/[^/]+)?(?:/v\d\w*)?/(?:models|files|uploads|assistants|vector_stores|containers"
-    r"|fine_tuning|organization|skills|conversations)(?:/[^:]*)?$"
-    r"|^(?:/openai)?(?:/v\d\w*)?/threads(?:/(?!runs$)[^/]+(?:/messages(?:/[^/]+)?)?)?$"
-    r"|/responses/(?:input_tokens|[^/]+/(?:cancel|input_items))$"
-    r"|/messages/count_tokens$|/models/count-tokens(?:@[^:/]*)?:rawpredict$|/(?:tokenize|detokenize)$|:(?:count|compute)tokens$|^/model/.+/count-tokens$"
-    r"|^/guardrail/[^/]+/version/[^/]+/apply$"
-    r"|^/(?:health|healthz|livez|readyz|ready|ping|metrics)$"
-)
-# A model's own verbs, and calls behind a path that only looks like one of those.
-_CALLS = re.compile(r"/models/.+/\w+$|/(?:completions|embeddings|responses)$|/v\d\w*/messages$")
-_READING = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+"""Headers by which some servers take another method or path than the one that was judged."""
+_SAME_PROTOCOL = frozenset({"h2c", "http/2.0", "tls/1.0"})
 
 
-def choose(method: str, path: str, host: str, headers: Mapping[str, str]) -> tuple[Dialect | None, str, str]:
-    """(dialect, operation, provider) of a call; no dialect for one that none here speaks."""
+def choose(
+    method: str,
+    path: str,
+    host: str,
+    headers: Mapping[str, str],
+    deployment: Deployment = UNDECLARED,
+    *,
+    body: bool = False,
+) -> tuple[Dialect | None, str, str]:
+    """(dialect, operation, provider) of a call. `body`: it has one. No dialect for a call without content, and for one
+    that nobody knows."""
     resolved = resolve(path).lower()  # Azure does not tell cases apart
-    provider = provider_of(host)
+    told = {**headers, ":authority": deployment.host} if deployment.host else headers
     for dialect in DIALECTS:
-        if operation := dialect.operation(method, resolved, headers):
-            return dialect, operation, provider or dialect.provider(host, resolved, headers)
-    return None, _operation(method, resolved, provider), provider
+        if operation := dialect.operation(method, resolved, told):
+            provider = provider_for(deployment, host, dialect.provider(host, resolved, told))
+            if deployment.dialects and dialect.name not in deployment.dialects:
+                return None, "unknown", provider
+            return dialect, operation, provider
+    provider = provider_for(deployment, host, "")
+    if method == "POST" and deployment.dialects == (MCP.name,):
+        return MCP, "tool_call", provider or MCP.name
+    operation = _operation(method, resolved, path.partition("?")[2].lower(), provider, headers, body=body)
+    if operation in ("unknown", "other"):
+        return None, operation, provider
+    if operation == "retrieval" and (name := stored_as(resolved)):
+        return _STORED[name], operation, provider
+    return GENERIC, operation, provider
 
 
-def _operation(method: str, path: str, provider: str) -> str:
-    if method in _READING:
-        return "other"
-    if provider == "mistral" and "/conversations" in path:
-        return "unknown"  # there they are talks with a model, not places to keep one
-    return "other" if _OTHER.search(path) and not _CALLS.search(path) else "unknown"
+def dialect_of(dialect: Dialect | None, operation: str) -> Dialect | None:
+    """What reads a call: one that nobody knows is read by its strings."""
+    return UNKNOWN if dialect is None and operation == "unknown" else dialect
 
 
-@lru_cache(maxsize=1024)
-def provider_of(host: str) -> str:
-    """Who answers at this host; empty when the host does not tell."""
-    name = host.lower().rpartition("@")[2]
-    if not name.startswith("["):
-        name = name.partition(":")[0]
-    name = name.rstrip(".")
-    for known, provider in _PROVIDERS:
-        if name == known.removeprefix(".") or name.endswith(known if known[0] == "." else f".{known}"):
-            return provider
-    if name.endswith("-aiplatform.googleapis.com"):
-        return "google"
-    return "bedrock" if name.endswith(".amazonaws.com") and _BEDROCK.search(name) else ""
+def _operation(
+    method: str, path: str, query: str, provider: str, headers: Mapping[str, str], *, body: bool
+) -> str:  # fmt: skip
+    if len(path) > LONGEST:
+        return "unknown"
+    operation = operation_of(method, path, provider)
+    if operation == "realtime":
+        return operation
+    overridden = not OVERRIDES.isdisjoint(headers) or "_method=" in query
+    if upgrades(headers) or (method in READING and (body or overridden)):
+        return "unknown"
+    if operation == "other" and "alt=media" in query:
+        return "retrieval"  # Google sends the file itself, not its description
+    return "unknown" if operation == "other" and body else operation
+
+
+def upgrades(headers: Mapping[str, str]) -> bool:
+    """Whether the call is to become another protocol, whose messages nobody reads."""
+    if headers.get(":method") == "CONNECT":
+        return True
+    wanted = {one.strip().lower() for one in headers.get("upgrade", "").split(",")} - {""}
+    return not wanted <= _SAME_PROTOCOL

@@ -1,0 +1,197 @@
+"""Calls that no dialect of their own describes: every string of the body is content.
+
+Rule 1: `GENERIC` reads calls whose operation is known. `UNKNOWN` reads the request of a call that nobody knows, and
+        claims to understand nothing of its response. `Stored` reads a stored response in the dialect of its making.
+Rule 2: redactions, headers and sets can be made in any format. A change that needs more knowledge rejects the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from policyd.core.errors import Malformed
+from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
+from policyd.core.model.operations import UNBILLED
+from policyd.core.stream.dialects import AnswerReader, Body, Dialect, Edit, Path, Reading, RequestChange, Segment
+from policyd.core.stream.dialects.answer import Answer, Mark
+from policyd.core.stream.dialects.content import Structure, base64, leaves
+from policyd.core.stream.dialects.openai_shared import error
+from policyd.core.stream.dialects.shared import Bill, input_estimate, set_edits
+from policyd.core.stream.json_strict import MAX_COUNT, dumps, loads_event
+
+_MEDIA = Structure(
+    {
+        "b64_json": base64,
+        "partial_image_b64": base64,
+        "data[].b64_json": base64,
+        "predictions[].bytesBase64Encoded": base64,
+        "images[]": base64,
+        "artifacts[].base64": base64,
+    }
+)
+MODEL: Path = ("model",)
+_RPC = frozenset({"jsonrpc", "id", "method", "params"})
+
+
+class Generic:
+    """A body that is read by its strings alone."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def operation(self, method: str, path: str, headers: Mapping[str, str]) -> str | None:  # noqa: ARG002
+        """None: endpoints.py tells the operation."""
+        return None
+
+    def provider(self, host: str, path: str, headers: Mapping[str, str]) -> str:  # noqa: ARG002
+        """Empty: the endpoint does not tell."""
+        return ""
+
+    def read_request(self, doc: object, facts: RequestFacts) -> None:
+        """Fills the body facts. Raises Malformed."""
+        texts = [leaf.text for leaf in leaves(doc) if leaf.path != MODEL]
+        if isinstance(doc, dict):
+            _read_model(doc, facts)
+            facts.stream = doc.get("stream") is True or bool(facts.stream)
+        facts.text = "\n".join(texts)
+        facts.messages = [Message("user", facts.text)] if texts else []
+        facts.input_tokens = 0 if facts.operation in UNBILLED else input_estimate(texts, 0, 0, ())
+
+    def request_segments(self, doc: object) -> Sequence[Segment]:
+        """Every string of the body."""
+        found = [(leaf.path, leaf.text) for leaf in leaves(doc) if not leaf.key]
+        return [Segment(("text", place, 0), path, text) for place, (path, text) in enumerate(found) if path != MODEL]
+
+    def edits(self, doc: object, change: RequestChange) -> Sequence[Edit]:
+        """Sets, and the model where the body names it. Raises Malformed for everything else."""
+        document = doc if isinstance(doc, dict) else {}
+        if change.inject_system:
+            raise Malformed("this kind of call has no place for a system prompt")
+        if (change.tools_allow is not None or change.tools_deny) and "tools" in document:
+            raise Malformed("the tools of this kind of call cannot be changed")
+        out = set_edits(document, change.sets)
+        if change.model:
+            if "model" not in document:
+                raise Malformed("this kind of call names no model that could be changed")
+            out.append(Edit(("model",), change.model))
+        return out
+
+    def reader(self, request: RequestFacts, response: ResponseFacts) -> AnswerReader:
+        """A reader of one response."""
+        return GenericReader(request, response)
+
+    def error(self, status: int, reason: str, message: str) -> Body:
+        """An error in OpenAI's shape, which most providers and gateways share."""
+        return error(status, reason, message)
+
+    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002
+        """Raises Malformed: this format has no place for a text."""
+        raise Malformed("no well-formed response to this kind of call can hold a text")
+
+
+class Stored(Generic):
+    """A stored response, which is fetched as its dialect made it."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        super().__init__(dialect.name)
+        self._dialect = dialect
+
+    def reader(self, request: RequestFacts, response: ResponseFacts) -> AnswerReader:
+        """A reader of one response."""
+        return self._dialect.reader(request, response)
+
+    def error(self, status: int, reason: str, message: str) -> Body:
+        """An error in the provider's own shape."""
+        return self._dialect.error(status, reason, message)
+
+
+GENERIC = Generic("generic")
+UNKNOWN = Generic("")
+
+
+def is_generic(dialect: Dialect | None) -> bool:
+    """Whether this dialect cannot write responses of its own."""
+    return isinstance(dialect, Generic)
+
+
+def fitting(change: RequestChange, operation: str, document: object) -> RequestChange:
+    """What of a change is about a call of this operation: where no model speaks there is nothing to instruct, and where
+    none is named there is none to replace."""
+    if operation not in UNBILLED:
+        return change
+    named = isinstance(document, dict) and "model" in document
+    return replace(change, inject_system=(), model=change.model if named else "")
+
+
+def is_tool_call(doc: object) -> bool:
+    """Whether a body is nothing but JSON-RPC messages, and one of them calls a tool."""
+    messages = doc if isinstance(doc, list) else [doc]
+    found = [one for one in messages if isinstance(one, dict) and one.get("jsonrpc") == "2.0" and one.keys() <= _RPC]
+    return len(found) == len(messages) and any(one.get("method") == "tools/call" for one in found)
+
+
+def _read_model(document: dict[str, object], facts: RequestFacts) -> None:
+    model = document.get("model")
+    if isinstance(model, str) and facts.model is None:
+        facts.model = model
+
+
+class GenericReader(Answer):
+    """Reads one response by its strings."""
+
+    ends_by_itself = False
+    _bare = False  # the document is no object: it stands alone in one of ours
+
+    def read_json(self, doc: object) -> Reading:
+        """The whole response."""
+        return super().read_json(self._wrapped(doc))
+
+    def _document(self, name: str, data: str) -> dict[str, object]:  # noqa: ARG002
+        if not data.strip() or data.strip() == "[DONE]":
+            return {}
+        return self._wrapped(loads_event(data))
+
+    def _wrapped(self, document: object) -> dict[str, object]:
+        self._bare = not isinstance(document, dict)
+        return document if isinstance(document, dict) else {"": document}
+
+    def _whole(self, document: dict[str, object]) -> None:
+        self._read(document)
+
+    def _event(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002
+        self._read(document)
+        return False
+
+    def _failed(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002
+        """An `error` member fails a response only where there is nothing else: stored objects have one."""
+        return document.keys() == {"error"} and bool(document["error"])
+
+    def _read(self, document: dict[str, object]) -> None:
+        for leaf in leaves(document, _MEDIA):
+            if not leaf.key:
+                self._say(leaf.path[1:] if self._bare else leaf.path, leaf.text)
+        model = document.get("model")
+        self._model(model if isinstance(model, str) else None)
+        self._bill(_bill_of(document.get("usage")), final=True)
+        self._stand = self._stand._replace(stopped=True)
+
+    def _ending(self, mark: Mark, text: str) -> bytes:  # noqa: ARG002
+        said = {"error": {"message": text, "type": "policy_refusal"}}
+        return b"event: error\ndata: " + dumps(said).encode() + b"\n\n"
+
+
+def _bill_of(usage: object) -> Bill | None:
+    if not isinstance(usage, dict):
+        return None
+    given = _tokens(usage, "input_tokens", "prompt_tokens")
+    made = _tokens(usage, "output_tokens", "completion_tokens")
+    total = _tokens(usage, "total_tokens")
+    if given is None and made is None:
+        return None if total is None else Bill(total, 0)
+    return Bill(given or 0, made or 0)
+
+
+def _tokens(usage: Mapping[str, object], *names: str) -> int | None:
+    values = (usage.get(name) for name in names)
+    return next((value for value in values if type(value) is int and 0 <= value <= MAX_COUNT), None)

@@ -1,0 +1,24 @@
+"""In which dialect a stored response was made, told by the place that it is fetched from."""
+
+from __future__ import annotations
+
+import re
+
+_PLACES = (
+    (re.compile(r"(?:^|/)responses/[^/]+$"), "openai.responses"),
+    (re.compile(r"(?:^|/)responses/[^/]+/cancel$"), "openai.responses"),
+    (re.compile(r"(?:^|/)chat/completions/[^/]+$"), "openai.chat"),
+    (re.compile(r"/(?:mcp|sse)$"), "mcp"),
+)
+_ID = re.compile(r"(?:^|/)(responses|chat/completions)/([^/]+)")
+
+
+def stored_as(path: str) -> str:
+    """The dialect's name; empty where the response is no such thing."""
+    return next((name for place, name in _PLACES if place.search(path)), "")
+
+
+def stored_id(path: str) -> str:
+    """The id of the stored response that a call is about; empty for none."""
+    found = _ID.search(path)
+    return found[2] if found else ""
