@@ -135,6 +135,11 @@ class PolicyDirectory:
         return self._current
 
     @property
+    def placeholders(self) -> tuple[str, ...]:
+        """None: a set of files with one that cannot be read is refused as a whole."""
+        return ()
+
+    @property
     def home(self) -> None:
         """None: policies from files are about every call, whatever its route."""
 

@@ -121,7 +121,8 @@ class Operator:
             await synced.wait()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):  # wait_for may swallow a cancellation in Python 3.11
+                    await self._news.wait()
             await asyncio.sleep(GATHER_S)
             self._news.clear()
             if self._leadership.leads:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from policyd.adapters.counters_redis import Condition  # half of a tenth of a second that only --redis pays
 
 log = logging.getLogger("policyd")
+
+_NAMED = 10  # of many policies, on /readyz
 
 
 @dataclass(slots=True)
@@ -267,6 +269,8 @@ class DataPlane:
         ]
         if self._directory.refused is not None and not self._directory.refused.lost:
             words.append(f"changed policies refused: {_why(self._directory.refused)}")
+        if placeholders := self._directory.placeholders:
+            words.append(f"failing by failurePolicy, for no text of them can be read: {_some(placeholders)}")
         if self._directory.away:
             words.append(f"kubernetes: {self._directory.away}: the policies seen last stay in force")
         if untold := self._untold():
@@ -289,6 +293,11 @@ def _alive() -> Answer:
 
 def _why(reload: Reload) -> str:
     return reload.failure or "; ".join(map(str, reload.issues))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _redis_words(condition: Condition) -> str:

@@ -29,6 +29,8 @@ class Source(Protocol):
     @property
     def unready(self) -> str: ...  # why no new calls should come here; empty while they may
     @property
+    def placeholders(self) -> tuple[str, ...]: ...  # policies that cannot be read, and whose calls cannot be judged
+    @property
     def home(self) -> str | None: ...  # the namespace of calls whose route is not told; None: routes are no part of it
     def parents(self, route: ObjectName) -> tuple[ObjectName, ...]: ...  # the Gateways that an HTTPRoute is attached to
     def start(self) -> tuple[Issue, ...] | Awaitable[tuple[Issue, ...]]: ...
@@ -53,6 +55,7 @@ def source_of(
         report=report,
         namespace=settings.options.namespace,
         state=settings.state,
+        allow_empty=settings.allow_empty,
         name=replica_name(socket.gethostname(), str(settings.listen)),
         untold=untold,
         uncarried=compile.lacking,

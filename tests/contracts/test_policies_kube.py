@@ -19,11 +19,13 @@ from policyd.adapters.policies_kube.access import find_access
 from policyd.adapters.policies_kube.api import Api, Away, Refused
 from policyd.adapters.policies_kube.gateway_api import FILE as ROUTES
 from policyd.adapters.policies_kube.gateway_api import Attachments, parents_of
-from policyd.adapters.policies_kube.good import LastGood, policy_of
+from policyd.adapters.policies_kube.good import Judged, LastGood, policy_of
 from policyd.adapters.policies_kube.kept import Keeper, Kept
 from policyd.adapters.policies_kube.mirror import Mirror
+from policyd.adapters.policies_kube.placeholder import RULE, is_placeholder, placeholder_of
 from policyd.core.compile.compiler import Compiler, compile_documents
 from policyd.server.sources import replica_name
+from tests.driving import Bed, chat
 from tests.fakes import ScriptedKube
 
 
@@ -81,6 +83,130 @@ def test_a_last_good_text_that_is_good_no_more_is_left_out() -> None:
     """As after an update of policyd: what was kept on disk need not compile any more."""
     good = LastGood(Compiler(), texts=texts(a="nothing.there"))
     assert good.judge(texts(a="nothing.either")).texts == {}
+
+
+# ---- what cannot be read, and no good text is known of --------------------------------------------------------------
+
+
+def standing(judged: Judged) -> set[str]:
+    return {file.rsplit("/", 1)[1] for file in judged.placeholders}
+
+
+def spec_of(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(text)["spec"]
+    return found
+
+
+def unread(**spec: Any) -> dict[str, Any]:
+    """What takes the place of a policy with these parts."""
+    one = written("p")
+    one["spec"] = {**one["spec"], "new": 1, **spec}
+    text = placeholder_of(policy_of(one).text)
+    assert is_placeholder(text)
+    judged = LastGood(Compiler(), placeholders=True).judge({"llmpolicy/agents/p": text})
+    assert not judged.refused
+    return spec_of(text)
+
+
+HISTORIES = [  # generations of a text that is good, wrong, or has a field of another version; what a placeholder is for
+    ("wrong when a replica starts", [{"a": ("wrong", 1)}], {"a"}),
+    ("a field of another version when a replica starts", [{"a": ("field", 1)}], {"a"}),
+    ("created wrong before our eyes", [{}, {"a": ("wrong", 1)}], set()),
+    ("and wrong again", [{}, {"a": ("wrong", 1)}, {"a": ("other", 2)}], set()),
+    ("and changed twice between two looks", [{}, {"a": ("wrong", 1)}, {"a": ("other", 3)}], {"a"}),
+    ("first seen in its second generation", [{}, {"a": ("wrong", 2)}], {"a"}),
+    ("created with a field of another version", [{}, {"a": ("field", 1)}], {"a"}),
+    ("good, then wrong: the last good text", [{"a": ("good", 1)}, {"a": ("wrong", 2)}], set()),
+    ("wrong at the start, then wrong again", [{"a": ("wrong", 1)}, {"a": ("other", 2)}], {"a"}),
+    ("wrong at the start, then mended", [{"a": ("wrong", 1)}, {"a": ("good", 2)}], set()),
+    ("wrong at the start, mended, wrong", [{"a": ("wrong", 1)}, {"a": ("good", 2)}, {"a": ("wrong", 3)}], set()),
+    ("wrong at the start, then gone", [{"a": ("wrong", 1)}, {}], set()),
+]
+STATES = {"good": "true", "wrong": "nothing.there", "other": "nothing.either"}
+
+
+@pytest.mark.parametrize(("states", "expected"), [one[1:] for one in HISTORIES], ids=[one[0] for one in HISTORIES])
+def test_a_placeholder_is_for_what_may_be_in_force_elsewhere(
+    states: list[dict[str, tuple[str, int]]], expected: set[str]
+) -> None:
+    good = LastGood(Compiler(), placeholders=True)
+    for state in states:
+        policies = []
+        for name, (kind, generation) in state.items():
+            one = written(name, STATES.get(kind, "true"), generation=generation)
+            one["spec"] |= {"newer": True} if kind == "field" else {}
+            policies.append(policy_of(one))
+        judged = good.judge({one.file: one.text for one in policies}, {one.file: one.generation for one in policies})
+        good.again()  # judged anew, nothing gets laxer
+        again = good.judge({one.file: one.text for one in policies}, {one.file: one.generation for one in policies})
+        assert again.texts == judged.texts
+    assert standing(judged) == expected
+
+
+def test_what_was_left_out_before_is_kept_on_disk_as_such(tmp_path: Path) -> None:
+    first = LastGood(Compiler(), placeholders=True).judge(texts(a="nothing.there", b="true"))
+    kept = Kept(tmp_path)
+    kept.write(first.texts)
+    later = LastGood(Compiler(), texts=kept.read() or {}, placeholders=True).restored()
+    assert (later.texts, later.placeholders) == (first.texts, ("llmpolicy/agents/a",))
+
+
+PARTS = [  # of the policy that cannot be read; what its placeholder has of them
+    ({}, {"operations": ["*"]}),
+    ({"match": {}}, None),
+    ({"match": {"models": ["gpt-4o"]}}, {"models": ["gpt-4o"]}),
+    ({"match": {"operations": ["chat"], "hosts": ["a"]}}, {"operations": ["chat"]}),
+    ({"match": {"operations": 7, "models": ["m"]}}, {"models": ["m"], "operations": ["*"]}),
+    ({"match": "everything"}, {"operations": ["*"]}),
+]
+
+
+@pytest.mark.parametrize(("parts", "match"), PARTS)
+def test_a_placeholder_covers_what_the_policy_could_match(parts: dict[str, Any], match: dict[str, Any] | None) -> None:
+    assert unread(**parts).get("match") == match
+
+
+def test_a_placeholder_keeps_what_narrows_it_and_can_be_read() -> None:
+    conditions = [{"name": "c", "expression": "caller.team != params.team"}]
+    target = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "r"}
+    kept = unread(matchConditions=conditions, params={"team": "x"}, targetRefs=[target], rollout={"percent": 5.0})
+    assert (kept["matchConditions"], kept["targetRefs"], kept["rollout"]) == (conditions, [target], {"percent": 5.0})
+    wider = unread(matchConditions=[{**conditions[0], "newer": 1}], targetRefs=[{**target, "sectionName": "s"}])
+    assert not wider.keys() & {"matchConditions", "targetRefs"}
+    assert "matchConditions" not in unread(matchConditions=[{"name": "c", "expression": "caller.nobody"}])
+
+
+MODES: list[tuple[dict[str, Any], tuple[str, str, str]]] = [
+    ({}, ("Full", "Fail", "Medium")),
+    ({"mode": "Monitor"}, ("Monitor", "Fail", "Medium")),
+    ({"mode": "Soft", "failurePolicy": "Ignore"}, ("Soft", "Ignore", "Medium")),
+    ({"mode": "Stricter", "failurePolicy": "Perhaps"}, ("Full", "Fail", "Medium")),
+    ({"rules": "none"}, ("Full", "Fail", "Critical")),
+    ({"rules": [{"severity": "Low"}, {"severity": "High"}]}, ("Full", "Fail", "High")),
+    ({"rules": [{"severity": "Fatal"}]}, ("Full", "Fail", "Critical")),
+    ({"counters": [{"name": "c"}]}, ("Full", "Fail", "Critical")),
+]
+
+
+@pytest.mark.parametrize(("spec", "expected"), MODES)
+def test_a_placeholder_is_as_strict_as_its_policy(spec: dict[str, Any], expected: tuple[str, str, str]) -> None:
+    found = unread(**spec)
+    assert (found["mode"], found["failurePolicy"], found["rules"][0]["severity"]) == expected
+
+
+CALLS = [("Full", "Fail", 503), ("Full", "Ignore", 0), ("Monitor", "Fail", 0), ("Soft", "Fail", 503)]
+
+
+@pytest.mark.parametrize(("mode", "failure_policy", "status"), CALLS)
+def test_calls_of_a_policy_that_cannot_be_read_fail_as_it_says(mode: str, failure_policy: str, status: int) -> None:
+    counters = [{"name": "c", "newer": 1}]
+    one = written("p")
+    one["spec"] |= {"mode": mode, "failurePolicy": failure_policy, "counters": counters}
+    record = Bed(placeholder_of(policy_of(one).text)).call(body=chat()).record
+    assert record.status == status or not status
+    assert (record.reason == "policy_error") == bool(status)
+    assert [rule.outcome for rule in record.rules] == ["errored"]
+    assert [rule.rule for rule in record.rules] == [RULE]
 
 
 def test_no_policies_are_a_set_as_well() -> None:

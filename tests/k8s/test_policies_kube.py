@@ -16,6 +16,7 @@ from policyd.adapters.errors import NotAvailable
 from policyd.adapters.policies_kube import PolicyObjects
 from policyd.adapters.policies_kube.access import find_access
 from policyd.adapters.policies_kube.good import policy_of
+from policyd.adapters.policies_kube.placeholder import RULE
 from policyd.adapters.reloads import Reload
 from policyd.core.compile.compiler import Compiler
 from tests.k8s import gateway_api
@@ -74,6 +75,51 @@ def test_what_is_applied_is_in_force_and_what_is_deleted_is_not(api: ApiServer, 
 
     asyncio.run(story())
     assert {report.result for report in reports} == {"loaded"}
+
+
+def test_policies_that_are_all_gone_stay_in_force_and_the_replica_is_not_ready(
+    api: ApiServer, desk: Desk, tmp_path: Path
+) -> None:
+    reports: list[Reload] = []
+    state = tmp_path / "state"
+    one, everywhere = policy("p", "one"), policy("all", "two", namespace="")
+
+    async def story() -> None:
+        async with watching(source(api.access, tmp_path, reports, state=state)) as policies:
+            assert "has no policies" in policies.unready, "none have come yet"
+            desk.apply(one)
+            desk.apply(everywhere)
+            await until(lambda: len(reasons(policies)) == 2, "both")
+            assert policies.unready == ""
+            desk.delete(one)
+            await until(lambda: reasons(policies) == {"all": "two"}, "the deletion of one")
+            desk.delete(everywhere)
+            await until(lambda: policies.unready, "the loss of all")
+            assert reasons(policies) == {"all": "two"}
+            assert policies.refused is not None
+            assert policies.refused.lost
+        async with watching(source(api.access, tmp_path, state=state)) as again:
+            assert reasons(again) == {"all": "two"}, "what was kept on disk"
+            await until(lambda: again.unready, "it to be said")
+            desk.apply(policy("q", "three"))
+            await until(lambda: reasons(again) == {"default/q": "three"}, "a new one")
+            assert again.unready == ""
+
+    asyncio.run(story())
+    assert [report.lost for report in reports if report.result == "refused"] == [True]
+
+
+def test_an_empty_set_may_be_asked_for(api: ApiServer, desk: Desk, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with watching(source(api.access, tmp_path, allow_empty=True)) as policies:
+            assert policies.unready == ""
+            desk.apply(policy("p", "one"))
+            await until(lambda: reasons(policies), "the policy")
+            desk.delete(policy("p", ""))
+            await until(lambda: not reasons(policies), "its deletion")
+            assert policies.unready == ""
+
+    asyncio.run(story())
 
 
 def test_a_namespace_alone_sees_its_own_and_the_clusters(api: ApiServer, desk: Desk, tmp_path: Path) -> None:
@@ -198,19 +244,26 @@ def test_of_changes_in_a_hurry_the_last_one_counts(api: ApiServer, desk: Desk, t
 
 def test_a_policy_nested_without_end_keeps_no_other_one_out(api: ApiServer, desk: Desk, tmp_path: Path) -> None:
     """The API server takes ten thousand levels where the schema leaves a place open."""
-    deep = json.dumps(policy("deep", "x")).replace(
-        '"Full"', '"Full", "params": {"x": ' + "[" * 9_000 + "]" * 9_000 + "}"
-    )
-    headers = {"content-type": "application/json"}
-    assert desk.client.post(path_of("LLMPolicy", "default"), content=deep, headers=headers).status_code == 201
+
+    def create(name: str) -> None:
+        deep = json.dumps(policy(name, "x")).replace(
+            '"Full"', '"Full", "params": {"x": ' + "[" * 9_000 + "]" * 9_000 + "}"
+        )
+        headers = {"content-type": "application/json"}
+        assert desk.client.post(path_of("LLMPolicy", "default"), content=deep, headers=headers).status_code == 201
+
+    create("deep")
     desk.apply(policy("before", "b"))
 
     async def story() -> None:
         async with watching(source(api.access, tmp_path)) as policies:
-            assert reasons(policies) == {"default/before": "b"}
+            first = {"default/before": "b", "default/deep": RULE}
+            assert reasons(policies) == first, "what it was before this start, nobody knows"
             assert policies.refused is not None
             assert "nested deeper" in policies.refused.issues[0].message
+            create("deeper")
             desk.apply(policy("after", "a"))
             await until(lambda: "default/after" in reasons(policies), "the one after it")
+            assert reasons(policies) == {**first, "default/after": "a"}, "the new one was never in force"
 
     asyncio.run(story())

@@ -2,7 +2,9 @@
 
 Rule 1: level-triggered: each change leads to one look at all objects, and changes that come meanwhile to one more.
 Rule 2: an object that does not compile keeps no other one out; its last good text stays in force.
-Rule 3: a server that is away changes nothing. A start without one takes the last good policies from `--state`.
+Rule 3: policies that are all gone stay in force, unless `allow_empty`: a definition that was deleted looks the same as
+        policies that somebody has deleted.
+Rule 4: a server that is away changes nothing. A start without one takes the last good policies from `--state`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from policyd.adapters.aside import aside
@@ -23,7 +24,7 @@ from policyd.adapters.policies_kube.api import Api, Object, policies_path
 from policyd.adapters.policies_kube.gateway_api import Attachments
 from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, Texts, policy_of
 from policyd.adapters.policies_kube.kept import Keeper, Kept
-from policyd.adapters.policies_kube.mirror import Mirror
+from policyd.adapters.policies_kube.mirror import RESYNC_S, Mirror
 from policyd.adapters.policies_kube.presence import Presence, Running, uncarried
 from policyd.adapters.reloads import Compile, Reload
 from policyd.core.compile.carry import CODE
@@ -35,8 +36,10 @@ log = logging.getLogger("policyd")
 
 NAMESPACED, CLUSTER = "llmpolicies", "clusterllmpolicies"
 PATIENCE_S = 20.0  # how long a start waits for the API server
+_NONE = "the API server has no policies (`--allow-empty` serves without)"
 REST = 4.0  # times as long as a look took, none begins: changes without end leave four fifths of the time to calls
 LONGEST_REST_S = 1.0
+SKEWED_RESYNC_S = 15.0  # between lists while policies have fields of another version: no event tells when these go
 
 
 @dataclass(slots=True)
@@ -51,10 +54,12 @@ class PolicyObjects:
     name: str = ""  # of this replica's Lease; empty: none is written
     untold: Callable[[], str] = lambda: ""  # what is not known of calls, for the operator
     uncarried: Callable[[], Mapping[str, str]] = dict  # in force, by file: why Envoy cannot carry it
+    allow_empty: bool = False  # no policies at all are meant
     patience_s: float = PATIENCE_S
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     refused: Reload | None = None  # the newest reload, if parts of it did not come into force
     _current: PolicySet | None = None
+    _judged: Judged | None = None  # the newest state
     _good: LastGood = field(init=False)
     _mirrors: tuple[Mirror[Policy], ...] = ()
     _attachments: Attachments = field(init=False)
@@ -65,7 +70,7 @@ class PolicyObjects:
     _keeper: Keeper | None = None
 
     def __post_init__(self) -> None:
-        self._good = LastGood(self.compile)
+        self._good = LastGood(self.compile, placeholders=True)
         self._keeper = Keeper(Kept(self.state)) if self.state else None
 
     @property
@@ -91,7 +96,19 @@ class PolicyObjects:
     @property
     def unready(self) -> str:
         """Why no new calls should come here; empty while they may."""
-        return self.refused.failure if self.refused is not None and self.refused.lost else ""
+        if self.refused is not None and self.refused.lost:
+            return self.refused.failure
+        if not self.current.policies and not self.allow_empty:
+            return f"kube: {_NONE}"
+        if self.current.policies and len(self.placeholders) == len(self.current.policies):
+            why = next(iter(self.refused.issues), "") if self.refused is not None else ""
+            return f"kube: none of {len(self.placeholders)} policies can be read: {why}"
+        return ""
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """The policies of which no text can be read: calls that they could match cannot be judged."""
+        return self._judged.placeholders if self._judged is not None else ()
 
     async def start(self) -> tuple[Issue, ...]:
         """Put the first set in force and give its warnings. Raises NotAvailable without a server and kept policies."""
@@ -108,7 +125,7 @@ class PolicyObjects:
         except BaseException:
             await self.close()
             raise
-        self._current = judged.policy_set
+        self._judged, self._current = judged, judged.policy_set
         self._tell_refused(judged)
         return judged.issues
 
@@ -120,12 +137,14 @@ class PolicyObjects:
                 await self._attachments.mirror.answered.wait()
         if self._synced:
             self._news.clear()
-            return (await self._judged(self._newest()))[0]
+            if self._newest() or not kept or self.allow_empty:
+                return (await self._judge(self._newest()))[0]
+            return await aside(self._good.restored)  # the first look says that they are gone
         if kept is None:
             raise NotAvailable(f"kube: {self.access.url}: {_hinted(self.away)}")
         why = self.away or "it takes long to list them"
         log.warning("kube: %s: %s: begun with the last good policies of %s", self.access.url, why, self.state)
-        return await aside(partial(self._good.judge, kept))
+        return await aside(self._good.restored)
 
     @property
     def _synced(self) -> bool:
@@ -134,13 +153,14 @@ class PolicyObjects:
     def _newest(self) -> list[Policy]:
         return [policy for mirror in self._mirrors for policy in mirror.objects.values()]
 
-    async def _judged(self, newest: list[Policy]) -> tuple[Judged, str]:
+    async def _judge(self, newest: list[Policy]) -> tuple[Judged, str]:
         """What they come to, and the mark of their state."""
 
         def judge() -> tuple[Judged, str]:
             # Sorted, so that what is compiled does not depend on the order of events.
             newest.sort(key=lambda policy: policy.file)
-            return self._good.judge(_texts(newest)), seen_mark(newest)
+            generations = {policy.file: policy.generation for policy in newest}
+            return self._good.judge(_texts(newest), generations), seen_mark(newest)
 
         return await aside(judge)
 
@@ -180,8 +200,16 @@ class PolicyObjects:
 
     async def look(self) -> None:
         """One look at all objects."""
-        judged, mark = await self._judged(self._newest())
+        before = self._good.texts
+        judged, mark = await self._judge(self._newest())
         new = judged.policy_set
+        if self.current.policies and not new.policies and not self.allow_empty:
+            self._good.texts = before
+            self._tell_lost()
+            return
+        self._judged = judged
+        for mirror in self._mirrors:
+            mirror.resync_s = SKEWED_RESYNC_S if judged.other_version else RESYNC_S
         if new.digest != self.current.digest:
             self._current = new
             self.report(Reload("loaded", new.digest, judged.issues))
@@ -191,6 +219,12 @@ class PolicyObjects:
             self._presence.tell(Running(new.digest, mark, self.namespace or "", uncarried(lacking)))
         if self._keeper is not None:
             self._keeper.keep(judged.texts)
+
+    def _tell_lost(self) -> None:
+        told = Reload("refused", self.current.digest, failure=f"kube: {_NONE}", lost=True)
+        if self.refused != told:
+            self.report(told)
+        self.refused = told
 
     def _tell_refused(self, judged: Judged) -> None:
         issues = tuple(issue for why in judged.refused.values() for issue in why)

@@ -1,7 +1,7 @@
 """A collection of the API server's, kept in step by list and watch.
 
 Rule 1: level-triggered: what counts is what is there, never which events led to it. A list replaces everything.
-Rule 2: a watch that breaks goes on from the last event; one that cannot (410) and each `RESYNC_S` begins with a list.
+Rule 2: a watch that breaks goes on from the last event; one that cannot (410) and each `resync_s` begins with a list.
 Rule 3: while the server is away what was seen last stands; attempts are never more than `LONGEST_PAUSE_S` apart,
         unless the server asks for more (429).
 """
@@ -46,6 +46,7 @@ class Mirror(Generic[T]):
     objects: dict[Key, T] = field(default_factory=dict)
     synced: asyncio.Event = field(default_factory=asyncio.Event)  # listed once
     answered: asyncio.Event = field(default_factory=asyncio.Event)  # listed once, or refused
+    resync_s: float = RESYNC_S  # between lists
     again_s: float = 0.0  # seconds between attempts while the server does not know the collection, or does not give it
     failure: str = ""  # why the last attempt failed; empty while it is in step
     refusal: int = 0  # the status of the last refusal, while it lasts
@@ -76,7 +77,7 @@ class Mirror(Generic[T]):
 
     async def _step(self) -> None:
         """A list where one is due, then one watch to its end."""
-        if not self._revision or self.clock() - self._listed_at > RESYNC_S:
+        if not self._revision or self.clock() - self._listed_at > self.resync_s:
             await self._list()
         began = self.clock()
         async for event in self.api.watch(self.path, self._revision, self.query):

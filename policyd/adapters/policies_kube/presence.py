@@ -83,7 +83,8 @@ class Presence:
 
     async def _news_or_time(self) -> None:
         try:
-            await asyncio.wait_for(self._news.wait(), RENEW_S)
+            async with asyncio.timeout(RENEW_S):  # wait_for may swallow a cancellation in Python 3.11
+                await self._news.wait()
         except TimeoutError:
             return
         self._news.clear()
