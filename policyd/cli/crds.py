@@ -1,4 +1,4 @@
-"""`policyd crds`: the kinds LLMPolicy and ClusterLLMPolicy as Kubernetes learns them, written from the model.
+"""`policyd crds`: the kinds LLMPolicy, ClusterLLMPolicy and DataPlaneReport as Kubernetes learns them.
 
 Rule 1: deploy/k8s/crds/policyd.dev.yaml holds what this prints, and a test keeps it fresh.
 """
@@ -14,6 +14,7 @@ from policyd.cli.crd_rules import CLUSTER, NAMESPACED, finish
 from policyd.cli.crd_structure import structural
 from policyd.cli.schemas import schema as published
 from policyd.core.model.policy import API_VERSION
+from policyd.core.model.report import KIND, LONGEST_WORDS, MOST_LINES, MOST_UNCARRIED, PLURAL
 
 Schema = dict[str, Any]
 
@@ -47,7 +48,8 @@ def crds() -> None:
 def text() -> str:
     """The definitions as they stand in deploy/k8s/crds/."""
     head = "# policyd crds\n"
-    return head + "".join("---\n" + yaml.dump(definition(kind), Dumper=_Plain, **_STYLE) for kind in KINDS)
+    every = [*map(definition, KINDS), reports()]
+    return head + "".join("---\n" + yaml.dump(one, Dumper=_Plain, **_STYLE) for one in every)
 
 
 _STYLE: Any = {"sort_keys": False, "width": 120, "allow_unicode": True}
@@ -127,6 +129,68 @@ def _columns() -> list[Schema]:
         condition("Programmed"),
         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     ]
+
+
+def reports() -> Schema:
+    """The definition of what replicas write and the operator reads."""
+    spec = _object(
+        "What the replica runs.",
+        ["renewed"],
+        {
+            "renewed": _text("Changes while the replica lives; by the replica's clock.", 64),
+            "digest": _text("The policy set in force.", 128),
+            "seen": _text("The state of the policies that it has judged.", 64),
+            "namespace": _text("The namespace whose policies it reads; all of them without.", 63),
+            "home": _text("The namespace that calls without a route are taken for.", 63),
+            "untold": {
+                "type": "array",
+                "description": "What it is not told of calls, a line each.",
+                "maxItems": MOST_LINES,
+                "x-kubernetes-list-type": "atomic",
+                "items": {"type": "string", "maxLength": LONGEST_WORDS},
+            },
+            "uncarried": {
+                "type": "object",
+                "description": "Policies that its Envoy cannot carry, and why.",
+                "maxProperties": MOST_UNCARRIED,
+                "additionalProperties": {"type": "string", "maxLength": LONGEST_WORDS},
+            },
+        },
+    )
+    about = "What one replica of policyd's data plane runs. Written by replicas, for the operator."
+    words = {"apiVersion": "The group and version of this object.", "kind": "The kind of this object."}
+    schema = {
+        "description": about,
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            **{name: {"type": "string", "description": text, "maxLength": 64} for name, text in words.items()},
+            "metadata": {"type": "object"},
+            "spec": spec,
+        },
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}", "labels": {"app.kubernetes.io/name": "policyd"}},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {"kind": KIND, "listKind": f"{KIND}List", "plural": PLURAL, "singular": KIND.lower()},
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "additionalPrinterColumns": [
+                        {"name": "Digest", "type": "string", "jsonPath": ".spec.digest"},
+                        {"name": "Renewed", "type": "string", "jsonPath": ".spec.renewed"},
+                    ],
+                    "schema": {"openAPIV3Schema": schema},
+                }
+            ],
+        },
+    }
 
 
 # ---- status: GEP-713's ----------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ COMMANDS = {
     "explain": "Judge one recorded call aloud, and say why the verdict is this one.",
     "schema": "Print the JSON Schema of a policy or a test file, for editors.",
     "operator": "Write the status of policies in Kubernetes.",
-    "crds": "Print the CRDs LLMPolicy and ClusterLLMPolicy, for kubectl.",
+    "crds": "Print the CRDs LLMPolicy, ClusterLLMPolicy and DataPlaneReport, for kubectl.",
     "promote": "Say whether a policy in Monitor may be enforced, and change its mode.",
     "envoy": "Print the Envoy side of it, as YAML.",
     "key-id": "Print the pseudonym of a credential, as rules and records see it.",

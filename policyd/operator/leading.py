@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from policyd.adapters.policies_kube.api import Api, Away, Object, Refused, lease_path
-from policyd.adapters.policies_kube.presence import instant
+from policyd.adapters.policies_kube.report import instant
 
 log = logging.getLogger("policyd")
 

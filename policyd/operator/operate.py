@@ -21,11 +21,11 @@ from policyd.adapters.admin import Admin, Answer, text
 from policyd.adapters.envoy.config import Address
 from policyd.adapters.policies_kube import CLUSTER, NAMESPACED
 from policyd.adapters.policies_kube.access import Access
-from policyd.adapters.policies_kube.api import Api, lease_path, policies_path
+from policyd.adapters.policies_kube.api import Api, policies_path
 from policyd.adapters.policies_kube.gateway_api import exists, mirror_of
 from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, policy_of
 from policyd.adapters.policies_kube.mirror import Mirror
-from policyd.adapters.policies_kube.presence import DATA_PLANE, PART
+from policyd.adapters.policies_kube.report import reports_path
 from policyd.adapters.reloads import Documents
 from policyd.adapters.tls_files import TlsFiles
 from policyd.core.compile.compiler import Compiled, Compiler
@@ -34,6 +34,7 @@ from policyd.core.model.route import GATEWAY, HTTP_ROUTE
 from policyd.core.review.overruled import Overruled
 from policyd.operator.conflicts import Conflicts
 from policyd.operator.leading import Leadership
+from policyd.operator.liveness import Liveness
 from policyd.operator.status import Replica, State, is_news, replica_of, statuses
 from policyd.operator.targets import known_of
 from policyd.operator.webhook import Webhook
@@ -44,6 +45,7 @@ log = logging.getLogger("policyd")
 LOOK_S = 5.0  # replicas lapse without a word
 MOST_A_LOOK = 250  # statuses: what is news meanwhile need not wait for all others
 GATHER_S = 0.05  # news comes in bursts
+AGAIN_S = 5.0  # between attempts while the definition of reports, or the right to read them, is missing
 LONGEST_REST_S = 1.0  # between looks, each of which takes its time where there are many policies
 
 
@@ -66,6 +68,7 @@ class Operator:
     _compiler: Compiler = field(default_factory=Compiler)
     _compiled: Compiled | None = None  # the last one
     _good: LastGood = field(init=False)
+    _living: Liveness = field(default_factory=Liveness)
     _conflicts: Conflicts = field(default_factory=Conflicts)
     _judged: tuple[dict[str, str], Judged, Mapping[str, Overruled]] | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,8 +81,8 @@ class Operator:
         self._policies = tuple(
             Mirror(self._api, policies_path(kind), policy_of, news) for kind in (NAMESPACED, CLUSTER)
         )
-        chosen = {"labelSelector": f"{PART}={DATA_PLANE}"}
-        self._replicas = Mirror(self._api, lease_path(None), replica_of, news, chosen)
+        # In our own namespace alone, of a kind that tenants cannot write: a report speaks for every policy.
+        self._replicas = Mirror(self._api, reports_path(self.access.namespace), replica_of, news, again_s=AGAIN_S)
         self._targets = {kind: mirror_of(self._api, kind, exists, news) for kind in (GATEWAY, HTTP_ROUTE)}
         self._leadership = Leadership(self._api, self.identity, news)
         self._writer = Writer(self._api, lambda: self._leadership.leads)
@@ -117,7 +120,8 @@ class Operator:
             asyncio.get_running_loop().add_signal_handler(number, self.stopping.set)
 
     async def _follow(self) -> None:
-        for synced in (*self._synced(), *(mirror.answered for mirror in self._targets.values())):
+        answered = (self._replicas.answered, *(mirror.answered for mirror in self._targets.values()))
+        for synced in (*self._synced(), *answered):
             await synced.wait()
         while True:
             with contextlib.suppress(TimeoutError):
@@ -147,7 +151,7 @@ class Operator:
             self._judged = texts, *await asyncio.to_thread(self._judge, texts)
         _, judged, conflicts = self._judged
         now = datetime.now(UTC)
-        replicas = [replica for replica in self._replicas.objects.values() if replica.lives(now.timestamp())]
+        replicas = self._living.living(self._replicas.objects, in_step=not self._replicas.failure)
         space, known = self.access.namespace, known_of(self._targets)
         return State(policies, judged.refused, _by_file(judged.issues), replicas, now, space, known, conflicts)
 
@@ -181,7 +185,7 @@ class Operator:
         return text(HTTPStatus.OK, "\n".join(words))
 
     def _synced(self) -> list[asyncio.Event]:
-        return [*(mirror.synced for mirror in self._policies), self._replicas.synced]
+        return [mirror.synced for mirror in self._policies]
 
     def _failing(self) -> list[str]:
         told = [*((mirror.path, mirror.failure) for mirror in self._policies)]

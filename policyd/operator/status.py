@@ -8,7 +8,6 @@ Rule 3: a time of transition stays while what it is about stays.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from typing import Any
 from policyd.adapters.policies_kube import seen_mark
 from policyd.adapters.policies_kube.api import GROUP, Object
 from policyd.adapters.policies_kube.good import Policy
-from policyd.adapters.policies_kube.presence import DIGEST, HOME, LASTS_S, SEEN, SPACE, UNCARRIED, UNTOLD
+from policyd.adapters.policies_kube.report import by_file, line, lines
 from policyd.core.errors import Issue
 from policyd.core.model.route import GATEWAY
 from policyd.core.review.overruled import Overruled
@@ -32,39 +31,24 @@ _LOOSENS = "nothing of it has an effect: a namespace may tighten what holds for 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One data plane, by its own word. `renewed`: seconds since the epoch."""
+    """One data plane, by its own word. `renewed` says that it lives, by changing; as a time it means nothing here."""
 
     digest: str
     seen: str
     namespace: str  # empty: it reads all of them
-    renewed: float = field(compare=False)
+    renewed: str = field(compare=False)
     home: str = ""  # the namespace that it takes calls for whose route it is not told
-    untold: str = ""  # what it is not told of calls
+    untold: tuple[str, ...] = ()  # what it is not told of calls
     uncarried: Mapping[str, str] = field(default_factory=dict)  # by file: why its Envoy cannot carry that policy
 
-    def lives(self, now: float) -> bool:
-        return now - self.renewed <= LASTS_S
 
-
-def replica_of(lease: Object) -> Replica:
-    """A replica's Lease, read."""
-    notes = lease["metadata"].get("annotations") or {}
-    told = str((lease.get("spec") or {}).get("renewTime") or "")
-    try:
-        renewed = datetime.fromisoformat(told.replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        renewed = 0.0
-    digest, seen, space, home, untold = (str(notes.get(name, "")) for name in (DIGEST, SEEN, SPACE, HOME, UNTOLD))
-    return Replica(digest, seen, space, renewed, home, untold, _uncarried(str(notes.get(UNCARRIED) or "{}")))
-
-
-def _uncarried(told: str) -> dict[str, str]:
-    """By its own word; a Lease that somebody else has written may say anything."""
-    try:
-        found = json.loads(told)
-    except (ValueError, RecursionError):
-        return {}
-    return {str(file): str(words) for file, words in found.items()} if isinstance(found, dict) else {}
+def replica_of(report: Object) -> Replica:
+    """A replica's report, read; whatever it holds, it comes to bounded lines of text."""
+    spec = report.get("spec")
+    spec = spec if isinstance(spec, dict) else {}
+    digest, seen, space, home = (line(spec.get(name)) for name in ("digest", "seen", "namespace", "home"))
+    renewed = line(spec.get("renewed"))
+    return Replica(digest, seen, space, renewed, home, lines(spec.get("untold")), by_file(spec.get("uncarried")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +196,7 @@ def _missed(policy: Policy, replica: Replica) -> list[str]:
     """What this replica is not told, and this policy is not about for that."""
     bound = {str(one["kind"]) for one in targets_of(policy)}
     by_route = bool(bound) or replica.home != policy.namespace
-    lines = [line for line in replica.untold.split("\n") if line]
-    return [line for line in lines if (GATEWAY in bound if line.startswith(_NO_GATEWAY) else by_route)]
+    return [said for said in replica.untold if (GATEWAY in bound if said.startswith(_NO_GATEWAY) else by_route)]
 
 
 def _told(issues: Sequence[Issue]) -> str:
@@ -224,7 +207,10 @@ def _told(issues: Sequence[Issue]) -> str:
 
 def _programmed(why: object, running: Sequence[Replica], concerned: Sequence[Replica]) -> Object:
     if why:
-        words = "this text is not in force; where an earlier one was good, it stays in force"
+        words = (
+            "this text is not in force; where an earlier one was good, it stays in force. "
+            "A replica that knows none fails the calls that it could match, by its failurePolicy"
+        )
         return {"type": "Programmed", "status": "False", "reason": "Invalid", "message": words}
     if not concerned:
         words = "no replica of the data plane has told that it reads this"

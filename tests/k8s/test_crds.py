@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from policyd.cli.crds import KINDS, definition, resource
+from policyd.cli.crds import KINDS, definition, reports, resource
 from policyd.cli.main import main
 from policyd.core.model.policy import PolicySpec
 from tests.k8s.objects import until
@@ -29,7 +29,7 @@ def test_the_definitions_are_fresh(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["crds"])
     assert (left.value.code or 0, capsys.readouterr().out) == (0, FILE.read_text())
-    assert list(yaml.safe_load_all(FILE.read_text())) == [definition(kind) for kind in KINDS]
+    assert list(yaml.safe_load_all(FILE.read_text())) == [*map(definition, KINDS), reports()]
 
 
 def nodes(schema: Any, at: str = "", nested: bool = False) -> Iterator[tuple[str, dict[str, Any], bool]]:

@@ -130,7 +130,7 @@ def _in_a_hurry(api: ApiServer, stage: Stage, callers: Callers, operator: int) -
     assert stage.policyd is not None
     print("beside as many changes of something else:", _elsewhere(api, callers))
     sizes: list[tuple[float, float]] = []
-    before = asked(api.access, resource="llmpolicies"), asked(api.access, resource="leases")
+    before = asked(api.access, resource="llmpolicies"), asked(api.access, resource="dataplanereports")
     began, number = time.monotonic(), 0
     with api.access.client() as client:
         desk = Desk(client)
@@ -152,8 +152,10 @@ def _in_a_hurry(api: ApiServer, stage: Stage, callers: Callers, operator: int) -
     third, end = sizes[len(sizes) // 3], sizes[-1]
     print(f"data plane {third[0]:.0f} MiB after a third, {end[0]:.0f} MiB at the end", end="; ")
     print(f"operator {third[1]:.0f} and {end[1]:.0f} MiB")
-    after = asked(api.access, resource="llmpolicies"), asked(api.access, resource="leases")
-    print(f"requests meanwhile: {after[0] - before[0]} for policies (ours {number}), {after[1] - before[1]} for Leases")
+    after = asked(api.access, resource="llmpolicies"), asked(api.access, resource="dataplanereports")
+    print(
+        f"requests meanwhile: {after[0] - before[0]} for policies (ours {number}), {after[1] - before[1]} for reports"
+    )
     assert took < STALE_S
     assert said < STALE_S
     assert end[0] - third[0] < 24

@@ -23,6 +23,7 @@ from tests.k8s.test_operator import says
 from tests.k8s.test_policies_kube import reasons, source, watching
 
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{SPACE}/leases"
+REPORTS = f"/apis/policyd.dev/v1alpha1/namespaces/{SPACE}/dataplanereports"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_both_work_with_these_rights(desk: Desk, accounts: dict[str, Access], po
                 )
             if webhook:
                 await until(lambda: dry(desk.client, WRONG).status_code == 422, "the webhook to refuse", 20)
-        assert desk.client.get(f"{LEASES}/replica").status_code == 404, "it takes its Lease away"
+        assert desk.client.get(f"{REPORTS}/replica").status_code == 404, "it takes its report away"
 
     with (tmp_path / "log").open("wb") as log:
         environment = {**os.environ, "KUBECONFIG": str(config)}
@@ -93,7 +94,12 @@ BEYOND = [
     ("policyd-operator", "PATCH", gateway_api.path_of("HTTPRoute", SPACE, "p") + "/status", {"status": {}}),
     ("policyd-operator", "PATCH", path_of("LLMPolicy", "default", "p"), {"spec": {"mode": "Monitor"}}),
     ("policyd-operator", "DELETE", path_of("LLMPolicy", "default", "p"), None),
+    ("policyd", "PATCH", f"{LEASES}/policyd-operator", {"spec": {}}),
+    ("policyd", "PATCH", f"{REPORTS.replace(SPACE, 'default')}/replica", {"spec": {}}),
     ("policyd-operator", "DELETE", f"{LEASES}/policyd-operator", None),
+    ("policyd-operator", "GET", "/apis/coordination.k8s.io/v1/leases", None),
+    ("policyd-operator", "PATCH", f"{REPORTS}/replica", {"spec": {}}),
+    ("policyd-operator", "GET", "/apis/policyd.dev/v1alpha1/dataplanereports", None),
     ("policyd-operator", "GET", HOOKS, None),
     ("policyd-operator", "GET", f"{HOOKS}/another", None),
     ("policyd-operator", "PATCH", f"{HOOKS}/policyd-policies", {"webhooks": []}),

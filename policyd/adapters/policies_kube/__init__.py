@@ -25,7 +25,7 @@ from policyd.adapters.policies_kube.gateway_api import Attachments
 from policyd.adapters.policies_kube.good import Judged, LastGood, Policy, Texts, policy_of
 from policyd.adapters.policies_kube.kept import Keeper, Kept
 from policyd.adapters.policies_kube.mirror import RESYNC_S, Mirror
-from policyd.adapters.policies_kube.presence import Presence, Running, uncarried
+from policyd.adapters.policies_kube.report import Reporter, Running
 from policyd.adapters.reloads import Compile, Reload
 from policyd.core.compile.carry import CODE
 from policyd.core.compile.policyset import PolicySet
@@ -51,7 +51,7 @@ class PolicyObjects:
     report: Callable[[Reload], None] = lambda _: None
     namespace: str | None = None  # only this namespace's LLMPolicies
     state: Path | None = None
-    name: str = ""  # of this replica's Lease; empty: none is written
+    name: str = ""  # of this replica's report; empty: none is written
     untold: Callable[[], str] = lambda: ""  # what is not known of calls, for the operator
     uncarried: Callable[[], Mapping[str, str]] = dict  # in force, by file: why Envoy cannot carry it
     allow_empty: bool = False  # no policies at all are meant
@@ -66,7 +66,7 @@ class PolicyObjects:
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _api: Api = field(init=False)
-    _presence: Presence | None = None
+    _reporter: Reporter | None = None
     _keeper: Keeper | None = None
 
     def __post_init__(self) -> None:
@@ -167,8 +167,8 @@ class PolicyObjects:
     async def watch(self) -> None:
         """Follow the objects, for ever."""
         if self.name:
-            self._presence = Presence(self._api, self.name, self.home, self.untold)
-            self._tasks.append(asyncio.create_task(self._presence.run()))
+            self._reporter = Reporter(self._api, self.name, self.home, self.untold)
+            self._tasks.append(asyncio.create_task(self._reporter.run()))
         if self._keeper is not None:
             self._tasks.append(asyncio.create_task(self._keeper.run()))
         self._news.set()  # what has happened since the start, and the first sign of life
@@ -214,9 +214,9 @@ class PolicyObjects:
             self._current = new
             self.report(Reload("loaded", new.digest, judged.issues))
         self._tell_refused(judged)
-        if self._presence is not None:
+        if self._reporter is not None:
             lacking = {**self.uncarried(), **_uncarried(judged)}
-            self._presence.tell(Running(new.digest, mark, self.namespace or "", uncarried(lacking)))
+            self._reporter.tell(Running(new.digest, mark, self.namespace or "", lacking))
         if self._keeper is not None:
             self._keeper.keep(judged.texts)
 
