@@ -174,10 +174,10 @@ CHANGES = [
     (
         "no tool left",
         {"tools": named("a"), "mcp_servers": named("m"), "tool_choice": {"type": "any"}},
-        {"tools_allow": frozenset()},
+        {"tools_allow": (frozenset(),)},
         {},
     ),
-    ("nothing", {"tools": named("a")}, {"tools_allow": frozenset({"a"})}, {"tools": named("a")}),
+    ("nothing", {"tools": named("a")}, {"tools_allow": (frozenset({"a"}),)}, {"tools": named("a")}),
 ]
 
 

@@ -227,7 +227,7 @@ CHANGES = [
     (
         "allow drops the choice of what is gone",
         {"tools": [tool("a"), tool("b")], "tool_choice": tool("b")},
-        {"tools_allow": frozenset({"a"})},
+        {"tools_allow": (frozenset({"a"}),)},
         {"tools": [tool("a")]},
     ),
     (
@@ -242,7 +242,7 @@ CHANGES = [
     (
         "no tool left",
         {"tools": [tool("a")], "tool_choice": "required", "parallel_tool_calls": False, "x": 1},
-        {"tools_allow": frozenset()},
+        {"tools_allow": (frozenset(),)},
         {"x": 1},
     ),
     (
@@ -251,7 +251,7 @@ CHANGES = [
         {"tools_deny": frozenset({"a"})},
         {"functions": [{"name": "b"}]},
     ),
-    ("allow all that is there", {"tools": [tool("a")]}, {"tools_allow": frozenset({"a"})}, {"tools": [tool("a")]}),
+    ("allow all that is there", {"tools": [tool("a")]}, {"tools_allow": (frozenset({"a"}),)}, {"tools": [tool("a")]}),
     (
         "inject after the system messages",
         {"messages": [S, U]},

@@ -74,7 +74,7 @@ def test_the_facts_of_a_request() -> None:
     ]  # fmt: skip
     assert facts.system == "be kind\nbe brief"
     assert facts.text == "be kind\nbe brief\nhi\n{}\n42\n43\nso"
-    assert [tool.name for tool in facts.tools] == ["get_weather", "sql", "web_search", "wiki", "crm", "find"]
+    assert [tool.name for tool in facts.tools] == ["get_weather", "sql", "web_search", "wiki", "find"]
     assert facts.input_tokens > 1000  # the image
 
 
@@ -127,13 +127,13 @@ BOX = {"type": "namespace", "name": "box", "tools": [F, G]}
     [
         ([F, G, WEB], {"tools_deny": frozenset({"g"})}, [F, WEB]),
         ([F, G, WEB], {"tools_deny": frozenset({"web_search"})}, [F, G]),
-        ([F, G, WEB], {"tools_allow": frozenset({"f"})}, [F]),
-        ([F], {"tools_allow": frozenset()}, None),
+        ([F, G, WEB], {"tools_allow": (frozenset({"f"}),)}, [F]),
+        ([F], {"tools_allow": (frozenset(),)}, None),
         ([BOX], {"tools_deny": frozenset({"g"})}, [{**BOX, "tools": [F]}]),
         ([BOX, WEB], {"tools_deny": frozenset({"box"})}, [WEB]),
         ([BOX, WEB], {"tools_deny": frozenset({"f", "g"})}, [WEB]),
-        ([BOX, WEB], {"tools_allow": frozenset({"g"})}, [{**BOX, "tools": [G]}]),
-        ([BOX, WEB], {"tools_allow": frozenset({"box"})}, [BOX]),
+        ([BOX, WEB], {"tools_allow": (frozenset({"g"}),)}, [{**BOX, "tools": [G]}]),
+        ([BOX, WEB], {"tools_allow": (frozenset({"box"}),)}, None),  # its tools are called, not the box
         ([{"type": "mcp", "server_label": "wiki"}, F], {"tools_deny": frozenset({"wiki"})}, [F]),
     ],
 )

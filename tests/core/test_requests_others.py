@@ -302,7 +302,7 @@ def test_a_cap_lowers_or_sets_never_raises(dialect: Dialect, before: Any, after:
         (GeminiEmbed(), {}, {"inject_system": ("s",)}),
         (MCP, CALL, {"inject_system": ("s",)}),
         (MCP, CALL, {"tools_deny": frozenset({"f"})}),
-        (MCP, CALL, {"tools_allow": frozenset({"g"})}),
+        (MCP, CALL, {"tools_allow": (frozenset({"g"}),)}),
         (MCP, [CALL], {"sets": ((("a",), 1),)}),
     ],
 )
@@ -319,21 +319,21 @@ def test_the_model_changes_where_the_body_names_it() -> None:
 def test_tools_go_and_with_the_last_the_choice() -> None:
     deny: Any = {"tools_deny": frozenset({"f"})}
     assert [one["function"]["name"] for one in edited(CHAT, OLLAMA_BODY, **deny)["tools"]] == ["g"]
-    assert "tools" not in edited(CHAT, OLLAMA_BODY, tools_allow=frozenset())
+    assert "tools" not in edited(CHAT, OLLAMA_BODY, tools_allow=(frozenset(),))
     assert [one["function"]["name"] for one in edited(COHERE, COHERE_2, **deny)["tools"]] == ["g"]
-    assert not {"tools", "tool_choice"} & edited(COHERE, COHERE_2, tools_allow=frozenset()).keys()
+    assert not {"tools", "tool_choice"} & edited(COHERE, COHERE_2, tools_allow=(frozenset(),)).keys()
     left = edited(GEMINI, GEMINI_BODY, **deny)["tools"]
     assert left == [{"functionDeclarations": [{"name": "g"}]}, {"googleSearch": {}}]
-    assert edited(GEMINI, GEMINI_BODY, tools_allow=frozenset({"googleSearch"}))["tools"] == [{"googleSearch": {}}]
-    assert edited(GEMINI, GEMINI_BODY, tools_allow=frozenset({"f"}))["tools"] == [
+    assert edited(GEMINI, GEMINI_BODY, tools_allow=(frozenset({"googleSearch"}),))["tools"] == [{"googleSearch": {}}]
+    assert edited(GEMINI, GEMINI_BODY, tools_allow=(frozenset({"f"}),))["tools"] == [
         {"functionDeclarations": [{"name": "f"}]}
     ]
-    assert "tools" not in edited(GEMINI, GEMINI_BODY, tools_allow=frozenset())
+    assert "tools" not in edited(GEMINI, GEMINI_BODY, tools_allow=(frozenset(),))
     mixed = {"tools": [{"functionDeclarations": [{"name": "f"}], "googleSearch": {}}]}
     assert edited(GEMINI, mixed, **deny)["tools"] == [{"googleSearch": {}}]
     config = edited(CONVERSE, CONVERSE_BODY, **deny)["toolConfig"]
     assert config == {"tools": [{"cachePoint": {}}, {"toolSpec": {"name": "g"}}]}
-    assert "toolConfig" not in edited(CONVERSE, CONVERSE_BODY, tools_allow=frozenset())
+    assert "toolConfig" not in edited(CONVERSE, CONVERSE_BODY, tools_allow=(frozenset(),))
     assert edited(MCP, CALL, tools_deny=frozenset({"g"})) == CALL
 
 

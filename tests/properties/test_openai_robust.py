@@ -23,7 +23,7 @@ from tests.streams import read_stream, sse
 
 ODD: list[Any] = [None, True, 0, -1, 1.5, 2**60, "", "x", [], ["x"], [None], {}, {"x": "y"}, [[]], {"": []}]
 ALL = RequestChange(
-    model="m", caps=(("max_tokens", 4), ("temperature", 0)), tools_allow=frozenset({"g", "box"}),
+    model="m", caps=(("max_tokens", 4), ("temperature", 0)), tools_allow=(frozenset({"g", "box"}),),
     tools_deny=frozenset({"f"}), inject_system=("s",), include_usage=True,
 )  # fmt: skip
 TOOLS = [

@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 
 from policyd.core.compile.policyset import CompiledPolicy, Engine, Match
 from policyd.core.compile.scope import Scopes
+from policyd.core.model.globs import glob_matches as glob_matches
 from policyd.core.model.operations import NOT_BY_DEFAULT as NOT_BY_DEFAULT
 from policyd.core.model.route import Route
 
@@ -22,23 +23,6 @@ INDEXES = 256  # of routes that different policies are about
 MAX_CACHED = 512  # characters of path and model: longer ones are selected anew, not remembered
 
 _WILD = re.compile(r"[*?]")
-
-
-@lru_cache(16_384)  # a set of ten thousand policies is indexed anew with every change of one
-def glob_matches(pattern: str) -> Callable[[str], object]:
-    """A matcher of a whole string: `*` any run of characters, `?` one, all else itself, case-sensitive."""
-    first, *others = [_literal(part) for part in pattern.split("*")]
-    if not others:
-        return re.compile(first, re.DOTALL).fullmatch
-    *middle, last = others
-    # Each middle part is taken where it first occurs and never again (an atomic group): a glob needs no more, and a
-    # hostile one costs no more than its length times the text's.
-    between = "".join(f"(?>.*?{part})" for part in middle if part)
-    return re.compile(f"{first}{between}.*{last}", re.DOTALL).fullmatch
-
-
-def _literal(part: str) -> str:
-    return ".".join(re.escape(run) for run in part.split("?"))
 
 
 @dataclass(slots=True)

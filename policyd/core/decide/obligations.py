@@ -15,7 +15,7 @@ class Obligations:
 
     caps: tuple[tuple[str, int], ...] = ()
     sets: tuple[tuple[tuple[str, ...], object], ...] = ()
-    tools_allow: frozenset[str] | None = None
+    tools_allow: tuple[frozenset[str], ...] = ()  # each of these lists must allow a tool
     tools_deny: frozenset[str] = frozenset()
     inject_system: tuple[str, ...] = ()
     request_headers: HeaderEdit = HeaderEdit()
@@ -30,7 +30,7 @@ class Merge:
 
     caps: dict[str, int] = field(default_factory=dict)
     sets: dict[tuple[str, ...], object] = field(default_factory=dict)
-    tools_allow: frozenset[str] | None = None
+    tools_allow: list[frozenset[str]] = field(default_factory=list)
     tools_deny: frozenset[str] = frozenset()
     inject: list[str] = field(default_factory=list)
     headers: dict[tuple[str, str], str | None] = field(default_factory=dict)  # (direction, name) -> value, None removes
@@ -65,8 +65,8 @@ class Merge:
         self.sets[path] = value
 
     def _tools(self, allow: frozenset[str] | None, deny: frozenset[str]) -> None:
-        if allow is not None:
-            self.tools_allow = allow if self.tools_allow is None else self.tools_allow & allow
+        if allow is not None and allow not in self.tools_allow:
+            self.tools_allow.append(allow)
         self.tools_deny |= deny
 
     def _inject(self, texts: Iterable[str]) -> None:
@@ -93,7 +93,7 @@ class Merge:
         return Obligations(
             caps=tuple(self.caps.items()),
             sets=tuple(self.sets.items()),
-            tools_allow=self.tools_allow,
+            tools_allow=tuple(self.tools_allow),
             tools_deny=self.tools_deny,
             inject_system=tuple(self.inject),
             request_headers=self._edit("request"),

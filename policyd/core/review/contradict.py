@@ -141,8 +141,19 @@ def _conflict(rule: CompiledRule, other: CompiledRule) -> str:
     if merged.conflicts:
         fields = [conflict.partition(": ")[2] for conflict in merged.conflicts]
         return f"{quoted(first.name)} wins {quoted(listed(fields))}"
-    if merged.tools_allow is not None and not merged.tools_allow - merged.tools_deny:
-        alone = (one.action for one in (rule, other) if isinstance(one.action, Constrain))
-        if all(action.tools_allow is None or action.tools_allow - action.tools_deny for action in alone):
-            return "together they leave no tool"
-    return ""
+    return "together they leave no tool" if _no_tool(merged) and not any(map(_empty, (rule, other))) else ""
+
+
+def _no_tool(merged: Merge) -> bool:
+    """Whether no name is left that these lists allow; of globs that is not told."""
+    entries = frozenset[str]().union(*merged.tools_allow, merged.tools_deny)
+    if not merged.tools_allow or any(sign in entry for entry in entries for sign in "*?:"):
+        return False
+    return not frozenset.intersection(*merged.tools_allow) - merged.tools_deny
+
+
+def _empty(rule: CompiledRule) -> bool:
+    alone = Merge()
+    assert isinstance(rule.action, Constrain)
+    alone.add(rule.id, rule.action)
+    return _no_tool(alone)

@@ -39,7 +39,7 @@ class RequestChange:
     model: str = ""
     caps: tuple[tuple[str, int], ...] = ()
     sets: tuple[tuple[tuple[str, ...], object], ...] = ()
-    tools_allow: frozenset[str] | None = None
+    tools_allow: tuple[frozenset[str], ...] = ()  # each of these lists must allow a tool
     tools_deny: frozenset[str] = frozenset()
     inject_system: tuple[str, ...] = ()
     include_usage: bool = False

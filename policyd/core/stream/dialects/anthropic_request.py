@@ -2,7 +2,7 @@
 
 Rule 1: a block of an unknown type is kept, and counts as a part.
 Rule 2: thinking is signed by the provider: it is neither read nor edited on its way back.
-Rule 3: an MCP server is a tool by its own name: what it offers cannot be seen from here.
+Rule 3: an MCP server is one tool: what it offers cannot be seen from here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import Message, RequestFacts, functions
+from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.offers import Offer, function, hosted, mcp_server, removal, side_doors
 from policyd.core.stream.dialects.shared import (
     cap_edit,
     count,
@@ -20,7 +21,6 @@ from policyd.core.stream.dialects.shared import (
     listing,
     mapping,
     number,
-    removed,
     set_edits,
     text,
     with_sets,
@@ -42,7 +42,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.temperature = number(document.get("temperature"), "temperature")
     facts.choices = 1
     facts.wants_usage = True
-    facts.tools = functions(tool_names(document))
+    facts.tools = [one.tool for one in offers(document)]
     _read_messages(document, facts)
 
 
@@ -99,16 +99,32 @@ def _others(content: object) -> int:
     return total
 
 
-def tool_names(document: dict[str, object]) -> list[str]:
-    """The tools offered, then the MCP servers, by name; a tool without one by its type."""
-    tools = listing(document.get("tools"), "tools") + listing(document.get("mcp_servers"), "mcp_servers")
-    return [_tool_name(tool) for tool in tools]
+def offers(document: dict[str, object], below: Path = ()) -> list[Offer]:
+    """The ways to tools: those offered, MCP servers, skills."""
+    tools = enumerate(listing(document.get("tools"), "tools"))
+    found = [_offered(document, mapping(tool, "a tool"), (*below, "tools", place)) for place, tool in tools]
+    return [*found, *side_doors(document, below), *_skills(document, below)]
 
 
-def _tool_name(tool: object) -> str:
-    item = mapping(tool, "a tool")
-    name = item.get("name") or item.get("mcp_server_name") or item.get("type")
-    return text(name, "the name of a tool") or ""
+def _offered(document: dict[str, object], tool: dict[str, object], path: Path) -> Offer:
+    type_, name = text(tool.get("type"), "the type of a tool") or "", text(tool.get("name"), "the name of a tool") or ""
+    if type_ == "mcp_toolset":
+        called = tool.get("mcp_server_name")
+        servers = [mapping(one, "an MCP server") for one in listing(document.get("mcp_servers"), "mcp_servers")]
+        return mcp_server({**tool, **next((one for one in servers if one.get("name") == called), {})}, path)
+    if type_ in ("", "custom"):
+        return function(name, path)
+    return hosted(type_, path, name, name=name)
+
+
+def _skills(document: dict[str, object], below: Path) -> Iterator[Offer]:
+    container = document.get("container")
+    skills = listing(container.get("skills"), "skills") if isinstance(container, dict) else []
+    alone = isinstance(container, dict) and container.keys() == {"skills"}
+    for place, item in enumerate(skills):
+        name = text(mapping(item, "a skill").get("skill_id"), "skill_id") or ""
+        holder = (*below, "container") if alone else None
+        yield hosted(name, (*below, "container", "skills", place), "skills", holder=holder)
 
 
 # ---- editable text ----------------------------------------------------------------------------------------------
@@ -182,30 +198,19 @@ def edits(doc: object, change: RequestChange) -> list[Edit]:
         out.append(Edit(("model",), change.model))
     for field, cap in change.caps:
         out += cap_edit(document, "max_tokens" if field == "max_completion_tokens" else field, cap)
-    if change.tools_allow is not None or change.tools_deny:
-        out += _tool_edits(document, change.tools_allow, change.tools_deny)
+    out += _tool_edits(document, change)
     out += _inject(document.get("system"), change.inject_system)
     return out
 
 
-def _tool_edits(document: dict[str, object], allow: frozenset[str] | None, deny: frozenset[str]) -> list[Edit]:
-    out: list[Edit] = []
-    gone: set[str] = set()
-    left = 0
-    for field in ("tools", "mcp_servers"):
-        names = [_tool_name(tool) for tool in listing(document.get(field), field)]
-        drop = removed(names, allow, deny)
-        gone |= {names[index] for index in drop}
-        if drop and len(drop) == len(names):
-            out.append(Edit((field,), remove=True))
-            continue
-        left += len(names) - len(drop)
-        out += [Edit((field, index), remove=True) for index in drop]
+def _tool_edits(document: dict[str, object], change: RequestChange) -> list[Edit]:
+    took = removal(document, offers(document), change)
     choice = document.get("tool_choice")
-    insists = isinstance(choice, dict) and choice.get("name") in gone
-    if gone and (insists or not left):
-        out.append(Edit(("tool_choice",), remove=True))
-    return out
+    chosen = choice.get("name") if isinstance(choice, dict) else None
+    insists = isinstance(chosen, str) and chosen in took.gone
+    if took.gone and (insists or not took.left("tools", "mcp_servers")):
+        return [*took.edits, Edit(("tool_choice",), remove=True)]
+    return list(took.edits)
 
 
 def _inject(system: object, injected: Sequence[str]) -> list[Edit]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
-from policyd.core.stream.dialects.shared import input_estimate, listing, mapping, removed, set_edits, text, with_sets
+from policyd.core.stream.dialects.shared import input_estimate, mapping, set_edits, with_sets
 
 LIMIT_NAMES = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 
@@ -70,22 +70,6 @@ def _cap(document: dict[str, object], field: str, cap: int, fields: Fields) -> l
     return [Edit(path, cap)] if lower else []
 
 
-def tool_edits(
-    names: Sequence[str], path: Path, change: RequestChange, *, choice: Path = (), chosen: str = ""
-) -> list[Edit]:
-    """Drops the tools at `path` that are not allowed; with the last of them, or the one insisted on, the choice too."""
-    if change.tools_allow is None and not change.tools_deny:
-        return []
-    drop = removed(names, change.tools_allow, change.tools_deny)
-    if not drop:
-        return []
-    gone = len(drop) == len(names)
-    out = [Edit(path, remove=True)] if gone else [Edit((*path, index), remove=True) for index in drop]
-    if choice and (gone or chosen in {names[index] for index in drop}):
-        out.append(Edit(choice, remove=True))
-    return out
-
-
 # ---- texts ----------------------------------------------------------------------------------------------------------
 
 
@@ -116,16 +100,3 @@ def fill(
     texts = [segment.text for segment in segments]
     facts.text = "\n".join(texts)
     facts.input_tokens = input_estimate(texts, len(messages), parts, tools)
-
-
-def function_name(tool: object) -> str:
-    """The name of a tool in the shape that OpenAI gave it."""
-    item = mapping(tool, "a tool")
-    said = item.get("function")
-    name = mapping(said, "a tool").get("name") if said is not None else item.get("name") or item.get("type")
-    return text(name, "the name of a tool") or ""
-
-
-def function_names(document: dict[str, object]) -> list[str]:
-    """The tools offered, by name."""
-    return [function_name(tool) for tool in listing(document.get("tools"), "tools")]

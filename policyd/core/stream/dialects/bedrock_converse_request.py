@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyd.core.model.facts import Message, RequestFacts, functions
-from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment, anthropic_request
 from policyd.core.stream.dialects.answer import strings
-from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits, tool_edits
+from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
+from policyd.core.stream.dialects.offers import Offer, function, hosted, removal
 from policyd.core.stream.dialects.shared import count, listing, mapping, number, section, text
 from policyd.core.stream.json_strict import refuse_twins
 
 READ = frozenset({"messages", "system", "inferenceConfig", "toolConfig"})
 FIELDS = Fields(limit=("inferenceConfig", "maxTokens"), temperature=("inferenceConfig", "temperature"), model=None)
 LIMITS = ("maxTokens", "max_new_tokens")  # the second is Nova's other name for it
+MORE = "additionalModelRequestFields"
 TOOLS: Path = ("toolConfig", "tools")
 _MEDIA = frozenset({"image", "document", "video", "audio"})
 
@@ -31,7 +33,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.max_tokens = max(limits, default=None)
     facts.temperature = number(config.get("temperature"), "temperature")
     facts.wants_usage = True
-    facts.tools = functions(tool_names(document))
+    facts.tools = [one.tool for one in offers(document)]
     messages, parts = [], 0
     for path, message in _messages(document):
         role = text(message.get("role"), "the role of a message") or ""
@@ -47,21 +49,18 @@ def _messages(document: dict[str, object]) -> Iterator[tuple[Path, dict[str, obj
         yield ("messages", index, "content"), mapping(item, "a message")
 
 
-def tool_names(document: dict[str, object]) -> list[str]:
-    """The tools offered, by name; what is no tool (a cache point) by its kind."""
-    names = []
-    for item in listing(at(document, TOOLS), "tools"):
-        tool = mapping(item, "a tool")
-        said = [mapping(value, "a tool").get("name") for value in tool.values() if isinstance(value, dict)]
-        name = text(next(iter(said), None), "the name of a tool")
-        names.append(name or next(iter(tool), ""))
-    return [name for name in names if name != "cachePoint"]
-
-
-def _all_names(document: dict[str, object]) -> list[str]:
-    """As `tool_names`, one for each element."""
-    each = [tool_names({"toolConfig": {"tools": [item]}}) for item in listing(at(document, TOOLS), "tools")]
-    return [names[0] if names else "" for names in each]
+def offers(document: dict[str, object]) -> list[Offer]:
+    """The ways to tools, those of the model's own fields included. A cache point among them is none."""
+    found: list[Offer] = []
+    for place, item in enumerate(listing(at(document, TOOLS), "tools")):
+        for kind, value in mapping(item, "a tool").items():
+            if kind == "cachePoint":
+                continue
+            name = text(mapping(value, "a tool").get("name"), "the name of a tool") or ""
+            path = (*TOOLS, place)
+            found.append(function(name, path) if kind == "toolSpec" else hosted(name or kind, path, kind))
+    more = document.get(MORE)
+    return [*found, *(anthropic_request.offers(more, (MORE,)) if isinstance(more, dict) else [])]
 
 
 def _texts(path: Path, content: object) -> Iterator[tuple[Path, str]]:
@@ -105,19 +104,16 @@ def edits(doc: object, change: RequestChange) -> list[Edit]:
     other = at(doc, ("inferenceConfig", LIMITS[1])) is not None
     fields = Fields(limit=("inferenceConfig", LIMITS[other]), temperature=FIELDS.temperature, model=None)
     out, document = plain_edits(doc, change, fields)
-    names = _all_names(document)
+    took = removal(document, offers(document), change)
     chosen = at(document, ("toolConfig", "toolChoice", "tool", "name"))
-    if change.tools_allow is not None:  # a cache point is no tool, and stays
-        change = RequestChange(
-            tools_allow=change.tools_allow | {""}, tools_deny=change.tools_deny, inject_system=change.inject_system
+    if took.gone and not took.left("toolConfig"):  # AWS refuses a toolConfig without tools
+        out += [edit for edit in took.edits if edit.path[0] != "toolConfig"]
+        out.append(Edit(("toolConfig",), remove=True))
+    else:
+        out += took.edits
+        out += (
+            [Edit(("toolConfig", "toolChoice"), remove=True)] if isinstance(chosen, str) and chosen in took.gone else []
         )
-    tools = tool_edits(
-        names, TOOLS, change, choice=("toolConfig", "toolChoice"), chosen=chosen if isinstance(chosen, str) else ""
-    )
-    gone = {edit.path for edit in tools}
-    # AWS refuses a toolConfig without tools.
-    left = [name for index, name in enumerate(names) if name and (*TOOLS, index) not in gone]
-    out += [Edit(("toolConfig",), remove=True)] if tools and (TOOLS in gone or not left) else tools
     before = len(listing(document.get("system"), "system"))
     if before:
         out += [

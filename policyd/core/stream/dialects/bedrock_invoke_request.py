@@ -21,6 +21,7 @@ from policyd.core.stream.dialects import bedrock_converse_request as converse
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import LIMIT_NAMES, Fields, Texts, at, fill, plain_edits
 from policyd.core.stream.dialects.bedrock_families import EMBEDDING, family_of
+from policyd.core.stream.dialects.offers import removal
 from policyd.core.stream.dialects.shared import count, mapping, number, text
 
 # Where the families that continue a prompt keep their limit.
@@ -56,6 +57,7 @@ def _read_text(document: dict[str, object], facts: RequestFacts) -> None:
     facts.max_tokens = max((one for one in found if one is not None), default=None)
     config = document.get("textGenerationConfig") or document
     facts.temperature = number(mapping(config, "textGenerationConfig").get("temperature"), "temperature")
+    facts.tools = [one.tool for one in openai_chat_request.offers(document)]
     prompt = text(document.get("inputText") or document.get("prompt"), "prompt")
     messages = [Message("user", prompt)] if prompt and facts.shape != EMBEDDING else []
     fill(facts, messages, [], _text_segments(document), 0, None)
@@ -117,4 +119,6 @@ def _text_edits(document: dict[str, object], change: RequestChange) -> list[Edit
     if wanted and limit is None and "prompt" in document:
         raise Malformed("the body has no limit to lower, and where this model keeps one cannot be told")
     temperature = ("textGenerationConfig", "temperature") if titan else ("temperature",)
-    return plain_edits(document, change, Fields(limit=limit, temperature=temperature, model=None, system=False))[0]
+    fields = Fields(limit=limit, temperature=temperature, model=None, system=False)
+    took = removal(document, openai_chat_request.offers(document), change)
+    return [*plain_edits(document, change, fields)[0], *took.edits]

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyd.core.model.facts import Message, RequestFacts, functions
+from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
-from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, function_names, plain_edits, tool_edits
+from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
+from policyd.core.stream.dialects.offers import Offer, openai_tools, side_doors, without_tools
 from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, text
 from policyd.core.stream.json_strict import refuse_twins
 
@@ -35,13 +36,18 @@ def begin(doc: object, facts: RequestFacts) -> dict[str, object]:
 def read_chat(doc: object, facts: RequestFacts) -> None:
     """Fills the body facts. Raises Malformed."""
     document = begin(doc, facts)
-    facts.tools = functions(function_names(document))
+    facts.tools = [one.tool for one in offers(document)]
     messages = _first(document) if "message" in document else _second(document)
     system = [message.text for message in messages if message.role == "system"]
     preamble = text(document.get("preamble"), "preamble")
     parts = sum(_others(message) for message in listing(document.get("messages"), "messages"))
     system = [*([preamble] if preamble else []), *system]
     fill(facts, messages, system, chat_segments(document), parts, document.get("tools"))
+
+
+def offers(document: dict[str, object]) -> list[Offer]:
+    """The ways to tools: functions, and the connectors of the first version."""
+    return [*openai_tools(document, "tools"), *side_doors(document)]
 
 
 def chat_segments(doc: object) -> list[Segment]:
@@ -60,7 +66,7 @@ def chat_segments(doc: object) -> list[Segment]:
 def chat_edits(doc: object, change: RequestChange) -> list[Edit]:
     """The change in this dialect's fields."""
     out, document = plain_edits(doc, change, FIELDS)
-    out += tool_edits(function_names(document), ("tools",), change, choice=("tool_choice",))
+    out += without_tools(document, offers(document), change, choice="tool_choice")
     if change.inject_system and "message" in document:
         before = document.get("preamble")
         said = [before] if isinstance(before, str) and before else []

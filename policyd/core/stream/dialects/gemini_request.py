@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import Message, RequestFacts, functions
+from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits
-from policyd.core.stream.dialects.shared import count, listing, mapping, number, removed, section, text
+from policyd.core.stream.dialects.offers import Offer, function, hosted, mcp_server, removal
+from policyd.core.stream.dialects.shared import count, listing, mapping, number, section, text
 from policyd.core.stream.json_strict import refuse_twins
 
 READ = frozenset({"contents", "systemInstruction", "generationConfig", "tools", "toolConfig", "content", "requests"})
@@ -43,7 +45,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.temperature = number(config.get("temperature"), "temperature")
     facts.choices = max(1, min(count(named(config, "candidateCount")[1], "candidateCount") or 1, 1024))
     facts.wants_usage = True
-    facts.tools = functions([name for _, name in tool_names(document)])
+    facts.tools = [one.tool for one in offers(document)]
     messages, parts = [], 0
     for _, content in _contents(document):
         role = text(content.get("role"), "the role of a content") or "user"
@@ -91,17 +93,23 @@ def _system(document: dict[str, object]) -> Iterator[tuple[Path, str]]:
         yield from _plain((name,), mapping(said, "systemInstruction"))
 
 
-def tool_names(document: dict[str, object]) -> list[tuple[Path, str]]:
-    """The tools offered and where they stand: each function by its name, one of Google's own by its field."""
-    found: list[tuple[Path, str]] = []
+def offers(document: dict[str, object]) -> list[Offer]:
+    """The ways to tools: each function by its name, one of Google's own by its field."""
+    found: list[Offer] = []
     for index, item in enumerate(listing(document.get("tools"), "tools")):
-        tool = mapping(item, "a tool")
+        tool, holder = mapping(item, "a tool"), ("tools", index)
         field, functions = named(tool, "functionDeclarations")
         for place, one in enumerate(listing(functions, "functionDeclarations")):
             name = text(mapping(one, "a function").get("name"), "the name of a function") or ""
-            found.append((("tools", index, field, place), name))
-        own = [key for key in tool if key != field]
-        found += [(("tools", index, key), _SNAKE.sub(lambda one: one[1].upper(), key)) for key in own]
+            found.append(function(name, (*holder, field, place), holder=holder))
+        servers, given = named(tool, "mcpServers")
+        for place, one in enumerate(listing(given, "mcpServers")):
+            server = mapping(one, "an MCP server")
+            transport = named(server, "streamableHttpTransport")[1]
+            url = transport.get("url") if isinstance(transport, dict) else None
+            found.append(replace(mcp_server({"url": url, **server}, (*holder, servers, place)), holder=holder))
+        for key in (key for key in tool if key not in (field, servers)):
+            found.append(hosted(_SNAKE.sub(lambda one: one[1].upper(), key), (*holder, key), key, holder=holder))
     return found
 
 
@@ -152,42 +160,17 @@ def _fielded(doc: object, change: RequestChange) -> tuple[list[Edit], dict[str, 
 def edits(doc: object, change: RequestChange) -> list[Edit]:
     """The change in this dialect's fields."""
     out, document = _fielded(doc, change)
-    if change.tools_allow is not None or change.tools_deny:
-        out += _tool_edits(document, change)
+    out += _tool_edits(document, change)
     if change.inject_system:
         out += _inject(document, change.inject_system)
     return out
 
 
 def _tool_edits(document: dict[str, object], change: RequestChange) -> list[Edit]:
-    """A list of functions, or a tool, that is left empty goes too."""
-    offered = tool_names(document)
-    drop = {
-        offered[index][0] for index in removed([name for _, name in offered], change.tools_allow, change.tools_deny)
-    }
-    if not drop:
-        return []
-    config = Edit((named(document, "toolConfig")[0],), remove=True)
-    if len(drop) == len(offered):
-        return [Edit(("tools",), remove=True), config]
-    out: list[Edit] = []
-    for index in reversed(range(len(listing(document.get("tools"), "tools")))):
-        own = [path for path, _ in offered if path[1] == index]
-        left = [path for path in own if path not in drop]
-        if own and not left:
-            out.append(Edit(("tools", index), remove=True))
-            continue
-        out += _within(own, drop)
-    return [*out, config] if _insists(document) else out
-
-
-def _within(own: list[Path], drop: set[Path]) -> list[Edit]:
-    gone = [path for path in own if path in drop]
-    functions = [path for path in own if len(path) == 4]
-    if functions and all(path in drop for path in functions):
-        gone = [path for path in gone if len(path) != 4]
-        return [Edit(functions[0][:3], remove=True), *(Edit(path, remove=True) for path in gone)]
-    return [Edit(path, remove=True) for path in reversed(gone)]
+    took = removal(document, offers(document), change)
+    if took.gone and (not took.stay or _insists(document)):
+        return [*took.edits, Edit((named(document, "toolConfig")[0],), remove=True)]
+    return list(took.edits)
 
 
 def _insists(document: dict[str, object]) -> bool:

@@ -17,7 +17,8 @@ from policyd.core.stream import sse
 from policyd.core.stream.dialects import AnswerReader, Body, Edit, Path, Reading, RequestChange, Segment
 from policyd.core.stream.dialects.answer import Answer, Mark, strings
 from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits
-from policyd.core.stream.dialects.shared import has_text, listing, mapping, removed, text
+from policyd.core.stream.dialects.offers import function, removal
+from policyd.core.stream.dialects.shared import has_text, listing, mapping, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
 from policyd.core.stream.ndjson import unbroken
 
@@ -85,8 +86,7 @@ class Mcp:
     def edits(self, doc: object, change: RequestChange) -> Sequence[Edit]:
         """The change, as far as a tool call knows such a thing. Raises Malformed."""
         names = [text(params.get("name"), "the name of a tool") or "" for _, _, params in _calls(doc)]
-        if removed(names, change.tools_allow, change.tools_deny):
-            raise Malformed("the tool that is called may not be called")
+        removal(doc, [function(name, None) for name in names], change)
         if isinstance(doc, list) and change.sets:
             raise Malformed("a batch has no fields of its own to set")
         document = {} if isinstance(doc, list) else doc

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from policyd.core.model.facts import Message, RequestFacts, ResponseFacts, functions
+from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
-from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, function_names, plain_edits, tool_edits
+from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
 from policyd.core.stream.dialects.embeddings import EmbeddingAnswer
+from policyd.core.stream.dialects.offers import openai_tools, without_tools
 from policyd.core.stream.dialects.ollama_reader import OllamaAnswer, completion, embed_bill, error
 from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, section, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
@@ -64,7 +65,7 @@ class OllamaChat(_Ollama):
         """Fills the body facts. Raises Malformed."""
         document = self._begin(doc, facts)
         facts.stream = flag(document.get("stream"), "stream") is not False
-        facts.tools = functions(function_names(document))
+        facts.tools = [one.tool for one in openai_tools(document, "tools")]
         messages, images = [], 0
         for item in listing(document.get("messages"), "messages"):
             message = mapping(item, "a message")
@@ -90,7 +91,7 @@ class OllamaChat(_Ollama):
     def edits(self, doc: object, change: RequestChange) -> Sequence[Edit]:
         """The change in this dialect's fields."""
         out, document = plain_edits(doc, change, FIELDS)
-        out += tool_edits(function_names(document), ("tools",), change)
+        out += without_tools(document, openai_tools(document, "tools"), change)
         lead = 0
         for item in listing(document.get("messages"), "messages"):
             if not isinstance(item, dict) or item.get("role") != "system":

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import Message, RequestFacts, functions
+from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.offers import Offer, openai_tool, openai_tools, removal, side_doors
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input, read_usage_wish
 from policyd.core.stream.dialects.shared import (
     cap_edit,
@@ -20,7 +21,6 @@ from policyd.core.stream.dialects.shared import (
     listing,
     mapping,
     number,
-    removed,
     set_edits,
     text,
     with_sets,
@@ -59,7 +59,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.temperature = number(document.get("temperature"), "temperature")
     facts.choices = _choices(document)
     read_usage_wish(document, facts)
-    facts.tools = functions(tool_names(document))
+    facts.tools = [one.tool for one in offers(document)]
     _read_messages(document, facts)
 
 
@@ -109,18 +109,9 @@ def _part_text(part: object) -> str | None:
     return None
 
 
-def tool_names(document: dict[str, object]) -> list[str]:
-    """The tools offered: function names, custom names, the types of built-in ones."""
-    names = [_tool_name(tool) for tool in listing(document.get("tools"), "tools")]
-    return names + [_tool_name(tool) for tool in listing(document.get("functions"), "functions")]
-
-
-def _tool_name(tool: object) -> str:
-    item = mapping(tool, "a tool")
-    for kind in ("function", "custom"):
-        if item.get(kind) is not None:
-            return text(mapping(item[kind], "a tool").get("name"), "the name of a tool") or ""
-    return text(item.get("name") or item.get("type"), "the name of a tool") or ""
+def offers(document: dict[str, object]) -> list[Offer]:
+    """The ways to tools."""
+    return [*openai_tools(document, "tools", "functions"), *side_doors(document)]
 
 
 # ---- editable text ----------------------------------------------------------------------------------------------
@@ -183,8 +174,7 @@ def edits(doc: object, change: RequestChange) -> list[Edit]:
         document["model"] = change.model
     for field, cap in change.caps:
         out += _cap(document, field, cap)
-    if change.tools_allow is not None or change.tools_deny:
-        out += _tool_edits(document, change.tools_allow, change.tools_deny)
+    out += _tool_edits(document, change)
     out += _inject(document, change.inject_system)
     if change.include_usage and document.get("stream") is True:
         out.append(Edit(("stream_options", "include_usage"), True))
@@ -202,25 +192,13 @@ def _cap(document: dict[str, object], field: str, cap: int) -> list[Edit]:
     return [edit for name in present for edit in cap_edit(document, name, cap)]
 
 
-def _tool_edits(document: dict[str, object], allow: frozenset[str] | None, deny: frozenset[str]) -> list[Edit]:
-    out: list[Edit] = []
-    gone: set[str] = set()
-    left = 0
+def _tool_edits(document: dict[str, object], change: RequestChange) -> list[Edit]:
+    took = removal(document, offers(document), change)
+    out = list(took.edits)
     for field, choice in (("tools", "tool_choice"), ("functions", "function_call")):
-        names = [_tool_name(tool) for tool in listing(document.get(field), field)]
-        drop = removed(names, allow, deny)
-        if not drop:
-            left += len(names)
-            continue
-        gone |= {names[index] for index in drop}
-        if len(drop) == len(names):
-            out += [Edit((field,), remove=True), Edit((choice,), remove=True)]
-            continue
-        left += len(names) - len(drop)
-        out += [Edit((field, index), remove=True) for index in drop]
-        if _chosen(document.get(choice)) & gone:
+        if (field,) in took.emptied or _chosen(document.get(choice)) & took.gone:
             out.append(Edit((choice,), remove=True))
-    if gone and not left:
+    if took.gone and not took.left("tools", "functions"):
         # OpenAI refuses it without tools.
         out.append(Edit(("parallel_tool_calls",), remove=True))
     return out
@@ -231,9 +209,8 @@ def _chosen(choice: object) -> set[str]:
     if not isinstance(choice, dict):
         return set()
     allowed = choice.get("allowed_tools")
-    if isinstance(allowed, dict):
-        return {_tool_name(tool) for tool in listing(allowed.get("tools"), "allowed_tools")}
-    return {_tool_name(choice)}
+    tools = listing(allowed.get("tools"), "allowed_tools") if isinstance(allowed, dict) else [choice]
+    return {name for tool in tools for name in openai_tool(tool, ()).identity.names}
 
 
 def _inject(document: dict[str, object], injected: Sequence[str]) -> list[Edit]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, RequestChange, Segment
+from policyd.core.stream.dialects.offers import removal, side_doors
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input, prompts_of, read_usage_wish
 from policyd.core.stream.dialects.shared import (
     cap_edit,
@@ -39,6 +40,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.max_tokens = count(document.get("max_tokens"), "max_tokens")
     facts.temperature = number(document.get("temperature"), "temperature")
     read_usage_wish(document, facts)
+    facts.tools = [one.tool for one in side_doors(document)]
     prompts, tokens = prompts_of(document.get("prompt"), "prompt")
     facts.choices = _choices(document, max(1, len(prompts) + len(tokens)))
     facts.messages = [Message("user", said) for _, said in prompts]
@@ -71,6 +73,7 @@ def edits(doc: object, change: RequestChange) -> list[Edit]:
         out.append(Edit(("model",), change.model))
     for field, cap in change.caps:
         out += cap_edit(document, "max_tokens" if field in LIMITS else field, cap)
+    out += removal(document, list(side_doors(document)), change).edits
     out += _inject(document.get("prompt"), change.inject_system)
     if change.include_usage and document.get("stream") is True:
         out.append(Edit(("stream_options", "include_usage"), True))

@@ -2,15 +2,17 @@
 
 Rule 1: the instructions are the system prompt, with the system and developer messages of the input.
 Rule 2: what tools gave back is a message of role "tool"; what a model thought goes back as it came.
-Rule 3: a hosted tool goes by its type, an MCP server by its label; a namespace goes with the last tool in it.
+Rule 3: a namespace is no tool: it goes with the last tool in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from policyd.core.model.facts import Message, RequestFacts, functions
+from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.offers import Offer, openai_tool, removal, side_doors
 from policyd.core.stream.dialects.openai_responses_items import Said, plain_strings, said_in
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input
 from policyd.core.stream.dialects.shared import (
@@ -20,7 +22,6 @@ from policyd.core.stream.dialects.shared import (
     listing,
     mapping,
     number,
-    removed,
     set_edits,
     text,
     with_sets,
@@ -43,7 +44,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.temperature = number(document.get("temperature"), "temperature")
     facts.choices = 1
     facts.wants_usage = True
-    facts.tools = functions([name for _, tools in toolboxes(document) for tool in tools for name in _names(tool)])
+    facts.tools = [one.tool for one in offers(document)]
     _read_input(document, facts)
 
 
@@ -126,66 +127,44 @@ def toolboxes(document: dict[str, object]) -> Iterator[tuple[Path, list[object]]
             yield ("input", place, "tools"), listing(item.get("tools"), "tools")
 
 
-def _name(tool: object) -> str:
-    item = mapping(tool, "a tool")
-    inner = item.get("function")  # as chat has it; some who speak this dialect take it
-    name = item.get("name") or (inner.get("name") if isinstance(inner, dict) else None)
-    return text(name or item.get("server_label") or item.get("type"), "the name of a tool") or ""
-
-
-def _names(tool: object) -> list[str]:
-    return [_name(tool), *(_name(inner) for inner in _inner(tool))]
-
-
-def _inner(tool: object) -> list[object]:
-    item = mapping(tool, "a tool")
-    return listing(item.get("tools"), "tools") if item.get("type") == "namespace" else []
-
-
-def _tool_edits(document: dict[str, object], allow: frozenset[str] | None, deny: frozenset[str]) -> list[Edit]:
-    out: list[Edit] = []
-    gone: set[str] = set()
-    left = 0
+def offers(document: dict[str, object]) -> list[Offer]:
+    """The ways to tools."""
+    found: list[Offer] = []
     for path, tools in toolboxes(document):
-        dropped: list[Edit] = []
-        whole = 0
-        for place in range(len(tools) - 1, -1, -1):
-            edits, names = _tool_edit((*path, place), tools[place], allow, deny)
-            dropped += edits
-            gone |= names
-            whole += bool(edits) and edits[0].path == (*path, place)
-        left += len(tools) - whole
-        emptied = bool(tools) and whole == len(tools) and path == ("tools",)
-        out += [Edit(path, remove=True)] if emptied else dropped
-    if gone and (not left or _chosen(document.get("tool_choice")) & gone):
+        for place, tool in enumerate(tools):
+            found += _offered(mapping(tool, "a tool"), (*path, place))
+    return [*found, *side_doors(document)]
+
+
+def _offered(tool: dict[str, object], path: Path) -> Iterator[Offer]:
+    if tool.get("type") != "namespace":
+        yield openai_tool(tool, path)
+        return
+    name = text(tool.get("name"), "the name of a namespace") or ""
+    for place, inner in enumerate(listing(tool.get("tools"), "tools")):
+        one = openai_tool(inner, (*path, "tools", place), holder=path)
+        aliases = (*one.identity.aliases, name, f"{name}.{one.tool.name}")
+        yield replace(one, identity=replace(one.identity, aliases=aliases))
+
+
+def _tool_edits(document: dict[str, object], change: RequestChange) -> list[Edit]:
+    took = removal(document, offers(document), change, keep="input")
+    left = took.left("tools", "input")
+    out = list(took.edits)
+    if took.gone and (not left or _chosen(document.get("tool_choice")) & took.gone):
         out.append(Edit(("tool_choice",), remove=True))
-    if gone and not left:
+    if took.gone and not left:
         out.append(Edit(("parallel_tool_calls",), remove=True))
     return out
-
-
-def _tool_edit(
-    path: Path, tool: object, allow: frozenset[str] | None, deny: frozenset[str]
-) -> tuple[list[Edit], set[str]]:
-    """How one tool loses what is not allowed, and the names that are gone."""
-    name, inner = _name(tool), [_name(one) for one in _inner(tool)]
-    listed = allow is not None and name in allow
-    if name in deny or (not inner and allow is not None and not listed):
-        return [Edit(path, remove=True)], {name, *inner}
-    # A namespace that is allowed brings all its tools but the denied ones.
-    drop = removed(inner, None if listed else allow, deny)
-    if inner and len(drop) == len(inner):
-        return [Edit(path, remove=True)], {name, *inner}
-    return [Edit((*path, "tools", place), remove=True) for place in drop], {inner[place] for place in drop}
 
 
 def _chosen(choice: object) -> set[str]:
     """The names that a tool_choice insists on."""
     if not isinstance(choice, dict):
         return set()
-    if choice.get("type") == "allowed_tools":
-        return {_name(tool) for tool in listing(choice.get("tools"), "allowed_tools")}
-    return {_name(choice)}
+    listed = choice.get("type") == "allowed_tools"
+    tools = listing(choice.get("tools"), "allowed_tools") if listed else [choice]
+    return {name for tool in tools for name in openai_tool(tool, ()).identity.names}
 
 
 # ---- edits --------------------------------------------------------------------------------------------------------
@@ -200,8 +179,7 @@ def edits(doc: object, change: RequestChange) -> list[Edit]:
         out.append(Edit(("model",), change.model))
     for field, cap in change.caps:
         out += cap_edit(document, "max_output_tokens" if field in LIMITS else field, cap)
-    if change.tools_allow is not None or change.tools_deny:
-        out += _tool_edits(document, change.tools_allow, change.tools_deny)
+    out += _tool_edits(document, change)
     return out + _inject(document.get("instructions"), change.inject_system)
 
 

@@ -6,7 +6,7 @@ Rule 2: the provider's own numbers replace the estimate as soon as they come; th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from policyd.core.errors import Malformed
@@ -342,9 +342,3 @@ def cap_edit(document: Mapping[str, object], field: str, cap: int) -> list[Edit]
     value = document.get(field)
     lower = value is None or (isinstance(value, int | float) and value > cap)
     return [Edit((field,), cap)] if lower else []
-
-
-def removed(names: Sequence[str], allow: frozenset[str] | None, deny: frozenset[str]) -> list[int]:
-    """Which of these tools must go, the last one first, so that no index moves before it is used."""
-    gone = [i for i, name in enumerate(names) if name in deny or (allow is not None and name not in allow)]
-    return gone[::-1]
