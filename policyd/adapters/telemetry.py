@@ -81,6 +81,7 @@ class Telemetry:
     _inspection: _Series = field(init=False)
     _ended: _Series = field(init=False)
     _events: Counter = field(init=False)
+    _nobody: _Series = field(init=False)
     _tokens: _Series = field(init=False)
     _cost: Counter = field(init=False)
     _off: Histogram = field(init=False)
@@ -101,6 +102,9 @@ class Telemetry:
         self._inspection = self._series("inspection", "calls by how much of them was understood", "inspection")
         self._ended = self._series("ended", "calls by how they ended", "ended")
         self._events = self._counter("events", "protocol events read")
+        self._nobody = self._series(
+            "identity_missing", "calls without a value for a field that --identity maps", "field"
+        )
         self._tokens = self._series("tokens", "tokens of calls; cached and written are part of input", "class")
         self._cost = self._counter("cost_usd", "dollars of calls, as priced here")
         self._off = Histogram(
@@ -147,6 +151,8 @@ class Telemetry:
         self._inspection.inc(_closed(record.inspection, _INSPECTIONS))
         self._ended.inc(_closed(record.ended, _ENDINGS))
         self._events.inc(record.events)
+        for name in record.identity_missing:
+            self._nobody.inc(name)
         self._cost.inc(record.cost_nano / NANO)
         if record.estimate_error is not None:
             self._off.observe(abs(record.estimate_error))

@@ -51,6 +51,9 @@ ExtprocSan = Annotated[
     list[str] | None,
     typer.Option(metavar="URI|DNS", help="What policyd's certificate must name; repeatable. [default: its host]"),
 ]
+Identity = Annotated[
+    str, typer.Option(metavar="headers|metadata:NS", help="As `serve --identity`: its namespace is forwarded too.")
+]
 FailOpen = Annotated[
     bool, typer.Option("--fail-open", help="Without policyd let calls pass, instead of refusing them.")
 ]
@@ -73,6 +76,7 @@ def bootstrap(
     workers: Workers = 1,
     max_request: MaxRequest = MAX_REQUEST,
     fail_open: FailOpen = False,
+    identity: Identity = "headers",
     admin: Annotated[str, typer.Option(metavar="HOST:PORT", help="Envoy's own admin interface; none by default.")] = "",
     extproc_ca: ExtprocCa = "",
     extproc_cert: ExtprocCert = "",
@@ -91,6 +95,7 @@ def bootstrap(
             workers=workers,
             max_request=max_request,
             fail_open=fail_open,
+            identity=identity,
             admin=admin,
             extproc_tls=tls_to_policyd(extproc_ca, extproc_cert, extproc_key, extproc_san or (), extproc_sds),
         )
@@ -153,6 +158,7 @@ def extension_policy(
     workers: Workers = 1,
     max_request: MaxRequest = MAX_REQUEST,
     fail_open: FailOpen = False,
+    identity: Identity = "headers",
     admin: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="No effect: Envoy Gateway runs the admin interface.")
     ] = "",
@@ -180,6 +186,7 @@ def extension_policy(
             workers=workers,
             max_request=max_request,
             fail_open=fail_open,
+            identity=identity,
             admin=admin,
         )
         places = [parse_target(text) for text in target or (TARGET,)]

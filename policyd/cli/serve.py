@@ -13,6 +13,7 @@ from policyd.adapters.envoy.config import DEFAULT_EXTPROC, MAX_REQUEST
 from policyd.cli import serve_options as options
 from policyd.cli.serve_options import refuse_clashes, tls_of
 from policyd.core.model.decision import Mode
+from policyd.core.model.identity import parse_identity
 from policyd.core.model.options import Options
 from policyd.server.settings import DRAIN_S, KUBE, RENEWED_S, Settings
 
@@ -94,9 +95,13 @@ def _doubts(settings: Settings) -> list[str]:
     """What a user should know who has written this."""
     from_kube = any(str(place).startswith(KUBE) for place in settings.policies)
     idle_state = settings.state is not None and settings.redis is None and not from_kube
-    headers = settings.options.identity == "headers"
+    headers = not parse_identity(settings.options.identity).namespace
     return [
-        *(["who is calling is what headers say: let nobody reach Envoy who may lie"] if headers else ()),
+        *(
+            ["identity is read from request headers: make sure that untrusted clients cannot set them"]
+            if headers
+            else ()
+        ),
         *(["--state: nothing is kept there as long as counters live in this process"] if idle_state else ()),
         *_open_doors(settings),
     ]

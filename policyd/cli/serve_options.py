@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from policyd.adapters.errors import NotAvailable
 from policyd.adapters.tls_files import TlsFiles
 from policyd.cli.options_file import from_file
 from policyd.core.model.decision import Mode
+from policyd.core.model.identity import BadIdentity, parse_identity
 from policyd.server.settings import Tls
 
 _GRPC_LARGEST = 1 << 30  # bytes
@@ -44,9 +44,11 @@ def _redis(text: str) -> str:
 
 
 def _identity(text: str) -> str:
-    if text == "headers" or re.fullmatch(r"metadata:\S+", text):
-        return text
-    raise typer.BadParameter("write headers or metadata:NAMESPACE")
+    try:
+        parse_identity(text)
+    except BadIdentity as error:
+        raise typer.BadParameter(str(error)) from None
+    return text.strip()
 
 
 Policies = Annotated[
@@ -55,7 +57,12 @@ Policies = Annotated[
 Listen = Annotated[Address, typer.Option(metavar="unix:PATH|HOST:PORT", parser=_address, help="Where Envoy finds it.")]
 Highest = Annotated[Mode, typer.Option(help="The highest mode of any rule.", case_sensitive=False)]
 Identity = Annotated[
-    str, typer.Option(metavar="headers|metadata:NS", parser=_identity, help="Who says who is calling.")
+    str,
+    typer.Option(
+        metavar="headers|metadata:NS[/PATH]",
+        parser=_identity,
+        help="Who says who is calling, and `,FIELD=NAME` where: user, team, tenant, session, labels.",
+    ),
 ]
 Namespace = Annotated[str | None, typer.Option(metavar="NS", help="Only this namespace's policies.")]
 Records = Annotated[Path | None, typer.Option(metavar="DIR", help="Write one line a decision there.")]

@@ -32,6 +32,7 @@ from policyd.adapters.envoy.routes import Routes
 from policyd.adapters.envoy.service import handler
 from policyd.adapters.errors import NotAvailable
 from policyd.adapters.garbage import look_seldom
+from policyd.adapters.identity_watch import IdentityWatch
 from policyd.adapters.jsonlines import LineFile, process_file
 from policyd.adapters.prices import load_prices
 from policyd.adapters.records import RecordFile, Sinks
@@ -42,6 +43,7 @@ from policyd.core.compile.compiler import Compiler
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue
 from policyd.core.model.decision import Mode
+from policyd.core.model.identity import parse_identity
 from policyd.enforcer import CounterStore, Enforcer, RecordSink
 from policyd.server.listening import bind_failure, make_way, umask
 from policyd.server.settings import Settings
@@ -134,11 +136,12 @@ class DataPlane:
         return counters
 
     def _sink(self, stack: AsyncExitStack) -> RecordSink:
+        watch = IdentityWatch(parse_identity(self.settings.options.identity))
         if self.settings.records is None:
-            return self.telemetry
+            return Sinks((self.telemetry, watch))
         lines = LineFile(process_file(self.settings.records, "records"), on_dropped=self.telemetry.records_dropped)
         stack.callback(lines.open().close)
-        return Sinks((self.telemetry, RecordFile(lines)))
+        return Sinks((self.telemetry, watch, RecordFile(lines)))
 
     def _capture(self, stack: AsyncExitStack) -> Capture | None:
         if self.settings.capture is None:

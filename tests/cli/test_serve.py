@@ -220,6 +220,10 @@ def test_a_file_of_options_that_says_nothing_is_refused(
         ("--policies p --admin unix:x", root.USAGE, "HOST:PORT"),
         ("--policies p --mode Loud", root.USAGE, "Loud"),
         ("--policies p --identity jwt", root.USAGE, "metadata:NAMESPACE"),
+        ("--policies p --identity metadata:", root.USAGE, "metadata:NAMESPACE"),
+        ("--policies p --identity metadata:ns,user=sub,user=name", root.USAGE, "mapped twice"),
+        ("--policies p --identity metadata:ns,group=sub", root.USAGE, "no field of an identity"),
+        ("--policies p --identity headers:user", root.USAGE, "FIELD=NAME"),
         ("--policies p --max-request 5", root.USAGE, "1024"),
         ("--policies p --workers 0", root.USAGE, "--workers"),
         ("--policies p --config none.yaml", root.USAGE, "none.yaml: no such file"),
@@ -271,7 +275,7 @@ def test_the_process_drains_and_leaves_with_0(tmp_path: Path, number: signal.Sig
                 process.send_signal(number)
     assert process.returncode == 0
     log = "".join(said)
-    for words in ("in force: 1 policies", "who is calling is what headers say", "prompts and answers", "stopped"):
+    for words in ("in force: 1 policies", "identity is read from request headers", "prompts and answers", "stopped"):
         assert words in log
     assert "Traceback" not in log
     assert not (tmp_path / "p.sock").exists()

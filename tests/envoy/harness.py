@@ -102,16 +102,18 @@ class Envoy:
         found = json.loads(self.get(f"/stats?format=json&filter={pattern}"))["stats"]
         return {stat["name"]: stat["value"] for stat in found if "value" in stat}
 
-    def access_log(self, path: str) -> dict[str, object]:
-        """The access log's line about the one request with this path: Envoy writes it behind the call."""
+    def access_log(self, path: str, **also: object) -> dict[str, object]:
+        """The access log's line about the one request with this path, and with these values: Envoy writes it behind
+        the call."""
+        wanted = {"path": path, **also}
         deadline = time.monotonic() + READY_S
         while time.monotonic() < deadline:
             lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-            found = [line for line in lines if line.get("path") == path]
+            found = [line for line in lines if wanted.items() <= line.items()]
             if found:
                 return dict(found[0])
             a_moment()
-        raise AssertionError(f"no line about {path} in {self.log}")
+        raise AssertionError(f"no line about {wanted} in {self.log}")
 
     def stop(self) -> None:
         self.process.terminate()

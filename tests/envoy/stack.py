@@ -38,9 +38,17 @@ def stack(
     providers: Sequence[Emulator] | None = None,
     serve: Sequence[str] = (),
     bootstrap: Sequence[str] = (),
+    configured: Callable[[str], str] = str,
 ) -> Iterator[Stage]:
     """A stage with an Envoy of this version; skips the test when that Envoy is not to be had."""
-    with staged(policies, envoy=binary(version), providers=providers, serve=serve, bootstrap=bootstrap) as stage:
+    with staged(
+        policies,
+        envoy=binary(version),
+        providers=providers,
+        serve=serve,
+        bootstrap=bootstrap,
+        configured=configured,
+    ) as stage:
         yield stage
 
 

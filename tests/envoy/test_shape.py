@@ -366,9 +366,20 @@ def test_what_was_decided_stands_in_the_access_log(shape: Shape) -> None:
     codec.attach(refusal, {"decision": "of-the-refusal"})
     shape.script(request_headers=[refusal])
     shape.ask("/json?refused")
-    cut, refused = shape.envoy.access_log("/stream?13"), shape.envoy.access_log("/json?refused")
+    cut = shape.envoy.access_log("/stream", decision="of-the-cut")
+    refused = shape.envoy.access_log("/json", decision="of-the-refusal")
     assert (cut["decision"], cut["verdict"], cut["status"]) == ("of-the-cut", "terminate", 200)
     assert (refused["decision"], refused["details"], refused["status"]) == ("of-the-refusal", "policyd", 429)
+
+
+def test_no_query_stands_in_the_access_log(shape: Shape) -> None:
+    """It may hold a credential, also where policyd refuses the call or rewrites the path."""
+    shape.script()
+    shape.ask("/json?key=sk-in-the-query")
+    shape.script(request_headers=[codec.reject(REFUSAL)])
+    shape.ask("/json?key=sk-in-the-query")
+    shape.envoy.access_log("/json", status=429)
+    assert "sk-in-the-query" not in shape.envoy.log.read_text()
 
 
 # ---- without policyd -------------------------------------------------------------------------------------------------

@@ -190,6 +190,8 @@ def _one(folder: Path, provider: str, place: str, port: int, side: Side) -> dict
         extproc_tls=tls_to_policyd(**given),
     )
     made = as_dict(bootstrap(wanted))
+    log = made["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["access_log"]
+    log[0]["typed_config"]["log_format"]["json_format"]["port"] = "%DOWNSTREAM_LOCAL_PORT%"
     if not side.alpn:
         del made["static_resources"]["clusters"][1]["transport_socket"]["typed_config"]["common_tls_context"][
             "alpn_protocols"
@@ -210,11 +212,11 @@ class Sides:
         return (self.policyd.folder / "policyd.log").read_text()
 
     def ask(self, name: str, team: str = "") -> httpx.Response:
-        at = f"http://127.0.0.1:{self.ports[name]}/v1/chat/completions?{'.'.join(name.split())}"
+        at = f"http://127.0.0.1:{self.ports[name]}/v1/chat/completions"
         return httpx.post(at, json=ASKED, headers=steering(team), timeout=20, verify=False)
 
     def reason(self, name: str) -> str:
-        line = self.envoy.access_log(f"/v1/chat/completions?{'.'.join(name.split())}")
+        line = self.envoy.access_log("/v1/chat/completions", port=self.ports[name])
         return str(line["details"])
 
 

@@ -63,7 +63,6 @@ from envoy_data_plane.google.protobuf import Any, Struct
 
 from policyd.adapters.envoy.clusters import address, extproc_cluster, upstream_cluster
 from policyd.adapters.envoy.config import (
-    AUTHENTICATED,
     CATALOG_METADATA,
     CATALOG_MOST,
     CLUSTER_ATTRIBUTE,
@@ -89,7 +88,7 @@ _NOT_THE_PROVIDERS = ("x-envoy-external-address", "x-envoy-internal")  # who cal
 _ACCESS_LOG = {
     "time": "%START_TIME%",
     "method": "%REQ(:METHOD)%",
-    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+    "path": "%PATH(NQ:ORIG_OR_PATH)%",  # a query may hold a credential
     "protocol": "%PROTOCOL%",
     "status": "%RESPONSE_CODE%",
     "details": "%RESPONSE_CODE_DETAILS%",
@@ -151,7 +150,7 @@ def ext_proc_filter(settings: Settings) -> ExternalProcessor:
         message_timeout=MESSAGE,
         request_attributes=[ROUTE_ATTRIBUTE, HOST_ATTRIBUTE, CLUSTER_ATTRIBUTE],
         metadata_options=MetadataOptions(
-            forwarding_namespaces=MetadataOptionsMetadataNamespaces(untyped=[*AUTHENTICATED]),
+            forwarding_namespaces=MetadataOptionsMetadataNamespaces(untyped=settings.namespaces),
             receiving_namespaces=MetadataOptionsMetadataNamespaces(untyped=[NAMESPACE]),
         ),
     )

@@ -106,6 +106,12 @@ def response_headers(message: pb.ProcessingRequest, now: float) -> ResponseHeade
     return ResponseHeaders(headers(part.headers), part.end_of_stream, now)
 
 
+def is_refusal(message: pb.ProcessingRequest) -> bool:
+    """Whether these response headers are an error, or have no body: nothing that a model has said."""
+    part = message.response_headers
+    return part.end_of_stream or any(name == ":status" and value >= "400" for name, value in headers(part.headers))
+
+
 def response_chunk(message: pb.ProcessingRequest, now: float, *, whole: bool, most: int = MAX_REQUEST) -> ResponseChunk:
     """Bytes of the answer. A body that is brought whole is its own end, also where trailers follow it; more than `most`
     bytes without an end are only its beginning."""

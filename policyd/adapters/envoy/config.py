@@ -15,6 +15,7 @@ from pathlib import Path
 from policyd.adapters.envoy.names import BadSetting as BadSetting
 from policyd.adapters.envoy.names import Name, parse_name
 from policyd.adapters.envoy.names import is_ip as is_ip
+from policyd.core.model.identity import BadIdentity, parse_identity
 
 PROCESS_METHOD = "Process"
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -144,6 +145,7 @@ class Settings:
     admin: Address | None = None
     ca_file: str = _CA_FILES[0]
     extproc_tls: ExtprocTls | None = None
+    identity: str = ""  # the namespace of metadata that `serve --identity` reads; "": none but the usual ones
 
     def __post_init__(self) -> None:
         if not self.upstreams:
@@ -158,6 +160,11 @@ class Settings:
         if self.extproc_tls is not None and self.extproc.path:
             raise BadSetting(f"`{self.extproc}`: a unix socket has no TLS: leave --extproc-ca out")
         _ = self.processors
+
+    @property
+    def namespaces(self) -> list[str]:
+        """The namespaces of dynamic metadata that policyd is sent."""
+        return [*dict.fromkeys((*AUTHENTICATED, *filter(None, (self.identity,))))]
 
     @property
     def processors(self) -> tuple[Address, ...]:
@@ -230,6 +237,7 @@ def settings(
     fail_open: bool = False,
     admin: str = "",
     extproc_tls: ExtprocTls | None = None,
+    identity: str = "headers",
 ) -> Settings:
     """The settings that these words say; raises BadSetting."""
     return Settings(
@@ -242,7 +250,15 @@ def settings(
         admin=_tcp(admin, "admin") if admin else None,
         ca_file=system_ca_file(),
         extproc_tls=extproc_tls,
+        identity=_namespace(identity),
     )
+
+
+def _namespace(identity: str) -> str:
+    try:
+        return parse_identity(identity).namespace
+    except BadIdentity as error:
+        raise BadSetting(str(error)) from None
 
 
 def tls_to_policyd(

@@ -16,7 +16,6 @@ from typing import Any
 import yaml
 
 from policyd.adapters.envoy.config import (
-    AUTHENTICATED,
     MESSAGE_S,
     NAMESPACE,
     PREFIX,
@@ -87,7 +86,7 @@ def extension_policy(settings: Settings, targets: Sequence[Target]) -> Object:
         "messageTimeout": f"{MESSAGE_S}s",
         # The virtual host's metadata, which names the Gateway, is not to be had: the API takes `xds.route_` alone.
         "processingMode": {"allowModeOverride": True, "request": {"attributes": [ROUTE_ATTRIBUTE]}, "response": {}},
-        "metadata": {"accessibleNamespaces": [*AUTHENTICATED], "writableNamespaces": [NAMESPACE]},
+        "metadata": {"accessibleNamespaces": settings.namespaces, "writableNamespaces": [NAMESPACE]},
     }
     return _object("EnvoyExtensionPolicy", {"targetRefs": _targets(targets), "extProc": [filter_]})
 

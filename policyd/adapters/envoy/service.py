@@ -261,8 +261,9 @@ class Conversation:
             await self._write(raw)
 
     async def _answer(self, kind: Kind, message: pb.ProcessingRequest, now: float) -> None:
-        if kind is Kind.RESPONSE_HEADERS and not self._order.begun and message.response_headers.end_of_stream:
-            # Envoy's own refusal of a request that never got as far as here, without a body: a path it does not take.
+        if kind is Kind.RESPONSE_HEADERS and not self._order.begun and codec.is_refusal(message):
+            # Envoy's own refusal of a request that never got as far as here: a path that it does not take, or a filter
+            # before this one, such as jwt_authn. Envoy 1.40.0 shows us such a refusal, 1.36.4 does not.
             await self._send([codec.pass_response_headers(PassResponseHeaders())])
             return
         whole = self._order.mode is BodyMode.WHOLE

@@ -109,6 +109,7 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             session=pseudonym(facts.session.id),
             session_source=facts.session.source,
             caller_key=facts.caller.key,
+            identity_missing=facts.caller.missing,
             events=response.events,
             duration_ms=max(0.0, call.elapsed_ms(now)),
             ended=ended,

@@ -260,4 +260,5 @@ class DecisionRecord:
     service_tier: str = ""  # batch, flex, priority, ...; empty when nobody named one
     labels: Mapping[str, str] = field(default_factory=dict)
     shadow: tuple[ShadowResult, ...] = ()
+    identity_missing: tuple[str, ...] = ()  # fields of --identity without a value; `any`: the metadata told nothing
     joined_digest: str = ""  # of the later policy set whose policies joined while the call ran; empty when none did

@@ -15,7 +15,7 @@ class Options:
     """Settings of the data plane that the core needs."""
 
     mode: Mode = Mode.FULL  # the process's own ceiling
-    identity: str = "headers"  # headers | metadata:NAMESPACE
+    identity: str = "headers"  # what `--identity` takes, see identity.py
     namespace: str | None = None  # narrows namespaced policies
     home: str | None = None  # the namespace of calls whose route is not told; None: routes are no part of it
     max_request: int = MAX_REQUEST  # bytes
