@@ -75,6 +75,7 @@ class Call:
     rates: dict[str, Rate] = field(default_factory=dict)  # by model: what this call was estimated by
     asked_model: str = ""  # by the sender
     served_model: str = ""
+    sent_path: str = ""  # with its query, as it is forwarded
     body: bytes | None = None  # the request's, as it came, or without its encoding
     bodiless: bool = False  # the request has no body, and needs none
     decoded: bool = False  # the request's body came encoded and could be decoded

@@ -12,7 +12,7 @@ from policyd.core.decide.plan import enforceable
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.judging import may_change_answer
-from policyd.core.exchange.place import mismatch
+from policyd.core.exchange.place import PATH, mismatch
 from policyd.core.model.counters import Charge
 from policyd.core.model.credentials import is_credential, without_credentials
 from policyd.core.model.headers import HeaderEdit, Headers
@@ -132,7 +132,5 @@ def _credentials(call: Call) -> set[str]:
 
 def _bare_path(call: Call) -> dict[str, str]:
     """The path without the credentials in its query; nothing where it has none."""
-    request = call.facts.request
-    path = f"{request.path}?{request.query}"
-    bare = without_credentials(path) if request.query else path
-    return {":path": bare} if request.query and bare != path else {}
+    bare = without_credentials(call.sent_path)
+    return {PATH: bare} if bare != call.sent_path else {}

@@ -21,7 +21,7 @@ from policyd.core.exchange.joining import ON_ITS_WAY, follow, hear
 from policyd.core.exchange.judging import may_change_answer
 from policyd.core.exchange.learning import learn
 from policyd.core.exchange.opening import OWN_PREFIX, open_call
-from policyd.core.exchange.place import BAD_PATH, judged_head, path_of
+from policyd.core.exchange.place import BAD_PATH, PATH, judged_head, path_of
 from policyd.core.exchange.reading import read_body, wants_body
 from policyd.core.exchange.recording import record, renewal, settlement
 from policyd.core.exchange.refusal import ambiguous, refuse, refuse_as
@@ -133,6 +133,7 @@ class Exchange:
             if path.ambiguous:
                 return self._reject(refuse_as(call, BAD_PATH, f"{BAD_PATH.message}: {path.ambiguous}"))
             self._strip = judged_head(event, path, self._strip)
+        call.sent_path = dict((*event.headers, *self._strip.set)).get(PATH, "")
         if wants_body(call, event):
             self.state = State.BODY
             self._with_body = True

@@ -16,7 +16,7 @@ from policyd.core.model.operations import UNBILLED
 from policyd.core.model.paths import normal_path
 from policyd.core.model.steps import Headers, RequestHeaders
 from policyd.core.stream.dialects import Dialect, registry
-from policyd.core.stream.dialects.providers import place_of
+from policyd.core.stream.dialects.providers import place_of, provider_for
 from policyd.core.stream.encodings import codings_of
 
 OWN_PREFIX = "x-policyd-"
@@ -63,9 +63,9 @@ def open_call(event: RequestHeaders, identity: str) -> tuple[Facts, Dialect | No
 
 
 def _choices(request: RequestFacts, own: str, deployment: Deployment) -> tuple[Groups, ...]:
-    """Where the credential is looked for: where the declared provider does. Of a call whose provider nobody declares:
-    where the provider that the path tells does, and only then where one does that the caller's Host header names."""
-    names = (request.provider,) if deployment.provider else (own, request.provider)
+    """Where the credential is looked for: where the provider does that the deployment and the path tell, and only then
+    where one does that the caller's Host header names, which counts where nobody declares the upstream."""
+    names = (provider_for(deployment, "", own), request.provider)
     choices = (counting_places(request.dialect, name, request.path) for name in names)
     return tuple(dict.fromkeys(choices))
 
