@@ -74,6 +74,7 @@ class Tap:
     _size: int = 0
     _done: bool = False
     _rates: Mapping[str, Rate] = field(default_factory=dict)
+    _decision: str = ""
 
     def see(self, event: Event) -> None:
         """Take one event of the call, before or after it was judged."""
@@ -91,9 +92,10 @@ class Tap:
             case _:
                 pass
 
-    def estimated_by(self, rates: Mapping[str, Rate]) -> None:
-        """What was known of the call's models: a dry run estimates by it too, and so cuts where this one did."""
-        self._rates = dict(rates)
+    def estimated_by(self, rates: Mapping[str, Rate], decision: str = "") -> None:
+        """What was known of the call's models: a dry run estimates by it too, and so cuts where this one did. And the
+        decision id, which a terminated response names."""
+        self._rates, self._decision = dict(rates), decision
 
     def request_body(self, data: bytes) -> None:
         self._body = data
@@ -147,6 +149,7 @@ class Tap:
         time = datetime.fromtimestamp(self.begun.wall, UTC).isoformat(timespec="microseconds")
         return {
             "time": time.replace("+00:00", "Z"),
+            **({"decision": self._decision} if self._decision else {}),
             "request": request,
             "response": self._response(),
             "estimate": {model: asdict(rate) for model, rate in self._rates.items()},

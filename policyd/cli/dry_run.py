@@ -134,7 +134,7 @@ class DryRun:
         self.clock = Clock()
         self.on_played: Callable[[Judging], None] | None = None  # is shown each call when it is over
         self._kept = Kept()
-        self._calls = 0
+        self._calls, self._captured = 0, ""
         self._rechunk = rechunk
         self._random = random.Random(rechunk.seed) if rechunk and rechunk.seed is not None else None
         store = Undoable(MemoryCounters(self.clock.counters, remember_s=0.0))
@@ -148,18 +148,18 @@ class DryRun:
             options=options,
             deadlines=Deadlines(store_s=3600.0, settle_s=3600.0),
             clock=lambda: self.clock.now,
-            new_id=self._next_id,
+            new_id=self._id,
             vocabularies=vocabularies,
         )
 
-    def _next_id(self) -> str:
-        """Numbered, so that the same run gives the same bytes again."""
-        self._calls += 1
-        return f"{self._calls:024x}"
+    def _id(self) -> str:
+        """As it was captured, or a number, so that the same run gives the same bytes again."""
+        return self._captured or f"{self._calls:024x}"
 
     async def play(self, recording: Recording, watcher: Watcher | None = None) -> Played:
         """One call, from its first header to its record."""
         self.clock.begin(recording)
+        self._calls, self._captured = self._calls + 1, recording.decision
         began = self.clock.now, self.clock.latest
         gathering = self._gathering if watcher is None else None
         playing, record = await self._once(recording, watcher, gathering)

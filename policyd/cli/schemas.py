@@ -87,6 +87,7 @@ _WORDS = {
     "TerminateSpec.messageExpression": "CEL text for the message; where it fails, the message stands.",
     "TerminateSpec.fallback": "What ends an answer that runs, or is the answer with status 200 (the message).",
     "TerminateSpec.fallbackExpression": "CEL text for the fallback; where it fails, the fallback stands.",
+    "TerminateSpec.finish": "How the response ends, in the dialect's own words: refusal (default), length, stop.",
     "RedactSpec.detectors": "Kinds of things that are found by name.",
     "RedactSpec.patterns": "RE2, of finite reach.",
     "RedactSpec.in": "Where to look; without it wherever it is still possible.",

@@ -108,7 +108,7 @@ MORE = """
     calls:
       - request: {stream: true}
         response: {text: [a, {text: b, after: 1s}], silence: 10s}
-        expect: {verdict: terminate, by: late, event: 2, ended: cut, text: "ab[late]"}
+        expect: {verdict: terminate, by: late, event: 2, ended: cut, text: "ab\\n\\n[late]"}
   - name: what was spent before counts, until it is a day old
     counters:
       - {name: spend, key: s, value: 1.00 USD, age: 23h}

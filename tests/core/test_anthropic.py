@@ -8,7 +8,7 @@ import pytest
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts
-from policyd.core.stream.dialects import Changed, Edit, RequestChange
+from policyd.core.stream.dialects import Changed, Edit, Ending, RequestChange
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.json_text import dumps, loads, splice
 from tests.streams import Read, cuts, read_json, read_stream, sse
@@ -301,7 +301,7 @@ def test_an_error_event() -> None:
     assert read.response.is_error
     assert read.response.inspection == "full"
     assert read.readings[-1].changed & Changed.ERROR
-    assert read.reader.ending("text", "r") == b""
+    assert read.reader.ending(Ending("text", "stop")) == b""
 
 
 BODY = [start(), begin(), words("x"), stop()]

@@ -118,10 +118,11 @@ def test_a_rule_without_when_always_matches() -> None:
 @pytest.mark.parametrize(
     ("action", "meant"),
     [
-        ("terminate: {}", Terminate(403, "r", "r", "r")),
-        ("terminate: {status: 200, reason: why}", Terminate(200, "why", "why", "why")),
-        ("terminate: {message: said}", Terminate(403, "r", "said", "said")),
-        ("terminate: {message: said, fallback: ''}", Terminate(403, "r", "said", "")),
+        ("terminate: {}", Terminate(403, "r")),
+        ("terminate: {status: 200, reason: why}", Terminate(200, "why")),
+        ("terminate: {finish: length}", Terminate(403, "r", finish="length")),
+        ("terminate: {message: said}", Terminate(403, "r", "said")),
+        ("terminate: {message: said, fallback: ''}", Terminate(403, "r", "said", silent=True)),
         ("reroute: {model: m}", Reroute("m")),
         (
             "reroute: {upstream: eu, keepCredentials: true, headers: {set: {X-A: b}, remove: [C]}}",
@@ -201,7 +202,7 @@ def test_texts_may_be_expressions_and_keep_their_plain_text() -> None:
         "terminate: {message: plain, messageExpression: \"'spent ' + string(counters.spend.value)\","
         " fallbackExpression: request.model}"
     )
-    assert rule.action == Terminate(403, "r", "plain", "plain")
+    assert rule.action == Terminate(403, "r", "plain")
     assert rule.message_expression is not None and rule.fallback_expression is not None
     assert rule.reads == {"counters.spend.value", "request.model"}
     assert rule.reads_exceeded == frozenset()
@@ -305,7 +306,9 @@ def test_a_limit_denies_by_itself() -> None:
     author, implied = policy.rules
     assert (author.name, author.implied) == ("r", None)
     assert (implied.name, implied.implied, implied.position) == ("spend.exceeded", "spend", 1)
-    assert implied.action == Terminate(429, "spend_exceeded", "spend_exceeded", "spend_exceeded")
+    assert isinstance(implied.action, Terminate)
+    assert (implied.action.status, implied.action.reason) == (429, "spend_exceeded")
+    assert "counter spend" in implied.action.message
     assert (implied.severity, implied.phase, implied.mode) == (RuleSeverity.CRITICAL, Phase.RESERVED, Mode.FULL)
     assert (implied.when, implied.reads) == (None, {"counters.spend.exceeded"})
     assert (implied.reads_exceeded, implied.failure_policy) == ({"spend"}, FailurePolicy.IGNORE)

@@ -111,8 +111,8 @@ rules:
         ("""message: m, fallbackExpression: 'request.headers["none"]'""", "m"),
         ("""messageExpression: '"m"', fallbackExpression: 'request.headers["none"]'""", "m"),
         ("""fallback: f, fallbackExpression: 'request.headers["none"]'""", "f"),
-        ("reason: why", "why"),
-        ("", "r"),
+        ("reason: why", "The call was stopped by rule r of policy default/p."),
+        ("", "The call was stopped by rule r of policy default/p."),
     ],
 )
 def test_a_fallback_that_is_not_given_is_the_message(texts: str, said: str) -> None:
@@ -332,7 +332,7 @@ def test_the_event_of_a_record_is_that_of_the_cut_that_was_made() -> None:
 
     out = Bed(policy(spec)).call(body=chat(stream=True), chunks=stream_of("a", "b", "c", "d", "e"))
 
-    assert (out.record.event, out.text) == (3, "abc!")
+    assert (out.record.event, out.text) == (3, "abc\n\n!")
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_a_cut_between_events_is_before_the_next(when: str, chunks: list[bytes])
 
     out = Bed(policy(spec)).call(body=chat(stream=True), chunks=chunks, silent_s=2.0 if "elapsed" in when else 0.0)
 
-    assert (out.record.event, out.text) == (2, "ab!")
+    assert (out.record.event, out.text) == (2, "ab\n\n!")
 
 
 @pytest.mark.parametrize("when", ["response.cost_usd > 5.0", "counters.c.value > 5000", "response.input_tokens > 5000"])

@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from policyd.core.model.facts import RequestFacts
+from policyd.core.stream.dialects import Ending
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
 from tests.streams import answering, read_stream, sse
@@ -70,7 +71,7 @@ def cut(dialect: Any, data: bytes, event: int, request: RequestFacts, text: str 
     """The stream ended before this event, read to its own end before the cut: later events must not show."""
     read = read_stream(dialect, [data], request)
     read.reader.rewind(read.marks[event])
-    return b"".join(one.raw for one in read.events[:event]) + read.reader.ending(text, "r")
+    return b"".join(one.raw for one in read.events[:event]) + read.reader.ending(Ending(text, "stop"))
 
 
 def openai_cuts() -> list[Any]:
@@ -126,7 +127,7 @@ def test_an_ending_continues_what_was_begun() -> None:
 
 def test_a_stream_that_is_over_needs_no_ending() -> None:
     data = sse(*OPENAI_STREAMS["text"])
-    assert read_stream(OPENAI, [data]).reader.ending("x", "r") == b""
+    assert read_stream(OPENAI, [data]).reader.ending(Ending("x", "stop")) == b""
 
 
 def test_what_was_cut_is_not_asked_for() -> None:
@@ -166,12 +167,14 @@ def test_an_error_is_the_sdks_own(status: int, one: type[Exception], other: type
 
 @pytest.mark.parametrize("choices", [1, 3])
 def test_a_completion_of_our_own_in_the_openai_sdk(choices: int) -> None:
-    told = OPENAI.completion(RequestFacts(model="gpt-4o", choices=choices), FALLBACK, "d1")
+    told = OPENAI.completion(RequestFacts(model="gpt-4o", choices=choices), Ending(FALLBACK, "stop"), "d1")
     got = openai_client(told.data, kind=told.content_type).chat.completions.create(model="m", messages=USER)
     assert [choice.message.content for choice in got.choices] == [FALLBACK] * choices
     assert (got.id, got.model) == ("chatcmpl-d1", "gpt-4o")
     assert got.usage is not None and got.usage.total_tokens == 0
-    told = OPENAI.completion(RequestFacts(stream=True, choices=choices, wants_usage=True), FALLBACK, "d1")
+    told = OPENAI.completion(
+        RequestFacts(stream=True, choices=choices, wants_usage=True), Ending(FALLBACK, "stop"), "d1"
+    )
     with openai_client(told.data, kind=told.content_type).chat.completions.stream(model="m", messages=USER) as stream:
         final = stream.get_final_completion()
     assert [choice.message.content for choice in final.choices] == [FALLBACK] * choices
@@ -238,17 +241,17 @@ def _cut(given: object) -> object:
 
 
 def test_a_message_that_is_over_needs_no_ending() -> None:
-    assert read_stream(ANTHROPIC, [sse(*EVENTS, names=True)]).reader.ending("x", "r") == b""
+    assert read_stream(ANTHROPIC, [sse(*EVENTS, names=True)]).reader.ending(Ending("x", "stop")) == b""
 
 
 def test_a_completion_of_our_own_in_the_anthropic_sdk() -> None:
-    told = ANTHROPIC.completion(RequestFacts(model="c"), FALLBACK, "d1")
+    told = ANTHROPIC.completion(RequestFacts(model="c"), Ending(FALLBACK, "stop"), "d1")
     client = anthropic_client(told.data, kind=told.content_type)
     got = client.messages.create(model="m", max_tokens=1, messages=USER)
     assert (got.id, got.model, got.stop_reason) == ("msg_d1", "c", "end_turn")
     assert got.content[0].type == "text" and got.content[0].text == FALLBACK
     assert (got.usage.input_tokens, got.usage.output_tokens) == (0, 0)
-    told = ANTHROPIC.completion(RequestFacts(model="c", stream=True), FALLBACK, "d1")
+    told = ANTHROPIC.completion(RequestFacts(model="c", stream=True), Ending(FALLBACK, "stop"), "d1")
     with anthropic_client(told.data, kind=told.content_type).messages.stream(
         model="m", max_tokens=1, messages=USER
     ) as stream:
@@ -258,7 +261,10 @@ def test_a_completion_of_our_own_in_the_anthropic_sdk() -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda d: d.completion(RequestFacts(), "", "x"), lambda d: d.completion(RequestFacts(stream=True), "", "x")],
+    [
+        lambda d: d.completion(RequestFacts(), Ending("", "stop"), "x"),
+        lambda d: d.completion(RequestFacts(stream=True), Ending("", "stop"), "x"),
+    ],
 )
 @pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC], ids=lambda dialect: dialect.name)
 def test_an_answer_may_say_nothing(dialect: Any, make: Callable[[Any], Any]) -> None:

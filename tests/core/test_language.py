@@ -529,7 +529,7 @@ def test_a_stream_is_cut_before_the_event_that_matched() -> None:
 
     out = Bed(policy(spec)).call(body=chat(stream=True), chunks=stream_of("a", "b", "c", "d", "e"))
 
-    assert out.text == "abcstopped"
+    assert out.text == "abc\n\nstopped"
     assert out.data[-1] == "[DONE]"
     assert (out.record.event, out.record.ended, out.record.phase) == (3, "cut", "response")
 
@@ -539,7 +539,7 @@ def test_with_hold_back_not_one_character_of_the_match_leaves() -> None:
 
     out = Bed(policy(spec)).call(body=chat(stream=True), chunks=stream_of("it is a s", "ecr", "et thing", " more"))
 
-    assert out.text == "it is a [end]"
+    assert out.text == "it is a \n\n[end]"
     assert out.record.event == 2
 
 
@@ -686,8 +686,8 @@ def test_a_cut_by_another_rule_takes_no_text_but_what_could_begin_a_match() -> N
     innocent = bed.call(body=chat(stream=True), chunks=stream_of("one ", "two ", "three ", "four "))
     beginning = bed.call(body=chat(stream=True), chunks=stream_of("one ", "two ", "this is forb", "idden"))
 
-    assert innocent.text == "one two three [end]"
-    assert beginning.text == "one two this is [end]"
+    assert innocent.text == "one two three \n\n[end]"
+    assert beginning.text == "one two this is \n\n[end]"
 
 
 def test_what_is_kept_back_for_a_rule_that_names_no_text_is_dropped_whole() -> None:
@@ -697,4 +697,4 @@ def test_what_is_kept_back_for_a_rule_that_names_no_text_is_dropped_whole() -> N
 
     out = Bed(policy(spec)).call(body=chat(stream=True), chunks=stream_of("one ", "two ", "three ", "four "))
 
-    assert out.text == "one two [end]"
+    assert out.text == "one two \n\n[end]"

@@ -10,7 +10,7 @@ import pytest
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts
-from policyd.core.stream.dialects import Dialect, RequestChange
+from policyd.core.stream.dialects import Dialect, Ending, RequestChange
 from policyd.core.stream.dialects.openai_completions import OpenAICompletions
 from policyd.core.stream.dialects.openai_embeddings import OpenAIEmbeddings
 from policyd.core.stream.json_text import dumps, loads, splice
@@ -118,7 +118,7 @@ def test_a_cut_stream_parses_in_the_openai_sdk(event: int) -> None:
     request = RequestFacts(stream=True, choices=2, wants_usage=True)
     read = read_stream(COMPLETIONS, [sse(chunk("a"), chunk("b", "stop"), chunk("x", index=1))], request)
     read.reader.rewind(read.marks[event])
-    body = b"".join(one.raw for one in read.events[:event]) + read.reader.ending("Stopped.", "r")
+    body = b"".join(one.raw for one in read.events[:event]) + read.reader.ending(Ending("Stopped.", "stop"))
     client = openai.OpenAI(api_key="k", http_client=answering(body), max_retries=0)
     pieces = list(client.completions.create(model="m", prompt="hi", stream=True))
     ends = {choice.index for piece in pieces for choice in piece.choices if choice.finish_reason}
@@ -177,8 +177,8 @@ def test_an_error_of_our_own_in_the_openai_sdk(dialect: Dialect) -> None:
 
 
 def test_completions_of_our_own() -> None:
-    told = COMPLETIONS.completion(RequestFacts(model="m", choices=2), "No.", "d1")
+    told = COMPLETIONS.completion(RequestFacts(model="m", choices=2), Ending("No.", "stop"), "d1")
     client = openai.OpenAI(api_key="k", http_client=answering(told.data, kind=told.content_type), max_retries=0)
     got = client.completions.create(model="m", prompt="hi")
     assert (got.id, [choice.text for choice in got.choices]) == ("cmpl-d1", ["No.", "No."])
-    assert json.loads(EMBEDDINGS.completion(RequestFacts(model="m"), "No.", "d1").data)["data"] == []
+    assert json.loads(EMBEDDINGS.completion(RequestFacts(model="m"), Ending("No.", "stop"), "d1").data)["data"] == []

@@ -10,7 +10,7 @@ import pytest
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts
-from policyd.core.stream.dialects import Changed, RequestChange
+from policyd.core.stream.dialects import Changed, Ending, RequestChange
 from policyd.core.stream.dialects.openai_responses import OpenAIResponses
 from policyd.core.stream.json_text import dumps, loads, splice
 from tests.responses import USAGE, Script, response
@@ -369,7 +369,7 @@ def client(body: bytes, kind: str = "text/event-stream", status: int = 200) -> o
 def ended(documents: list[Any], event: int) -> bytes:
     read = read_stream(DIALECT, [sse(*documents, names=True)])
     read.reader.rewind(read.marks[event])
-    return b"".join(one.raw for one in read.events[:event]) + read.reader.ending(FALLBACK, "r")
+    return b"".join(one.raw for one in read.events[:event]) + read.reader.ending(Ending(FALLBACK, "stop"))
 
 
 @pytest.mark.parametrize(
@@ -410,14 +410,15 @@ def test_an_answer_that_is_over_needs_no_ending() -> None:
 
 
 def test_a_completion_of_our_own_in_the_openai_sdk() -> None:
-    told = DIALECT.completion(RequestFacts(model="m"), FALLBACK, "d1")
+    told = DIALECT.completion(RequestFacts(model="m"), Ending(FALLBACK, "stop"), "d1")
     got = client(told.data, told.content_type).responses.create(model="m", input="hi")
     assert (got.id, got.model, got.status, got.output_text) == ("resp_d1", "m", "completed", FALLBACK)
-    told = DIALECT.completion(RequestFacts(model="m", stream=True), FALLBACK, "d1")
+    told = DIALECT.completion(RequestFacts(model="m", stream=True), Ending(FALLBACK, "stop"), "d1")
     with client(told.data).responses.stream(model="m", input="hi") as events:
         assert events.get_final_response().output_text == FALLBACK
     assert (
-        DIALECT.completion(RequestFacts(), "", "x").data and DIALECT.completion(RequestFacts(stream=True), "", "x").data
+        DIALECT.completion(RequestFacts(), Ending("", "stop"), "x").data
+        and DIALECT.completion(RequestFacts(stream=True), Ending("", "stop"), "x").data
     )
 
 

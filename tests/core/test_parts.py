@@ -164,4 +164,4 @@ def test_of_blocks_in_a_row_nothing_leaves_that_begins_what_is_forbidden() -> No
 
     assert out.record.verdict is Verdict.TERMINATE
     said = [one["delta"]["text"] for one in out.data if isinstance(one, dict) and "text" in one.get("delta", ())]
-    assert "".join(said) == "xno"
+    assert "".join(said) == "x\n\nno"

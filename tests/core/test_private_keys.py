@@ -144,7 +144,7 @@ def test_it_ends_a_text_before_it_begins(name: str, ending: Lab) -> None:
     assert leaks(body, stream.kind) == {} and b"-----" not in body
     heard = HEAR[voice.dialect.name](body, stream.kind)
     said = "".join(text for place, text in heard.items() if place.startswith("text"))
-    assert said in ("Here: Stopped.", "Here: Stopped.Here: Stopped.")
+    assert said in ("Here: \n\nStopped.", "Here: \n\nStopped.Here: \n\nStopped.")
     assert ending.bed.sink.records[0].ended == "cut"
 
 

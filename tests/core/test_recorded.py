@@ -15,7 +15,7 @@ import pytest
 
 from policyd.adapters.recordings import Recording, read_recordings
 from policyd.core.model.facts import RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import Dialect, registry
+from policyd.core.stream.dialects import Dialect, Ending, registry
 from policyd.core.stream.json_text import loads
 from tests.streams import Read, answering, cuts, read_stream
 
@@ -211,7 +211,7 @@ def test_recorded_streams_can_be_ended_at_every_event() -> None:
         whole = read_stream(dialect, [body_of(one)], request)
         for event in {0, 1, len(whole.events) - 2, *(chance.randrange(len(whole.events)) for _ in range(4))}:
             whole.reader.rewind(whole.marks[event])
-            body = b"".join(part.raw for part in whole.events[:event]) + whole.reader.ending("Stopped.", "r")
+            body = b"".join(part.raw for part in whole.events[:event]) + whole.reader.ending(Ending("Stopped.", "stop"))
             assert heard(dialect, body).endswith("Stopped."), f"{one.source}, event {event}"
 
 

@@ -88,7 +88,7 @@ def test_what_was_held_back_is_in_no_telling(seed: int) -> None:
     assert out.record.verdict == "terminate"
     assert b"forbid" not in out.body
     told = final(out)
-    assert told.output_text == text[: text.index("forbidden")] + "Stopped."
+    assert told.output_text == text[: text.index("forbidden")] + "\n\nStopped."
     assert [item.type for item in told.output] == ["message"] * 2
 
 
@@ -102,7 +102,7 @@ def test_an_ending_tells_what_was_redacted_as_it_was_told() -> None:
     outcomes = [run(spec, chunks) for chunks in ways(documents)]
     assert len({out.body for out in outcomes}) == 1
     assert "1234" not in outcomes[0].body.decode()
-    assert final(outcomes[0]).output_text == "a # bc # d Stopped."
+    assert final(outcomes[0]).output_text == "a # bc # d \n\nStopped."
 
 
 def test_text_that_only_a_later_telling_has_is_judged_before_it_leaves() -> None:
@@ -132,7 +132,7 @@ def test_a_call_leaves_only_when_its_arguments_were_judged() -> None:
     outcomes = [run(spec, chunks) for chunks in ways(documents)]
     assert len({out.body for out in outcomes}) == 1
     assert b"shell" not in outcomes[0].body
-    assert final(outcomes[0]).output_text == "Well.Stopped."
+    assert final(outcomes[0]).output_text == "Well.\n\nStopped."
 
 
 def test_nothing_is_touched_where_nothing_is_found() -> None:

@@ -197,7 +197,7 @@ def test_from_there_on_its_answer_is_read_for_those_who_joined() -> None:
     out = asyncio.run(story())
     assert out.mode is BodyMode.STREAM
     assert (out.record.event, out.record.ended) == (3, "cut")
-    assert out.text == "w0 w1 w2 over"
+    assert out.text == "w0 w1 w2 \n\nover"
 
 
 @pytest.mark.parametrize("base", [READS, WATCHES])
@@ -208,7 +208,7 @@ def test_an_answer_that_streams_is_cut_properly(base: str) -> None:
 
     bed = Bed(base)
     out = asyncio.run(story())
-    assert out.text == "w0 w1 w2 w3 no more"
+    assert out.text == "w0 w1 w2 w3 \n\nno more"
     assert out.data[-1] == "[DONE]"
     assert (out.record.event, out.record.ended, out.record.reason) == (4, "cut", "stopped")
     assert (out.record.digest, out.record.joined_digest) == tuple(digests(bed, (base,), (base, kill())))
@@ -311,7 +311,7 @@ def test_a_rule_on_time_reaches_an_answer_that_passes_by() -> None:
 def cut_at(number: int) -> str:
     return policy(
         f"rules: [{{name: stop, when: response.events > {number}, terminate: {{reason: stopped, fallback: no more}}}}]",
-        "reads",
+        "kill",
     )
 
 

@@ -120,7 +120,7 @@ def test_a_cut_stream_tells_no_usage_that_nobody_asked_for() -> None:
     spec = f"{TOKENS}\nrules:\n- {{name: r, when: 'response.text.contains(\"x\")', terminate: {{fallback: no}}}}"
     out = Bed(policy(spec)).call(body=chat(stream=True), chunks=[sse(delta("ok"), done=False), sse(delta("x"))])
     assert all(not (isinstance(one, dict) and one.get("usage")) for one in out.data)
-    assert out.text == "okno"
+    assert out.text == "ok\n\nno"
 
 
 def test_the_event_that_is_withheld_counts() -> None:

@@ -98,6 +98,7 @@ class Sdk:
     broken: type[Exception]  # 5xx
     before_text: int  # events of a stream before its first token
     end: str  # the stop reason of a whole answer
+    refused: str  # of one that policyd ends, or gives in the upstream's place
 
     def __str__(self) -> str:
         return self.name
@@ -168,6 +169,7 @@ OPENAI = Sdk(
     openai.InternalServerError,
     before_text=1,
     end="stop",
+    refused="content_filter",
 )
 ANTHROPIC = Sdk(
     "anthropic",
@@ -178,6 +180,7 @@ ANTHROPIC = Sdk(
     anthropic.InternalServerError,
     before_text=3,
     end="end_turn",
+    refused="refusal",
 )
 SDKS = (OPENAI, ANTHROPIC)
 

@@ -237,7 +237,7 @@ def test_policyd_drains() -> None:
         stage.wait_until(lambda: "draining" in (stage.folder / "policyd.log").read_text(), "policyd to drain")
         new_call_without_policyd(stage, fail_open=False)
         assert check_ended(OPENAI, whole.finish()) == "stop"
-        assert check_ended(OPENAI, cut.finish()) == "stop"
+        assert check_ended(OPENAI, cut.finish()) == "content_filter"
         assert SECRET.encode() not in cut.seen
         assert process(stage).wait(20) == 0
         assert sorted(str(record["ended"]) for record in stage.records()) == ["complete", "cut"]

@@ -169,7 +169,7 @@ def test_a_refusal_that_waiting_cures_is_retried_in_time(up: Stage, sdk: Sdk, st
 def test_fallback_as_an_answer(up: Stage, sdk: Sdk, stream: bool) -> None:
     reached = len(upstream_calls(up))
     answered = sdk.ask(up, "answered", stream=stream)
-    assert (answered.text, answered.stop) == (FALLBACK, sdk.end)
+    assert (answered.text, answered.stop) == (FALLBACK, sdk.refused)
     assert len(upstream_calls(up)) == reached
 
 

@@ -256,7 +256,10 @@ def test_under_fail_nothing_unjudged_leaves(name: str, mode: str) -> None:
     else:
         assert (record.ended, record.event, record.status) == ("cut", case.cut, 200)
         heard = "one two "[: 4 * case.cut] if case.heard is None else case.heard
-        assert (out.text, out.data[-1]) == (heard + "a policy could not be judged", "[DONE]")
+        shown, _, said = out.text.rpartition("Rule ")
+        assert shown == (f"{heard}\n\n" if heard else "")
+        assert said.endswith(" could not be evaluated, so the call was stopped.")
+        assert out.data[-1] == "[DONE]"
     assert not record.degraded
     assert let_go(bed)
 
@@ -337,8 +340,8 @@ def test_anthropics_streams_get_anthropics_ending() -> None:
     out = ask_claude(CLAUDE % b', "stream": true', chunks=[STARTED, b"event: ping\ndata: {not-judged\n\n"])
     assert out.body.startswith(STARTED)
     assert b"not-judged" not in out.body
-    assert b"a policy could not be judged" in out.body
-    assert out.body.rstrip().endswith(b'{"type":"message_stop"}')
+    assert b"could not be evaluated" in out.body
+    assert b'{"type":"message_stop","policyd":{' in out.body
 
 
 # ---- the store, late -------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import Dialect, RequestChange, registry
+from policyd.core.stream.dialects import Dialect, Ending, RequestChange, registry
 from policyd.core.stream.json_text import dumps, loads, splice
 from policyd.core.stream.sse import SseEvent
 from tests.core.test_endings_others import CASES, HEAR
@@ -86,7 +86,7 @@ def _heard(dialect: Dialect, request: RequestFacts, kind: str, events: list[SseE
         assert not reading.malformed or response.inspection == "partial"
         reader.mark()
     reader.finish()
-    reader.ending("Stopped.", "r")
+    reader.ending(Ending("Stopped.", "stop"))
     assert response.output_tokens >= response.reasoning_tokens >= 0
     return response.inspection
 

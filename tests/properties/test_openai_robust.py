@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import Dialect, RequestChange
+from policyd.core.stream.dialects import Dialect, Ending, RequestChange
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
 from policyd.core.stream.dialects.openai_completions import OpenAICompletions
 from policyd.core.stream.dialects.openai_embeddings import OpenAIEmbeddings
@@ -140,6 +140,6 @@ def test_a_changed_stream_is_read_and_can_be_ended(name: str, chance: Any) -> No
         edit_event(event.raw, changes)
     for mark in read.marks:
         read.reader.rewind(mark)
-        for line in read.reader.ending("x", "r").decode().split("\n"):
+        for line in read.reader.ending(Ending("x", "stop")).decode().split("\n"):
             if line.startswith("data: {"):
                 loads(line[6:])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyd.core.stream.dialects import Dialect
+from policyd.core.stream.dialects import Dialect, Ending
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
 from policyd.core.stream.dialects.openai_completions import OpenAICompletions
@@ -143,7 +143,7 @@ def told(read: Read) -> tuple[Any, ...]:
     endings = []
     for mark in read.marks:
         read.reader.rewind(mark)
-        endings.append(read.reader.ending("x", "r"))
+        endings.append(read.reader.ending(Ending("x", "stop")))
     return read.response, read.events, read.readings, endings
 
 

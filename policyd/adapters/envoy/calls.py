@@ -18,6 +18,8 @@ class OpenCall(Protocol):
     wake: Callable[[], None]  # called when `join` may have something to say
 
     @property
+    def id(self) -> str: ...
+    @property
     def rates(self) -> Mapping[str, Rate]: ...
 
     async def handle(self, event: Event) -> Sequence[Step]: ...
@@ -46,7 +48,7 @@ class Tap(Protocol):
 
     def see(self, event: Event) -> None: ...
 
-    def estimated_by(self, rates: Mapping[str, Rate]) -> None:
+    def estimated_by(self, rates: Mapping[str, Rate], decision: str = "") -> None:
         """What was known of the call's models, when it began; told before its end."""
         ...
 

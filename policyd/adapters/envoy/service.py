@@ -333,7 +333,7 @@ class Conversation:
             self._tap = taps.begin(event)
         elif self._tap is not None:
             if isinstance(event, Ended) and self._call is not None:
-                self._tap.estimated_by(self._call.rates)
+                self._tap.estimated_by(self._call.rates, self._call.id)
             self._tap.see(event)
 
     def _look_at_configuration(self, message: pb.ProcessingRequest) -> None:

@@ -45,6 +45,7 @@ class Recording:
     rates: Mapping[str, Rate] | None = None  # by model: how it was estimated; None: nothing is said of it
     deployment: Deployment = UNDECLARED  # where it went, as that deployment declared it
     tenant: str = ""  # an authenticated one, which has counters of its own
+    decision: str = ""  # the decision id that the call had when it was captured
     encoded: str = ""  # the content encoding that could not be undone: the bytes are as they were sent
 
 

@@ -63,6 +63,7 @@ def recording(place: Place, source: str, document: object) -> Recording:
         chunks=chunks,
         encoded=encoded,
         rates=_rates(place, exchange.get("estimate")),
+        decision=shape.text(place, exchange.get("decision", ""), "decision"),
         deployment=_deployment(place, request.get("deployment")),
     )
 

@@ -64,8 +64,8 @@ def _terminate(spec: TerminateSpec, name: str, path: Path, findings: Findings) -
         hint = "200 answers with the fallback, 400 to 599 with an error"
         findings.error((*path, "status"), "POL005", f"`status: {status}` is no way to refuse a call", hint)
     reason = spec.reason or name
-    message = reason if spec.message is None else spec.message
-    return Terminate(status, reason, message, message if spec.fallback is None else spec.fallback)
+    silent = spec.fallback == ""
+    return Terminate(status, reason, spec.message or "", spec.fallback or "", spec.finish or "refusal", silent)
 
 
 def _reroute(spec: RerouteSpec, path: Path, phase: Phase, findings: Findings) -> Reroute:

@@ -55,7 +55,7 @@ def implied_rule(spec: CounterSpec, document: PolicyDocument, position: int) -> 
         mode=Mode(document.spec.mode),
         own_mode=Mode.FULL,
         failure_policy=FailurePolicy(document.spec.failure_policy),
-        action=Terminate(EXCEEDED_STATUS, reason, reason, reason),
+        action=Terminate(EXCEEDED_STATUS, reason, _sentence(spec, document)),
         when=None,
         phase=Phase.RESERVED,
         reads=frozenset((f"counters.{spec.name}.exceeded",)),
@@ -63,6 +63,13 @@ def implied_rule(spec: CounterSpec, document: PolicyDocument, position: int) -> 
         implied=spec.name,
         monotone=True,
     )
+
+
+def _sentence(spec: CounterSpec, document: PolicyDocument) -> str:
+    """What a caller is told who has reached a limit."""
+    limit = f" of {spec.limit}" if isinstance(spec.limit, str) else ""
+    name = document.metadata.name if document.cluster else f"{document.namespace}/{document.metadata.name}"
+    return f"The limit{limit} of counter {spec.name} in policy {name} has been reached."
 
 
 def _key(spec: CounterSpec, path: Path, expressions: Expressions) -> tuple[CompiledProgram, ...] | None:

@@ -28,9 +28,7 @@ from policyd.core.model.decision import (
     verdict_of,
 )
 
-CANNOT_JUDGE = Terminate(
-    status=503, reason="policy_error", message="a policy could not be judged", fallback="a policy could not be judged"
-)
+CANNOT_JUDGE = Terminate(status=503, reason="policy_error")
 
 
 @dataclass(frozen=True, slots=True)

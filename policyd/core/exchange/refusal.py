@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 from policyd.core.decide.combine import CANNOT_JUDGE, acting
 from policyd.core.decide.evaluate import Judged
@@ -14,7 +15,7 @@ from policyd.core.exchange.call import Call
 from policyd.core.exchange.ratelimits import limit_headers, wait_s
 from policyd.core.model.decision import Outcome, Terminate
 from policyd.core.model.steps import Break, Headers, Reject, Step, WakeAt
-from policyd.core.stream.dialects import Body
+from policyd.core.stream.dialects import Body, Ending
 from policyd.core.stream.dialects.generic import is_generic
 
 PATIENCE_S = 60  # seconds: longer than SDKs are willing to sleep before they retry
@@ -28,16 +29,36 @@ def texts(call: Call, winner: Judged) -> Terminate:
     if not isinstance(action, Terminate):
         return CANNOT_JUDGE
     rule = winner.bound.rule
-    if action is CANNOT_JUDGE or call.plan is None:
-        return action
+    plain = action.message or _sentence(winner)
     asked = [program for program in (rule.message_expression, rule.fallback_expression) if program]
-    if not asked:
-        return action
+    if not asked or action is CANNOT_JUDGE or call.plan is None:
+        return replace(action, message=plain, fallback=_fallback(action, plain))
     values = iter(call.plan.batch(asked).evaluate(call.facts, call.world.counters, call.world.hits))
-    message = _text(next(values), action.message) if rule.message_expression else action.message
-    plain = message if action.fallback == action.message else action.fallback  # what is not said is the message
-    fallback = _text(next(values), plain) if rule.fallback_expression else plain
-    return Terminate(action.status, action.reason, message, fallback)
+    message = _text(next(values), plain) if rule.message_expression else plain
+    fallback = _fallback(action, message)
+    fallback = _text(next(values), fallback) if rule.fallback_expression else fallback
+    return replace(action, message=message, fallback=fallback)
+
+
+def _sentence(winner: Judged) -> str:
+    """What a caller is told where the author wrote no message."""
+    rule = winner.bound.rule
+    if acting(winner) is CANNOT_JUDGE:
+        return f"Rule {rule.name} of policy {rule.qualified_policy} could not be evaluated, so the call was stopped."
+    return f"The call was stopped by rule {rule.name} of policy {rule.qualified_policy}."
+
+
+def _fallback(action: Terminate, message: str) -> str:
+    return "" if action.silent else action.fallback or message
+
+
+def ending(call: Call, said: Terminate, text: str) -> Ending:
+    """The end of a call that policyd terminates: its last text, and where the decision comes from."""
+    winner = call.decision.winner
+    origin = {"decision": call.id}
+    if winner is not None:
+        origin |= {"policy": winner.bound.rule.policy, "rule": winner.bound.rule.name}
+    return Ending(text, said.finish, {**origin, "reason": said.reason})
 
 
 def _text(value: object, plain: str) -> str:
@@ -79,7 +100,7 @@ def _reject(call: Call, said: Terminate, retry: Headers) -> Reject:
     call.reason, call.message = said.reason, said.message
     body = _body(call, said)
     call.status = said.status if body is not None else 403
-    body = body or _plain(said)
+    body = body or _plain(call, said)
     own = ("x-policyd-decision", call.id)
     return Reject(call.status, (("content-type", body.content_type), *body.headers, *retry, own), body.data)
 
@@ -87,16 +108,18 @@ def _reject(call: Call, said: Terminate, retry: Headers) -> Reject:
 def _body(call: Call, said: Terminate) -> Body | None:
     """None: a completion was asked for in a format that policyd cannot write."""
     if call.dialect is None or not call.understood:
-        return None if said.status == 200 else _plain(said)
+        return None if said.status == 200 else _plain(call, said)
     if said.status == 200 and is_generic(call.dialect):
         return None
+    end = ending(call, said, said.fallback)
     if said.status == 200:
-        return call.dialect.completion(call.facts.request, said.fallback, call.id)
-    return call.dialect.error(said.status, said.reason, said.message)
+        return call.dialect.completion(call.facts.request, end, call.id)
+    return call.dialect.error(said.status, said.reason, said.message, end)
 
 
-def _plain(said: Terminate) -> Body:
-    error = {"error": {"message": said.message, "type": "policy_refusal", "code": said.reason}}
+def _plain(call: Call, said: Terminate) -> Body:
+    inner = {"message": said.message, "type": "policy_refusal", "code": said.reason}
+    error = {"error": ending(call, said, "").marked(inner)}
     return Body("application/json", json.dumps(error, ensure_ascii=False).encode("utf-8", "replace"))
 
 

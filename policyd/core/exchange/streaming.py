@@ -16,7 +16,7 @@ from policyd.core.exchange.extending import Extending
 from policyd.core.exchange.intake import Intake
 from policyd.core.exchange.judging import Bench, Touch, may_change_answer
 from policyd.core.exchange.metering import usage_of
-from policyd.core.exchange.refusal import break_off, texts
+from policyd.core.exchange.refusal import break_off, ending, texts
 from policyd.core.exchange.turning import join, turn
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
@@ -58,7 +58,8 @@ class Streaming:
         self.behind = 0  # 1: what is to be judged lies behind the last whole event
         self.paced_until = now
         self.paced_tokens = 0
-        self.marks: deque[tuple[int, object]] = deque([(-1, reader.mark())])  # entries not yet released
+        # Entries that are not released yet, and the characters of text by then.
+        self.marks: deque[tuple[int, object, int]] = deque([(-1, reader.mark(), 0)])
         self.contents = Contents(self.response)
         self.contents.want(call.plan.texts_kept if call.plan else ())
         self.outbox = self._outbox()
@@ -264,7 +265,7 @@ class Streaming:
     def _add(self, raw: bytes, reading: Reading) -> int:
         entry = self.outbox.add(raw, reading.segments, reading.closes)
         if not self.passive:
-            self.marks.append((entry, self.reader.mark()))
+            self.marks.append((entry, self.reader.mark(), self.response.text_chars))
         if reading.last:
             self.last = entry
         return entry
@@ -383,10 +384,15 @@ class Streaming:
         self.reader.rewind(self.marks[0][1])
         if isinstance(self.reader, Repeating):
             self.reader.told(self.outbox.told())
-        ending = self.reader.ending(self.outbox.spared + said.fallback, said.reason)
+        data += self.reader.ending(ending(call, said, self._last_text(said.fallback)))
         self.done = self.cut = True
         self.intake.queue.clear()
-        return [Release(data + ending, end=True), WakeAt(None)]
+        return [Release(data, end=True), WakeAt(None)]
+
+    def _last_text(self, fallback: str) -> str:
+        """The text of the ending: what may still be released, and the fallback behind a blank line."""
+        shown = bool(self.outbox.spared) or self.outbox.partial or self.marks[0][2] > 0
+        return self.outbox.spared + ("\n\n" if shown and fallback else "") + fallback
 
 
 def wake(call: Call, now: float) -> WakeAt:

@@ -63,7 +63,7 @@ def _act(streaming: Streaming) -> None:
     """All that has left are whole events: from here on each may be withheld."""
     streaming.outbox.release()
     streaming.passive = streaming.turning = False
-    streaming.marks = deque([(streaming.outbox.added - 1, streaming.reader.mark())])
+    streaming.marks = deque([(streaming.outbox.added - 1, streaming.reader.mark(), streaming.response.text_chars)])
     streaming.redact_from(streaming.outbox.added)
 
 

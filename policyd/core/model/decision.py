@@ -146,12 +146,15 @@ class Reroute:
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    """Refuses the call, or ends its answer. Texts here are plain; expressions live on the compiled rule."""
+    """Rejects the call, or ends its response. Texts here are plain; expressions live on the compiled rule. An empty
+    `message` becomes a sentence that names the rule; an empty `fallback` becomes the message unless `silent`."""
 
     status: int = 403
     reason: str = ""
     message: str = ""
     fallback: str = ""
+    finish: str = "refusal"  # refusal, length, stop: how a response that is cut, or a fallback, says that it ends
+    silent: bool = False  # the author asked for an empty fallback
 
 
 Action = Allow | Constrain | Reroute | Terminate

@@ -151,6 +151,7 @@ class TerminateSpec(Strict):
     message_expression: Expression | None = None
     fallback: Text | None = None
     fallback_expression: Expression | None = None
+    finish: Literal["refusal", "length", "stop"] | None = None
 
 
 # ---- the parts of a policy ------------------------------------------------------------------------------------------

@@ -101,6 +101,31 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """What a caller gets at the end of a call that policyd terminates.
+
+    `finish`: `refusal`, `length` or `stop`, which each dialect writes in its own words. `origin`: the `policyd` member
+    of the last event or error object: decision, policy, rule, reason. Official SDKs pass it on or ignore it.
+    """
+
+    text: str = ""
+    finish: str = "refusal"
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    def marked(self, document: Mapping[str, object]) -> dict[str, object]:
+        """The document with the `policyd` member."""
+        return {**document, "policyd": dict(self.origin)} if self.origin else dict(document)
+
+    def word(self, refusal: str, length: str, stop: str) -> str:
+        """The dialect's word for `finish`."""
+        return {"refusal": refusal, "length": length}.get(self.finish, stop)
+
+
+UNMARKED = Ending()
+"""Without a text, and without the `policyd` member."""
+
+
+@dataclass(frozen=True, slots=True)
 class Body:
     """A whole HTTP body of our own."""
 
@@ -124,9 +149,10 @@ class AnswerReader(Protocol):
         answer becomes `partial` and the reading says INSPECTION."""
         ...
 
-    def ending(self, text: str, reason: str) -> bytes:
-        """The bytes that end the stream properly from here, with `text` as the last visible text: open blocks closed,
-        finish/stop reason, usage so far, the protocol's own end. Reads what has been *released*: see `mark`."""
+    def ending(self, end: Ending) -> bytes:
+        """The bytes that end the stream properly from here, with the ending's text as the last visible text: open
+        blocks closed, finish/stop reason, usage so far, the protocol's own end. Reads what has been *released*: see
+        `mark`."""
         ...
 
     def mark(self) -> object:
@@ -179,10 +205,10 @@ class Dialect(Protocol):
 
     def reader(self, request: RequestFacts, response: ResponseFacts) -> AnswerReader: ...
 
-    def error(self, status: int, reason: str, message: str) -> Body:
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
         """An error answer in the provider's own shape, such that its SDK raises its own exception with `message`."""
         ...
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:
-        """A well-formed answer (a stream when one was asked for) that says `text`."""
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:
+        """A well-formed answer (a stream when one was asked for) that says the ending's text."""
         ...

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
-from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segment
+from policyd.core.stream.dialects import Changed, Channel, Ending, Path, Reading, Segment
 from policyd.core.stream.dialects.open_calls import NO_CALLS, OpenCalls
 from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, has_text, mark_partial
 from policyd.core.stream.json_strict import dumps, loads_event
@@ -88,7 +88,7 @@ class Answer:
         """Whether this document, or this event, is an error."""
         return bool(document.get("error"))
 
-    def _ending(self, mark: Mark, text: str) -> bytes:
+    def _ending(self, mark: Mark, end: Ending) -> bytes:
         """The events that end a stream that stands here."""
         raise NotImplementedError
 
@@ -159,10 +159,10 @@ class Answer:
         """What has left of each channel."""
         self._told = texts
 
-    def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - none of these has a place for the reason
+    def ending(self, end: Ending) -> bytes:
         """The bytes that end the stream from here."""
         mark = self._rewound or self.mark()
-        return b"" if mark.stand.done else self._ending(mark._replace(half=self._open_calls.half(mark.at)), text)
+        return b"" if mark.stand.done else self._ending(mark._replace(half=self._open_calls.half(mark.at)), end)
 
     def _begin_reading(self) -> None:
         self.response.delta = ""

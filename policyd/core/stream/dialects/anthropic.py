@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.model.paths import resolve
-from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
+from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, RequestChange, Segment
 from policyd.core.stream.dialects import anthropic_ending as voice
 from policyd.core.stream.dialects import anthropic_request as requests
 from policyd.core.stream.dialects.anthropic_reader import AnthropicReader
@@ -48,10 +48,10 @@ class AnthropicMessages:
         """A reader of one answer."""
         return AnthropicReader(request, response)
 
-    def error(self, status: int, reason: str, message: str) -> Body:
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
         """An error in Anthropic's shape."""
-        return voice.error(status, reason, message)
+        return voice.error(status, reason, message, end)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:
-        """An answer that says `text`."""
-        return voice.completion(request, text, id)
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:
+        """An answer that says the text."""
+        return voice.completion(request, end, id)

@@ -10,7 +10,16 @@ from collections.abc import Mapping, Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
 from policyd.core.stream import sse
-from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment, anthropic_ending
+from policyd.core.stream.dialects import (
+    UNMARKED,
+    AnswerReader,
+    Body,
+    Edit,
+    Ending,
+    RequestChange,
+    Segment,
+    anthropic_ending,
+)
 from policyd.core.stream.dialects.answer import Answer, Mark
 from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits
 from policyd.core.stream.dialects.shared import count, flag, mapping, number, text
@@ -59,13 +68,13 @@ class AnthropicComplete:
         """A reader of one answer."""
         return CompleteAnswer(request, response)
 
-    def error(self, status: int, reason: str, message: str) -> Body:
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
         """An error in Anthropic's shape."""
-        return anthropic_ending.error(status, reason, message)
+        return anthropic_ending.error(status, reason, message, end)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:
-        """An answer that says `text`."""
-        document = dumps(_said(request, text, "stop_sequence", f"compl_{id}"))
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:
+        """An answer that says the text."""
+        document = dumps(end.marked(_said(request, end.text, _reason(end), f"compl_{id}")))
         if request.stream:
             return Body("text/event-stream; charset=utf-8", sse.render(document, "completion"))
         return Body("application/json", document.encode())
@@ -96,8 +105,13 @@ class CompleteAnswer(Answer):
             self._reason(0, reason)
         self._unknown(document, KNOWN, "an answer")
 
-    def _ending(self, mark: Mark, said: str) -> bytes:
-        return sse.render(dumps(_said(self.request, said, "stop_sequence", mark.stand.id)), "completion")
+    def _ending(self, mark: Mark, end: Ending) -> bytes:
+        said = _said(self.request, end.text, _reason(end), mark.stand.id)
+        return sse.render(dumps(end.marked(said)), "completion")
+
+
+def _reason(end: Ending) -> str:
+    return end.word("refusal", "max_tokens", "stop_sequence")
 
 
 def _said(request: RequestFacts, said: str, reason: str, id: str) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """What policyd says in the voice of Anthropic Messages: how a stream ends, an error, an answer of its own.
 
 Rule 1: a stream is ended from what its client has seen: `Mark` is what has been released.
-Rule 2: it ends with "end_turn", also one that was calling a tool: nothing asks the client to run what was cut.
+Rule 2: it never ends with "tool_use", also one that was calling a tool: nothing asks the client to run what was cut.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from policyd.core.model.facts import RequestFacts
-from policyd.core.stream.dialects import Body
+from policyd.core.stream.dialects import UNMARKED, Body, Ending
 from policyd.core.stream.dialects.half_json import remainder
 from policyd.core.stream.dialects.open_calls import NO_CALLS
 from policyd.core.stream.json_strict import dumps
@@ -37,7 +37,7 @@ class Mark(NamedTuple):
     half: Mapping[int, str] = NO_CALLS  # of an ending: open tool calls, the block's index and its arguments so far
 
 
-def ending(request: RequestFacts, mark: Mark, text: str, id: str = "policyd") -> bytes:
+def ending(request: RequestFacts, mark: Mark, end: Ending, id: str = "policyd") -> bytes:
     """The events that end a stream that stands here."""
     stand = mark.stand
     if stand.done:
@@ -48,20 +48,24 @@ def ending(request: RequestFacts, mark: Mark, text: str, id: str = "policyd") ->
         if rest := remainder(half[index]) if index in half else "":
             out += _delta(index, {"type": "input_json_delta", "partial_json": rest})
         out += _event({"type": "content_block_stop", "index": index})
-    if text:
+    if end.text:
         block = {"type": "text", "text": ""}
         out += _event({"type": "content_block_start", "index": stand.after, "content_block": block})
-        out += _delta(stand.after, {"type": "text_delta", "text": text})
+        out += _delta(stand.after, {"type": "text_delta", "text": end.text})
         out += _event({"type": "content_block_stop", "index": stand.after})
-    if text or not stand.stopped:
+    if end.text or not stand.stopped:
         out += _event(
             {
                 "type": "message_delta",
-                "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+                "delta": {"stop_reason": _stop_reason(end), "stop_sequence": None},
                 "usage": {"output_tokens": mark.output_tokens},
             }
         )
-    return out + _event({"type": "message_stop"})
+    return out + _event(end.marked({"type": "message_stop"}))
+
+
+def _stop_reason(end: Ending) -> str:
+    return end.word("refusal", "max_tokens", "end_turn")
 
 
 def _message_start(request: RequestFacts, id: str, input_tokens: int) -> bytes:
@@ -92,13 +96,13 @@ def _event(document: dict[str, object]) -> bytes:
     return render(dumps(document), str(document["type"]))
 
 
-def completion(request: RequestFacts, text: str, id: str) -> Body:
-    """An answer that says `text`: JSON, or a stream when one was asked for."""
+def completion(request: RequestFacts, end: Ending, id: str) -> Body:
+    """A response that says the text: JSON, or a stream when one was asked for."""
     if request.stream:
-        data = ending(request, Mark(Stand(), 0, 0), text, id)
+        data = ending(request, Mark(Stand(), 0, 0), end, id)
         return Body("text/event-stream; charset=utf-8", data)
-    content: list[object] = [{"type": "text", "text": text}] if text else []
-    return Body("application/json", dumps(_message(request, id, content, "end_turn", 0)).encode())
+    content: list[object] = [{"type": "text", "text": end.text}] if end.text else []
+    return Body("application/json", dumps(end.marked(_message(request, id, content, _stop_reason(end), 0))).encode())
 
 
 _ERROR_TYPES = {
@@ -115,8 +119,9 @@ _ERROR_TYPES = {
 }
 
 
-def error(status: int, reason: str, message: str) -> Body:
+def error(status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
     """An error in Anthropic's shape; `code`, which Anthropic does not have, carries the reason."""
     kind = _ERROR_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    said = {"type": "error", "error": {"type": kind, "message": message, "code": reason}, "request_id": None}
+    inner = end.marked({"type": kind, "message": message, "code": reason})
+    said = {"type": "error", "error": inner, "request_id": None}
     return Body("application/json", dumps(said).encode())

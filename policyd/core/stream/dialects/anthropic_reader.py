@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
-from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segment
+from policyd.core.stream.dialects import Changed, Channel, Ending, Path, Reading, Segment
 from policyd.core.stream.dialects.anthropic_blocks import SILENT_BLOCKS, TOOL_BLOCKS, Block, strings
 from policyd.core.stream.dialects.anthropic_ending import Mark, Stand, ending
 from policyd.core.stream.dialects.anthropic_usage import Counts
@@ -117,10 +117,10 @@ class AnthropicReader:
         assert isinstance(mark, Mark)
         self._rewound = mark
 
-    def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - the dialect has no place for the reason
+    def ending(self, end: Ending) -> bytes:
         """The bytes that end the stream from here."""
         mark = self._rewound or self.mark()
-        return ending(self.request, mark._replace(half=self._open_calls.half(mark.at)), text)
+        return ending(self.request, mark._replace(half=self._open_calls.half(mark.at)), end)
 
     # ---- events ----------------------------------------------------------------------------------------------------
 

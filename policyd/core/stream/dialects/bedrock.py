@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.model.paths import resolve
-from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
+from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, RequestChange, Segment
 from policyd.core.stream.dialects import bedrock_converse_request as converse
 from policyd.core.stream.dialects import bedrock_invoke as invoke
 from policyd.core.stream.dialects import bedrock_invoke_request as requests
@@ -40,9 +40,9 @@ class _Bedrock:
         """Who is meant when the host does not tell."""
         return "bedrock"
 
-    def error(self, status: int, reason: str, message: str) -> Body:
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
         """An error in AWS' shape."""
-        return error(status, reason, message)
+        return error(status, reason, message, end)
 
 
 class BedrockConverse(_Bedrock):
@@ -72,9 +72,9 @@ class BedrockConverse(_Bedrock):
         """A reader of one answer."""
         return ConverseAnswer(request, response)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002 - it has no id
-        """An answer that says `text`."""
-        return completion(request, text)
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:  # noqa: ARG002 - it has no id
+        """An answer that says the text."""
+        return completion(request, end)
 
 
 class BedrockInvoke(_Bedrock):
@@ -107,6 +107,6 @@ class BedrockInvoke(_Bedrock):
         """A reader of one answer."""
         return invoke.InvokeAnswer(request, response)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:
-        """An answer that says `text`."""
-        return invoke.completion(request, text, id)
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:
+        """An answer that says the text."""
+        return invoke.completion(request, end, id)

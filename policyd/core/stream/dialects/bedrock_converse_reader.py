@@ -9,7 +9,7 @@ from __future__ import annotations
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts
 from policyd.core.stream import eventstream
-from policyd.core.stream.dialects import Body, Path
+from policyd.core.stream.dialects import Body, Ending, Path
 from policyd.core.stream.dialects.answer import HIDDEN, Answer, Mark, Stand, index_of
 from policyd.core.stream.dialects.bedrock_shared import METRICS, TRACE, bill_of, header_bill, is_exception
 from policyd.core.stream.dialects.billing import tier_of
@@ -166,14 +166,14 @@ class ConverseAnswer(Answer):
         except Malformed as failure:
             self._partial(failure.reason)  # the estimate stays
 
-    def _ending(self, mark: Mark, said: str) -> bytes:
-        return b"".join(eventstream.render(dumps(document), name) for name, document in ending(mark, said))
+    def _ending(self, mark: Mark, end: Ending) -> bytes:
+        return b"".join(eventstream.render(dumps(document), name) for name, document in ending(mark, end))
 
 
 # ---- our own voice --------------------------------------------------------------------------------------------------
 
 
-def ending(mark: Mark, said: str) -> list[Event]:
+def ending(mark: Mark, end: Ending) -> list[Event]:
     """The events that end a stream that stands here."""
     stand, half = mark.stand, mark.half
     out: list[Event] = [] if stand.begun else [("messageStart", {"role": "assistant"})]
@@ -181,12 +181,17 @@ def ending(mark: Mark, said: str) -> list[Event]:
         if rest := remainder(half[index]) if index in half else "":
             out.append(("contentBlockDelta", {"contentBlockIndex": index, "delta": {"toolUse": {"input": rest}}}))
         out.append(("contentBlockStop", {"contentBlockIndex": index}))
-    if said:
-        out.append(("contentBlockDelta", {"contentBlockIndex": stand.after, "delta": {"text": said}}))
+    if end.text:
+        out.append(("contentBlockDelta", {"contentBlockIndex": stand.after, "delta": {"text": end.text}}))
         out.append(("contentBlockStop", {"contentBlockIndex": stand.after}))
-    if said or not stand.stopped:
-        out.append(("messageStop", {"stopReason": "end_turn"}))
-    return [*out, ("metadata", {"usage": _numbers(mark.bill), "metrics": {"latencyMs": 0}})]
+    if end.text or not stand.stopped:
+        out.append(("messageStop", {"stopReason": stop_reason(end)}))
+    return [*out, ("metadata", end.marked({"usage": _numbers(mark.bill), "metrics": {"latencyMs": 0}}))]
+
+
+def stop_reason(end: Ending) -> str:
+    """Converse's word for the finish."""
+    return end.word("content_filtered", "max_tokens", "end_turn")
 
 
 def _numbers(bill: Bill) -> dict[str, object]:
@@ -200,17 +205,17 @@ def _numbers(bill: Bill) -> dict[str, object]:
     }
 
 
-def whole(said: str) -> dict[str, object]:
+def whole(end: Ending) -> dict[str, object]:
     """An answer in one piece."""
-    message = {"role": "assistant", "content": [{"text": said}] if said else []}
-    head: dict[str, object] = {"output": {"message": message}, "stopReason": "end_turn"}
-    return {**head, "usage": _numbers(Bill(0, 0)), "metrics": {"latencyMs": 0}}
+    message = {"role": "assistant", "content": [{"text": end.text}] if end.text else []}
+    head: dict[str, object] = {"output": {"message": message}, "stopReason": stop_reason(end)}
+    return end.marked({**head, "usage": _numbers(Bill(0, 0)), "metrics": {"latencyMs": 0}})
 
 
-def completion(request: RequestFacts, said: str) -> Body:
-    """An answer that says `said`: JSON, or a stream where the path asks for one."""
+def completion(request: RequestFacts, end: Ending) -> Body:
+    """A response that says the text: JSON, or a stream where the path asks for one."""
     if not request.stream:
-        return Body("application/json", dumps(whole(said)).encode())
-    events = ending(Mark(Stand(), Bill(0, 0)), said)
+        return Body("application/json", dumps(whole(end)).encode())
+    events = ending(Mark(Stand(), Bill(0, 0)), end)
     data = b"".join(eventstream.render(dumps(document), name) for name, document in events)
     return Body("application/vnd.amazon.eventstream", data)

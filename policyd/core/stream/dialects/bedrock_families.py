@@ -8,7 +8,7 @@ from __future__ import annotations
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream import ndjson
-from policyd.core.stream.dialects import AnswerReader, Body, anthropic_ending, cohere_ending, openai_chat_ending
+from policyd.core.stream.dialects import AnswerReader, Body, Ending, anthropic_ending, cohere_ending, openai_chat_ending
 from policyd.core.stream.dialects.answer import Mark, Stand
 from policyd.core.stream.dialects.anthropic_reader import AnthropicReader
 from policyd.core.stream.dialects.bedrock_converse_reader import EVENTS, ConverseAnswer, ending, whole
@@ -83,8 +83,8 @@ class NovaAnswer(ConverseAnswer):
             return False
         return self._read(found[0], mapping(document[found[0]], found[0]), (found[0],))
 
-    def _ending(self, mark: Mark, said: str) -> bytes:
-        return b"".join(ndjson.render(dumps({name: document})) for name, document in ending(mark, said))
+    def _ending(self, mark: Mark, end: Ending) -> bytes:
+        return b"".join(ndjson.render(dumps({name: document})) for name, document in ending(mark, end))
 
 
 def _embedding_bill(document: dict[str, object], response: ResponseFacts) -> Bill | None:
@@ -116,22 +116,22 @@ def reader_of(request: RequestFacts, response: ResponseFacts) -> AnswerReader:
 _NOTHING = Mark(Stand(), Bill(0, 0))
 
 
-def voice(request: RequestFacts, said: str, id: str) -> Body:
-    """An answer of the family that says `said`: JSON, or a stream in its own framing."""
+def voice(request: RequestFacts, end: Ending, id: str) -> Body:
+    """A response of the family that says the text: JSON, or a stream in its own framing."""
     match request.shape:
         case "claude":
-            return anthropic_ending.completion(request, said, id)
+            return anthropic_ending.completion(request, end, id)
         case "chat":
-            return openai_chat_ending.completion(request, said, id)
+            return openai_chat_ending.completion(request, end, id)
         case "cohere":
-            return cohere_ending.completion(request, said, id)
+            return cohere_ending.completion(request, end, id)
         case "nova" if request.stream:
-            return Body("", b"".join(ndjson.render(dumps({name: one})) for name, one in ending(_NOTHING, said)))
+            return Body("", b"".join(ndjson.render(dumps({name: one})) for name, one in ending(_NOTHING, end)))
         case "nova":
-            return Body("", dumps(whole(said)).encode())
+            return Body("", dumps(whole(end)).encode())
         case "embedding":
             return Body("", b'{"embedding":[],"inputTextTokenCount":0}')
         case shape if request.stream:
-            return Body("", ndjson.render(dumps(last(shape, said, Bill(0, 0)))))
+            return Body("", ndjson.render(dumps(last(shape, end, Bill(0, 0)))))
         case shape:
-            return Body("", dumps(whole_text(shape, said)).encode())
+            return Body("", dumps(whole_text(shape, end)).encode())

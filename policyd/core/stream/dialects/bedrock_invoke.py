@@ -11,7 +11,7 @@ from base64 import b64encode
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream import eventstream
-from policyd.core.stream.dialects import AnswerReader, Body, Changed, Path, Reading, Segment
+from policyd.core.stream.dialects import AnswerReader, Body, Changed, Ending, Path, Reading, Segment
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.bedrock_families import reader_of, voice
 from policyd.core.stream.dialects.bedrock_shared import METRICS, TRACE, bill_of, header_bill, is_exception
@@ -105,10 +105,10 @@ class InvokeAnswer:
         if told:
             reading.segments = [*reading.segments, *told]
 
-    def ending(self, text: str, reason: str) -> bytes:
+    def ending(self, end: Ending) -> bytes:
         """The bytes that end the stream from here."""
         failed = self._rewound[1] if self._rewound else self._failed
-        return b"" if failed else chunks(self._inner.ending(text, reason))
+        return b"" if failed else chunks(self._inner.ending(end))
 
     def mark(self) -> object:
         """Where the stream stands."""
@@ -155,9 +155,9 @@ def _framed(data: str) -> bytes:
     return eventstream.render(dumps({"bytes": b64encode(data.encode()).decode()}), "chunk")
 
 
-def completion(request: RequestFacts, text: str, id: str) -> Body:
-    """An answer that says `text`, in the words of the request's family."""
-    said = voice(request, text, id)
+def completion(request: RequestFacts, end: Ending, id: str) -> Body:
+    """A response that says the text, in the words of the request's family."""
+    said = voice(request, end, id)
     if request.stream:
         return Body(STREAM, chunks(said.data))
     return Body("application/json", said.data)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from policyd.core.stream.dialects import Body
+from policyd.core.stream.dialects import UNMARKED, Body, Ending
 from policyd.core.stream.dialects.billing import classes
 from policyd.core.stream.dialects.shared import Bill, listing, mapping, tokens
 from policyd.core.stream.json_strict import dumps
@@ -73,8 +73,8 @@ _TYPES = {
 }
 
 
-def error(status: int, reason: str, message: str) -> Body:
+def error(status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
     """An error in AWS' shape; `reason`, which AWS does not have, carries the reason."""
     kind = _TYPES.get(status, "InternalServerException" if status >= 500 else "ValidationException")
-    data = dumps({"message": message, "reason": reason}).encode()
+    data = dumps(end.marked({"message": message, "reason": reason})).encode()
     return Body("application/json", data, (("x-amzn-errortype", kind),))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from policyd.core.errors import Malformed
 from policyd.core.stream import ndjson
-from policyd.core.stream.dialects import Path
+from policyd.core.stream.dialects import Ending, Path
 from policyd.core.stream.dialects.answer import Answer, Mark, index_of
 from policyd.core.stream.dialects.asking import at
 from policyd.core.stream.dialects.bedrock_shared import METRICS, TRACE, bill_of, header_bill
@@ -87,9 +87,9 @@ class TextAnswer(Answer):
         """What AWS meters, else what the model names."""
         return bill_of(document.get(METRICS)) or header_bill(self.response.headers) or _own(document)
 
-    def _ending(self, mark: Mark, said: str) -> bytes:
+    def _ending(self, mark: Mark, end: Ending) -> bytes:
         # The shape is that of what came; before anything came every reader of these takes Titan's.
-        return ndjson.render(dumps(last(mark.stand.stamp or "outputText", said, mark.bill)))
+        return ndjson.render(dumps(last(mark.stand.stamp or "outputText", end, mark.bill)))
 
     def _document(self, name: str, data: str) -> dict[str, object]:
         document = super()._document(name, data)
@@ -143,40 +143,70 @@ def _own(document: dict[str, object]) -> Bill | None:
     return None
 
 
-def last(shape: str, said: str, bill: Bill) -> dict[str, object]:
-    """One document that says `said` and ends, in the shape of a family."""
+def last(shape: str, end: Ending, bill: Bill) -> dict[str, object]:
+    """One document that says the text and ends, in the shape of a family."""
+    said = end.text
     metrics = {METRICS: {"inputTokenCount": bill.input, "outputTokenCount": bill.output}}
     match shape:
         case "generation":
-            document: dict[str, object] = {"generation": said, "stop_reason": "stop"}
+            document: dict[str, object] = {"generation": said, "stop_reason": _lower(end)}
         case "completion":
-            document = {"type": "completion", "completion": said, "stop_reason": "stop_sequence", "stop": None}
+            document = {"type": "completion", "completion": said, "stop_reason": _claude(end), "stop": None}
         case "outputs" | "choices":
             reason = "stop_reason" if shape == "outputs" else "finish_reason"
-            document = {shape: [{"index": 0, "text": said, reason: "stop"}]}
+            document = {shape: [{"index": 0, "text": said, reason: _lower(end)}]}
         case "text" | "generations":
-            document = {"text": said, "is_finished": True, "finish_reason": "COMPLETE"}
+            document = {"text": said, "is_finished": True, "finish_reason": _command(end)}
         case _:
-            document = {"outputText": said, "index": 0, "completionReason": "FINISH"}
-    return {**document, **metrics}
+            document = {"outputText": said, "index": 0, "completionReason": _titan(end)}
+    return end.marked({**document, **metrics})
 
 
-def whole_text(shape: str, said: str) -> dict[str, object]:
-    """An answer in one piece that says `said`, in the shape of a family."""
+def _lower(end: Ending) -> str:
+    return end.word("content_filter", "length", "stop")
+
+
+def _claude(end: Ending) -> str:
+    return end.word("refusal", "max_tokens", "stop_sequence")
+
+
+def _command(end: Ending) -> str:
+    return end.word("ERROR_TOXIC", "MAX_TOKENS", "COMPLETE")
+
+
+def _titan(end: Ending) -> str:
+    return end.word("CONTENT_FILTERED", "LENGTH", "FINISH")
+
+
+def whole_text(shape: str, end: Ending) -> dict[str, object]:
+    """A response in one piece that says the text, in the shape of a family."""
+    return end.marked(_whole_text(shape, end))
+
+
+def _whole_text(shape: str, end: Ending) -> dict[str, object]:
+    said = end.text
     match shape:
         case "generation":
-            return {"generation": said, "prompt_token_count": 0, "generation_token_count": 0, "stop_reason": "stop"}
+            return {
+                "generation": said,
+                "prompt_token_count": 0,
+                "generation_token_count": 0,
+                "stop_reason": _lower(end),
+            }
         case "completion":
-            return {"type": "completion", "completion": said, "stop_reason": "stop_sequence", "stop": None}
+            return {"type": "completion", "completion": said, "stop_reason": _claude(end), "stop": None}
         case "completions":
-            one = {"data": {"text": said, "tokens": []}, "finishReason": {"reason": "endoftext"}}
+            one = {
+                "data": {"text": said, "tokens": []},
+                "finishReason": {"reason": end.word("content_filter", "length", "endoftext")},
+            }
             return {"id": 0, "prompt": {"text": "", "tokens": []}, "completions": [one]}
         case "generations":
-            return {"id": "policyd", "prompt": "", "generations": [{"text": said, "finish_reason": "COMPLETE"}]}
+            return {"id": "policyd", "prompt": "", "generations": [{"text": said, "finish_reason": _command(end)}]}
         case "outputs":
-            return {"outputs": [{"text": said, "stop_reason": "stop"}]}
+            return {"outputs": [{"text": said, "stop_reason": _lower(end)}]}
         case "choices":
-            return {"choices": [{"index": 0, "text": said, "finish_reason": "stop"}]}
+            return {"choices": [{"index": 0, "text": said, "finish_reason": _lower(end)}]}
         case _:
-            result = {"tokenCount": 0, "outputText": said, "completionReason": "FINISH"}
+            result = {"tokenCount": 0, "outputText": said, "completionReason": _titan(end)}
             return {"inputTextTokenCount": 0, "results": [result]}

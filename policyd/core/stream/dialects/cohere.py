@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
+from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, RequestChange, Segment
 from policyd.core.stream.dialects import cohere_ending as voice
 from policyd.core.stream.dialects import cohere_request as requests
 from policyd.core.stream.dialects.answer import strings
@@ -41,9 +41,9 @@ class _Cohere:
         """The change in this dialect's fields."""
         return plain_edits(doc, change, Fields(limit=("max_tokens",), system=False))[0]
 
-    def error(self, status: int, reason: str, message: str) -> Body:
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
         """An error in Cohere's shape."""
-        return voice.error(status, reason, message)
+        return voice.error(status, reason, message, end)
 
 
 class CohereChat(_Cohere):
@@ -69,9 +69,9 @@ class CohereChat(_Cohere):
         """A reader of one answer."""
         return CohereChatAnswer(request, response)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:
-        """An answer that says `text`."""
-        return voice.completion(request, text, id)
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:
+        """An answer that says the text."""
+        return voice.completion(request, end, id)
 
 
 class CohereGenerate(_Cohere):
@@ -98,9 +98,9 @@ class CohereGenerate(_Cohere):
         """A reader of one answer."""
         return CohereGenerateAnswer(request, response)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:
-        """An answer that says `text`."""
-        return voice.generation(request, text, id)
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:
+        """An answer that says the text."""
+        return voice.generation(request, end, id)
 
 
 class CohereEmbed(_Cohere):
@@ -130,6 +130,6 @@ class CohereEmbed(_Cohere):
         """A reader of one answer."""
         return EmbeddingAnswer(request, response, lambda document, _: billed(document.get("meta")))
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002 - vectors say nothing
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:  # noqa: ARG002 - vectors say nothing
         """An answer without a vector."""
         return Body("application/json", dumps({"id": id, "embeddings": [], "texts": []}).encode())

@@ -8,7 +8,7 @@ Rule 2: the first version's last event says the whole answer again: it is editab
 from __future__ import annotations
 
 from policyd.core.errors import Malformed
-from policyd.core.stream.dialects import Channel, Path
+from policyd.core.stream.dialects import Channel, Ending, Path
 from policyd.core.stream.dialects.answer import SOLE, Answer, Mark, index_of
 from policyd.core.stream.dialects.cohere_ending import ending, generation_ending, is_second
 from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text, tokens
@@ -85,8 +85,8 @@ class CohereChatAnswer(_Cohere):
         else:
             raise Malformed("the answer says nothing")
 
-    def _ending(self, mark: Mark, said: str) -> bytes:
-        return ending(self.request, self.response, mark, said, self._told.get(SOLE, ""))
+    def _ending(self, mark: Mark, end: Ending) -> bytes:
+        return ending(self.request, self.response, mark, end, self._told.get(SOLE, ""))
 
     # ---- the first version -------------------------------------------------------------------------------------------
 
@@ -303,6 +303,6 @@ class CohereGenerateAnswer(_Cohere):
         self._end()
         return True
 
-    def _ending(self, mark: Mark, said: str) -> bytes:
+    def _ending(self, mark: Mark, end: Ending) -> bytes:
         before = [text for (kind, _, _), text in sorted(self._told.items()) if kind == "text"]
-        return generation_ending(self.request, mark, said, before)
+        return generation_ending(self.request, mark, end, before)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.stream.dialects import Ending
 from policyd.core.stream.dialects.answer import Answer, Mark
 from policyd.core.stream.dialects.shared import Bill, listing, mapping
 
@@ -41,5 +42,5 @@ class EmbeddingAnswer(Answer):
         mapping(document, "an event")
         raise Malformed("an embedding does not stream")
 
-    def _ending(self, mark: Mark, text: str) -> bytes:  # noqa: ARG002 - it does not stream
+    def _ending(self, mark: Mark, end: Ending) -> bytes:  # noqa: ARG002 - it does not stream
         return b""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.model.paths import resolve
-from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
+from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, RequestChange, Segment
 from policyd.core.stream.dialects import gemini_request as requests
 from policyd.core.stream.dialects.embeddings import EmbeddingAnswer
 from policyd.core.stream.dialects.gemini_reader import GeminiAnswer, completion, embed_bill, error
@@ -37,9 +37,9 @@ class _Gemini:
         """Who is meant when the host does not tell."""
         return "google"
 
-    def error(self, status: int, reason: str, message: str) -> Body:
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
         """An error in Google's shape."""
-        return error(status, reason, message)
+        return error(status, reason, message, end)
 
 
 class GeminiGenerate(_Gemini):
@@ -70,9 +70,9 @@ class GeminiGenerate(_Gemini):
         """A reader of one answer."""
         return GeminiAnswer(request, response)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:
-        """An answer that says `text` in every candidate."""
-        return completion(request, text, id)
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:
+        """An answer that says the text in every candidate."""
+        return completion(request, end, id)
 
 
 class GeminiEmbed(_Gemini):
@@ -101,7 +101,7 @@ class GeminiEmbed(_Gemini):
         """A reader of one answer."""
         return EmbeddingAnswer(request, response, embed_bill)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002 - vectors say nothing
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:  # noqa: ARG002 - vectors say nothing
         """An answer without a vector."""
         if "batch" in request.path.lower():
             return Body("application/json; charset=UTF-8", b'{"embeddings":[]}')

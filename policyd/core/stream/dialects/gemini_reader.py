@@ -15,7 +15,7 @@ from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.model.prices import NONE
 from policyd.core.stream import sse
-from policyd.core.stream.dialects import Body, Path, Reading
+from policyd.core.stream.dialects import UNMARKED, Body, Ending, Path, Reading
 from policyd.core.stream.dialects.answer import Answer, Mark, Stand, index_of
 from policyd.core.stream.dialects.billing import classes, tier_of
 from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
@@ -134,8 +134,8 @@ class GeminiAnswer(Answer):
         except Malformed as failure:
             self._partial(failure.reason)  # the estimate stays
 
-    def _ending(self, mark: Mark, said: str) -> bytes:
-        document = dumps(_answer(self.request, mark, said, mark.stand.id or "policyd"))
+    def _ending(self, mark: Mark, end: Ending) -> bytes:
+        document = dumps(_answer(self.request, mark, end, mark.stand.id or "policyd"))
         kind = self.response.headers.get("content-type", "")
         if "event-stream" in kind or not kind:
             return sse.render(document)
@@ -208,12 +208,13 @@ def embed_bill(document: dict[str, object], response: ResponseFacts) -> Bill | N
 # ---- our own voice --------------------------------------------------------------------------------------------------
 
 
-def _answer(request: RequestFacts, mark: Mark, said: str, id: str) -> dict[str, object]:
+def _answer(request: RequestFacts, mark: Mark, end: Ending, id: str) -> dict[str, object]:
     """One answer that ends every candidate that is not ended, and the first when all are."""
     begun = [index for index, _ in mark.stand.open]
-    parts = [{"text": said}] if said else []
+    parts = [{"text": end.text}] if end.text else []
+    reason = end.word("SAFETY", "MAX_TOKENS", "STOP")
     candidates = [
-        {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": index}
+        {"content": {"parts": parts, "role": "model"}, "finishReason": reason, "index": index}
         for index in sorted({*range(max(1, request.choices)), *begun})
     ]
     bill = mark.bill
@@ -225,12 +226,12 @@ def _answer(request: RequestFacts, mark: Mark, said: str, id: str) -> dict[str, 
         "thoughtsTokenCount": bill.reasoning,
     }
     model = mark.stand.model or request.model or ""
-    return {"candidates": candidates, "usageMetadata": usage, "modelVersion": model, "responseId": id}
+    return end.marked({"candidates": candidates, "usageMetadata": usage, "modelVersion": model, "responseId": id})
 
 
-def completion(request: RequestFacts, said: str, id: str) -> Body:
-    """An answer that says `said`: one document, events, or an array of one."""
-    document = dumps(_answer(request, Mark(Stand(), Bill(0, 0)), said, id))
+def completion(request: RequestFacts, end: Ending, id: str) -> Body:
+    """A response that says the text: one document, events, or an array of one."""
+    document = dumps(_answer(request, Mark(Stand(), Bill(0, 0)), end, id))
     if not request.stream:
         return Body(JSON, document.encode())
     if "alt=sse" in request.query:
@@ -252,9 +253,9 @@ _STATUS = {
 }
 
 
-def error(status: int, reason: str, message: str) -> Body:
+def error(status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
     """An error in Google's shape."""
     kind = _STATUS.get(status, "INTERNAL" if status >= 500 else "FAILED_PRECONDITION")
     info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "policyd"}
-    said = {"error": {"code": status, "message": message, "status": kind, "details": [info]}}
+    said = {"error": end.marked({"code": status, "message": message, "status": kind, "details": [info]})}
     return Body(JSON, dumps(said).encode())

@@ -13,7 +13,18 @@ from dataclasses import replace
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
 from policyd.core.model.operations import UNBILLED
-from policyd.core.stream.dialects import AnswerReader, Body, Dialect, Edit, Path, Reading, RequestChange, Segment
+from policyd.core.stream.dialects import (
+    UNMARKED,
+    AnswerReader,
+    Body,
+    Dialect,
+    Edit,
+    Ending,
+    Path,
+    Reading,
+    RequestChange,
+    Segment,
+)
 from policyd.core.stream.dialects.answer import Answer, Mark
 from policyd.core.stream.dialects.content import Structure, base64, leaves
 from policyd.core.stream.dialects.openai_shared import error
@@ -81,11 +92,11 @@ class Generic:
         """A reader of one response."""
         return GenericReader(request, response)
 
-    def error(self, status: int, reason: str, message: str) -> Body:
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
         """An error in OpenAI's shape, which most providers and gateways share."""
-        return error(status, reason, message)
+        return error(status, reason, message, end)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:  # noqa: ARG002
         """Raises Malformed: this format has no place for a text."""
         raise Malformed("no well-formed response to this kind of call can hold a text")
 
@@ -101,9 +112,9 @@ class Stored(Generic):
         """A reader of one response."""
         return self._dialect.reader(request, response)
 
-    def error(self, status: int, reason: str, message: str) -> Body:
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
         """An error in the provider's own shape."""
-        return self._dialect.error(status, reason, message)
+        return self._dialect.error(status, reason, message, end)
 
 
 GENERIC = Generic("generic")
@@ -176,8 +187,8 @@ class GenericReader(Answer):
         self._bill(_bill_of(document.get("usage")), final=True)
         self._stand = self._stand._replace(stopped=True)
 
-    def _ending(self, mark: Mark, text: str) -> bytes:  # noqa: ARG002
-        said = {"error": {"message": text, "type": "policy_refusal"}}
+    def _ending(self, mark: Mark, end: Ending) -> bytes:  # noqa: ARG002
+        said = {"error": end.marked({"message": end.text, "type": "policy_refusal"})}
         return b"event: error\ndata: " + dumps(said).encode() + b"\n\n"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
 from policyd.core.stream import sse
-from policyd.core.stream.dialects import AnswerReader, Body, Edit, Reading, RequestChange, Segment
+from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, Reading, RequestChange, Segment
 from policyd.core.stream.dialects.answer import SOLE, Answer, Mark
 from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
 from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, section, text
@@ -67,15 +67,15 @@ class HuggingFaceText:
         """A reader of one answer."""
         return HuggingFaceAnswer(request, response)
 
-    def error(self, status: int, reason: str, message: str) -> Body:  # noqa: ARG002 - the status says it all
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:  # noqa: ARG002 - the status says it all
         """An error in this server's shape."""
-        return Body("application/json", dumps({"error": message, "error_type": reason}).encode())
+        return Body("application/json", dumps(end.marked({"error": message, "error_type": reason})).encode())
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002 - it has no id
-        """An answer that says `text`."""
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:  # noqa: ARG002 - it has no id
+        """An answer that says the text."""
         if request.stream:
-            return Body("text/event-stream", sse.render(dumps(_last(text, text))))
-        return Body("application/json", dumps([{"generated_text": text}]).encode())
+            return Body("text/event-stream", sse.render(dumps(_last(end, end.text))))
+        return Body("application/json", dumps([end.marked({"generated_text": end.text})]).encode())
 
 
 class HuggingFaceAnswer(Answer):
@@ -133,11 +133,12 @@ class HuggingFaceAnswer(Answer):
         if made is not None:
             self.response.output_tokens = made
 
-    def _ending(self, mark: Mark, said: str) -> bytes:  # noqa: ARG002 - it does not matter where it stands
-        return sse.render(dumps(_last(said, self._told.get(SOLE, "") + said)))
+    def _ending(self, mark: Mark, end: Ending) -> bytes:  # noqa: ARG002 - it does not matter where it stands
+        return sse.render(dumps(_last(end, self._told.get(SOLE, "") + end.text)))
 
 
-def _last(said: str, whole: str) -> dict[str, object]:
-    token = {"id": 0, "text": said, "logprob": 0.0, "special": False}
-    details = {"finish_reason": "eos_token", "generated_tokens": 0, "seed": None}
-    return {"index": 0, "token": token, "generated_text": whole, "details": details}
+def _last(end: Ending, whole: str) -> dict[str, object]:
+    token = {"id": 0, "text": end.text, "logprob": 0.0, "special": False}
+    reason = end.word("content_filter", "length", "eos_token")
+    details = {"finish_reason": reason, "generated_tokens": 0, "seed": None}
+    return end.marked({"index": 0, "token": token, "generated_text": whole, "details": details})

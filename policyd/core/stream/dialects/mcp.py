@@ -14,7 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, functions
 from policyd.core.stream import sse
-from policyd.core.stream.dialects import AnswerReader, Body, Edit, Path, Reading, RequestChange, Segment
+from policyd.core.stream.dialects import (
+    UNMARKED,
+    AnswerReader,
+    Body,
+    Edit,
+    Ending,
+    Path,
+    Reading,
+    RequestChange,
+    Segment,
+)
 from policyd.core.stream.dialects.answer import Answer, Mark, strings
 from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits
 from policyd.core.stream.dialects.offers import function, removal
@@ -96,14 +106,14 @@ class Mcp:
         """A reader of one answer."""
         return McpAnswer(request, response)
 
-    def error(self, status: int, reason: str, message: str) -> Body:  # noqa: ARG002 - the status says it all
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:  # noqa: ARG002 - the status says it all
         """An error in JSON-RPC's shape, to no message in particular."""
-        said = {"code": REFUSED, "message": message, "data": {"reason": reason}}
+        said = {"code": REFUSED, "message": message, "data": end.marked({"reason": reason})}
         return Body("application/json", dumps({"jsonrpc": "2.0", "id": None, "error": said}).encode())
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002 - it has the caller's id
-        """A result that says `text`."""
-        return Body("application/json", dumps(_result(request, text)).encode())
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:  # noqa: ARG002 - it has the caller's id
+        """A result that says the text."""
+        return Body("application/json", dumps(_result(request, end)).encode())
 
 
 def _operation(doc: object) -> str:
@@ -128,10 +138,11 @@ def _id(message: dict[str, object]) -> str | int | None:
     raise Malformed("the id of a message is neither a string nor a whole number")
 
 
-def _result(request: RequestFacts, said: str) -> dict[str, object]:
+def _result(request: RequestFacts, end: Ending) -> dict[str, object]:
     """What the tool's caller gets in its place, marked as no success."""
-    content = [{"type": "text", "text": said}] if said else []
-    return {"jsonrpc": "2.0", "id": request.rpc_id, "result": {"content": content, "isError": True}}
+    content = [{"type": "text", "text": end.text}] if end.text else []
+    meta = {"_meta": {"policyd.dev/decision": dict(end.origin)}} if end.origin else {}
+    return {"jsonrpc": "2.0", "id": request.rpc_id, "result": {"content": content, "isError": True, **meta}}
 
 
 class McpAnswer(Answer):
@@ -205,5 +216,5 @@ class McpAnswer(Answer):
         else:
             self._again(path, result)  # of another method: a list of tools, a resource
 
-    def _ending(self, mark: Mark, said: str) -> bytes:  # noqa: ARG002 - it stands nowhere but before the result
-        return sse.render(unbroken(dumps(_result(self.request, said))), "message")
+    def _ending(self, mark: Mark, end: Ending) -> bytes:  # noqa: ARG002 - it stands nowhere but before the result
+        return sse.render(unbroken(dumps(_result(self.request, end))), "message")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
+from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
 from policyd.core.stream.dialects.embeddings import EmbeddingAnswer
@@ -37,9 +37,9 @@ class _Ollama:
         """Who is meant when the host does not tell."""
         return "ollama"
 
-    def error(self, status: int, reason: str, message: str) -> Body:
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
         """An error in Ollama's shape."""
-        return error(status, reason, message)
+        return error(status, reason, message, end)
 
     def _begin(self, doc: object, facts: RequestFacts) -> dict[str, object]:
         document = mapping(doc, "the body")
@@ -106,9 +106,9 @@ class OllamaChat(_Ollama):
         """A reader of one answer."""
         return OllamaAnswer(request, response, chat=True)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002 - it has no id
-        """An answer that says `text`."""
-        return completion(request, text, chat=True)
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:  # noqa: ARG002 - it has no id
+        """An answer that says the text."""
+        return completion(request, end, chat=True)
 
 
 class OllamaGenerate(_Ollama):
@@ -148,9 +148,9 @@ class OllamaGenerate(_Ollama):
         """A reader of one answer."""
         return OllamaAnswer(request, response, chat=False)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002 - it has no id
-        """An answer that says `text`."""
-        return completion(request, text, chat=False)
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:  # noqa: ARG002 - it has no id
+        """An answer that says the text."""
+        return completion(request, end, chat=False)
 
 
 class OllamaEmbed(_Ollama):
@@ -187,6 +187,6 @@ class OllamaEmbed(_Ollama):
         """A reader of one answer."""
         return EmbeddingAnswer(request, response, embed_bill)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002 - vectors say nothing
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:  # noqa: ARG002 - vectors say nothing
         """An answer without a vector."""
         return Body("application/json", dumps({"model": request.model or "", "embeddings": []}).encode())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import Body
+from policyd.core.stream.dialects import UNMARKED, Body, Ending
 from policyd.core.stream.dialects.answer import Answer, Mark, Stand
 from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
 from policyd.core.stream.json_strict import dumps
@@ -85,8 +85,8 @@ class OllamaAnswer(Answer):
         except Malformed as failure:
             self._partial(failure.reason)  # the estimate stays
 
-    def _ending(self, mark: Mark, said: str) -> bytes:
-        return ending(self.request, mark, said, chat=self._chat)
+    def _ending(self, mark: Mark, end: Ending) -> bytes:
+        return ending(self.request, mark, end, chat=self._chat)
 
 
 def bill_of(document: dict[str, object]) -> Bill | None:
@@ -109,27 +109,28 @@ def _line(request: RequestFacts, stand: Stand, said: str, *, chat: bool) -> dict
     return {**head, **({"message": {"role": "assistant", "content": said}} if chat else {"response": said})}
 
 
-def _last(bill: Bill) -> dict[str, object]:
+def _last(bill: Bill, end: Ending) -> dict[str, object]:
     durations = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
     counts = {"prompt_eval_count": bill.input, "eval_count": bill.output}
-    return {"done": True, "done_reason": "stop", **dict.fromkeys(durations, 0), **counts}
+    reason = end.word("content_filter", "length", "stop")
+    return {"done": True, "done_reason": reason, **dict.fromkeys(durations, 0), **counts}
 
 
-def ending(request: RequestFacts, mark: Mark, said: str, *, chat: bool) -> bytes:
+def ending(request: RequestFacts, mark: Mark, end: Ending, *, chat: bool) -> bytes:
     """The lines that end a stream that stands here."""
-    words = {**_line(request, mark.stand, said, chat=chat), "done": False}
-    last = {**_line(request, mark.stand, "", chat=chat), **_last(mark.bill)}
-    return (render(dumps(words)) if said else b"") + render(dumps(last))
+    words = {**_line(request, mark.stand, end.text, chat=chat), "done": False}
+    last = end.marked({**_line(request, mark.stand, "", chat=chat), **_last(mark.bill, end)})
+    return (render(dumps(words)) if end.text else b"") + render(dumps(last))
 
 
-def completion(request: RequestFacts, said: str, *, chat: bool) -> Body:
-    """An answer that says `said`: one document, or lines when a stream was asked for."""
+def completion(request: RequestFacts, end: Ending, *, chat: bool) -> Body:
+    """A response that says the text: one document, or lines when a stream was asked for."""
     if request.stream:
-        return Body("application/x-ndjson", ending(request, Mark(Stand(), Bill(0, 0)), said, chat=chat))
-    document = {**_line(request, Stand(), said, chat=chat), **_last(Bill(0, 0))}
+        return Body("application/x-ndjson", ending(request, Mark(Stand(), Bill(0, 0)), end, chat=chat))
+    document = end.marked({**_line(request, Stand(), end.text, chat=chat), **_last(Bill(0, 0), end)})
     return Body("application/json; charset=utf-8", dumps(document).encode())
 
 
-def error(status: int, reason: str, message: str) -> Body:  # noqa: ARG001 - the status says it all
+def error(status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:  # noqa: ARG001 - the status says it all
     """An error in Ollama's shape; `code`, which Ollama does not have, carries the reason."""
-    return Body("application/json; charset=utf-8", dumps({"error": message, "code": reason}).encode())
+    return Body("application/json; charset=utf-8", dumps(end.marked({"error": message, "code": reason})).encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
+from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, RequestChange, Segment
 from policyd.core.stream.dialects import openai_chat_ending as voice
 from policyd.core.stream.dialects import openai_chat_request as requests
 from policyd.core.stream.dialects.openai_chat_reader import OpenAIChatReader
@@ -46,10 +46,10 @@ class OpenAIChat:
         """A reader of one answer."""
         return OpenAIChatReader(request, response)
 
-    def error(self, status: int, reason: str, message: str) -> Body:
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
         """An error in OpenAI's shape."""
-        return error(status, reason, message)
+        return error(status, reason, message, end)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:
-        """An answer that says `text` in every choice."""
-        return voice.completion(request, text, id)
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:
+        """An answer that says the text in every choice."""
+        return voice.completion(request, end, id)

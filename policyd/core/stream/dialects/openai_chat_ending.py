@@ -1,7 +1,7 @@
 """What policyd says in the voice of OpenAI Chat Completions: how a stream ends, an error, an answer of its own.
 
 Rule 1: a stream is ended from what its client has seen: `Stand` is what has been released.
-Rule 2: every choice ends with "stop", also one that was calling a tool: nothing asks the client to run what was cut.
+Rule 2: no choice ends with "tool_calls", also one that was calling a tool: nothing asks the client to run what was cut.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from policyd.core.model.facts import RequestFacts
-from policyd.core.stream.dialects import Body
+from policyd.core.stream.dialects import Body, Ending
 from policyd.core.stream.dialects.half_json import remainder
 from policyd.core.stream.dialects.openai_shared import DONE, Stand, usage
 from policyd.core.stream.dialects.shared import Bill
@@ -33,7 +33,7 @@ class Mark(NamedTuple):
     calls: tuple[OpenCall, ...]
 
 
-def ending(request: RequestFacts, mark: Mark, text: str) -> bytes:
+def ending(request: RequestFacts, mark: Mark, end: Ending) -> bytes:
     """The events that end a stream that stands here."""
     stand = mark.stand
     if stand.done:
@@ -44,15 +44,23 @@ def ending(request: RequestFacts, mark: Mark, text: str) -> bytes:
     # A choice that has its reason already still gets the words when no other can carry them.
     choices = [choice for choice in asked if choice not in stand.finished] or [0]
     out = b""
+    last: dict[str, object] = {}
     for choice in choices:
+        out += _event(last) if last else b""
         out += b"".join(_half_calls(request, stand, choice, mark.calls))
         begin: dict[str, object] = {} if choice in stand.begun else {"role": "assistant", "content": ""}
-        if text or begin:
-            out += _chunk(request, stand, choice, {**begin, **({"content": text} if text else {})}, None)
-        out += _chunk(request, stand, choice, {}, "stop")
+        if end.text or begin:
+            out += _chunk(request, stand, choice, {**begin, **({"content": end.text} if end.text else {})}, None)
+        last = _delta(request, stand, choice, {}, finish_reason(end))
     if request.wants_usage and not stand.usage:
-        out += _event({**_head(request, stand), "choices": [], "usage": usage(mark.bill)})
-    return out + DONE
+        out += _event(last)
+        last = {**_head(request, stand), "choices": [], "usage": usage(mark.bill)}
+    return out + _event(end.marked(last)) + DONE
+
+
+def finish_reason(end: Ending) -> str:
+    """The finish reason of every choice."""
+    return end.word("content_filter", "length", "stop")
 
 
 def _half_calls(request: RequestFacts, stand: Stand, choice: int, calls: tuple[OpenCall, ...]) -> list[bytes]:
@@ -79,23 +87,29 @@ def _head(request: RequestFacts, stand: Stand, kind: str = "chat.completion.chun
 
 
 def _chunk(request: RequestFacts, stand: Stand, choice: int, delta: dict[str, object], reason: str | None) -> bytes:
+    return _event(_delta(request, stand, choice, delta, reason))
+
+
+def _delta(
+    request: RequestFacts, stand: Stand, choice: int, delta: dict[str, object], reason: str | None
+) -> dict[str, object]:
     said = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": reason}
-    return _event({**_head(request, stand), "choices": [said]})
+    return {**_head(request, stand), "choices": [said]}
 
 
 def _event(document: dict[str, object]) -> bytes:
     return render(dumps(document))
 
 
-def completion(request: RequestFacts, text: str, id: str) -> Body:
-    """An answer that says `text` in every choice: JSON, or a stream when one was asked for."""
+def completion(request: RequestFacts, end: Ending, id: str) -> Body:
+    """A response that says the text in every choice: JSON, or a stream when one was asked for."""
     stand = Stand(id=f"chatcmpl-{id}")
     if request.stream:
-        return Body("text/event-stream; charset=utf-8", ending(request, Mark(stand, Bill(0, 0), ()), text))
-    message = {"role": "assistant", "content": text, "refusal": None}
+        return Body("text/event-stream; charset=utf-8", ending(request, Mark(stand, Bill(0, 0), ()), end))
+    message = {"role": "assistant", "content": end.text, "refusal": None}
     choices = [
-        {"index": choice, "message": message, "logprobs": None, "finish_reason": "stop"}
+        {"index": choice, "message": message, "logprobs": None, "finish_reason": finish_reason(end)}
         for choice in range(max(1, request.choices))
     ]
     document = {**_head(request, stand, "chat.completion"), "choices": choices, "usage": usage(Bill(0, 0))}
-    return Body("application/json", dumps(document).encode())
+    return Body("application/json", dumps(end.marked(document)).encode())

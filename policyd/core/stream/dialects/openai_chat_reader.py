@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import Changed, Reading
+from policyd.core.stream.dialects import Changed, Ending, Reading
 from policyd.core.stream.dialects.likeness import Likeness
 from policyd.core.stream.dialects.openai_chat_ending import Mark, OpenCall, ending
 from policyd.core.stream.dialects.openai_chat_message import SILENT, MessageReader
@@ -75,9 +75,9 @@ class OpenAIChatReader(MessageReader):
         assert isinstance(mark, tuple)
         self._rewound = mark
 
-    def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - the dialect has no place for the reason
+    def ending(self, end: Ending) -> bytes:
         """The bytes that end the stream from here."""
         stand, given, spoken, cached, reasoning, at = self._rewound or self.mark()
         half = self._open_calls.half(at)
         calls = tuple(OpenCall(call.choice, call.index, said) for call, said in half.items())
-        return ending(self.request, Mark(stand, Bill(given, spoken, cached, 0, reasoning), calls), text)
+        return ending(self.request, Mark(stand, Bill(given, spoken, cached, 0, reasoning), calls), end)

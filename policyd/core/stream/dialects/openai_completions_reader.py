@@ -10,7 +10,8 @@ from typing import ClassVar, NamedTuple
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts
-from policyd.core.stream.dialects import Body
+from policyd.core.stream.dialects import Body, Ending
+from policyd.core.stream.dialects.openai_chat_ending import finish_reason
 from policyd.core.stream.dialects.openai_reader import ChoicesReader, choice_index
 from policyd.core.stream.dialects.openai_shared import DONE, Stand, usage
 from policyd.core.stream.dialects.shared import Bill, text
@@ -72,9 +73,9 @@ class CompletionReader(ChoicesReader):
         assert isinstance(mark, Mark)
         self._rewound = mark
 
-    def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - the dialect has no place for the reason
+    def ending(self, end: Ending) -> bytes:
         """The bytes that end the stream from here."""
-        return ending(self.request, self._rewound or self.mark(), text)
+        return ending(self.request, self._rewound or self.mark(), end)
 
 
 # ---- our own words ----------------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ class Mark(NamedTuple):
     bill: Bill
 
 
-def ending(request: RequestFacts, mark: Mark, text: str) -> bytes:
+def ending(request: RequestFacts, mark: Mark, end: Ending) -> bytes:
     """The events that end a stream that stands here."""
     stand = mark.stand
     if stand.done:
@@ -99,13 +100,16 @@ def ending(request: RequestFacts, mark: Mark, text: str) -> bytes:
     choices = [choice for choice in asked if choice not in stand.finished] or [0]
     head = _head(request, stand)
     out = b""
+    last: dict[str, object] = {}
     for choice in choices:
-        if text:
-            out += render(dumps({**head, "choices": [_choice(choice, text, None)]}))
-        out += render(dumps({**head, "choices": [_choice(choice, "", "stop")]}))
+        out += render(dumps(last)) if last else b""
+        if end.text:
+            out += render(dumps({**head, "choices": [_choice(choice, end.text, None)]}))
+        last = {**head, "choices": [_choice(choice, "", finish_reason(end))]}
     if request.wants_usage and not stand.usage:
-        out += render(dumps({**head, "choices": [], "usage": usage(mark.bill)}))
-    return out + DONE
+        out += render(dumps(last))
+        last = {**head, "choices": [], "usage": usage(mark.bill)}
+    return out + render(dumps(end.marked(last))) + DONE
 
 
 def _head(request: RequestFacts, stand: Stand) -> dict[str, object]:
@@ -121,11 +125,11 @@ def _choice(choice: int, text: str, reason: str | None) -> dict[str, object]:
     return {"text": text, "index": choice, "logprobs": None, "finish_reason": reason}
 
 
-def completion(request: RequestFacts, text: str, id: str) -> Body:
-    """An answer that says `text` in every choice: JSON, or a stream when one was asked for."""
+def completion(request: RequestFacts, end: Ending, id: str) -> Body:
+    """A response that says the text in every choice: JSON, or a stream when one was asked for."""
     stand = Stand(id=f"cmpl-{id}")
     if request.stream:
-        return Body("text/event-stream; charset=utf-8", ending(request, Mark(stand, Bill(0, 0)), text))
-    choices = [_choice(choice, text, "stop") for choice in range(max(1, request.choices))]
+        return Body("text/event-stream; charset=utf-8", ending(request, Mark(stand, Bill(0, 0)), end))
+    choices = [_choice(choice, end.text, finish_reason(end)) for choice in range(max(1, request.choices))]
     document = {**_head(request, stand), "choices": choices, "usage": usage(Bill(0, 0))}
-    return Body("application/json", dumps(document).encode())
+    return Body("application/json", dumps(end.marked(document)).encode())

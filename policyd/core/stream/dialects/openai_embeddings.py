@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import AnswerReader, Body, Edit, RequestChange, Segment
+from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, RequestChange, Segment
 from policyd.core.stream.dialects.embeddings import EmbeddingAnswer
 from policyd.core.stream.dialects.openai_shared import deployment, error, estimate_input, prompts_of, provider_of_path
 from policyd.core.stream.dialects.shared import Bill, count, mapping, set_edits, text
@@ -58,11 +58,11 @@ class OpenAIEmbeddings:
         """A reader of one answer."""
         return EmbeddingAnswer(request, response, _bill)
 
-    def error(self, status: int, reason: str, message: str) -> Body:
+    def error(self, status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
         """An error in OpenAI's shape."""
-        return error(status, reason, message)
+        return error(status, reason, message, end)
 
-    def completion(self, request: RequestFacts, text: str, id: str) -> Body:  # noqa: ARG002 - it cannot say anything
+    def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:  # noqa: ARG002 - it cannot say anything
         """An answer without a vector: a client that needs one says that there is none."""
         document = {
             "object": "list",

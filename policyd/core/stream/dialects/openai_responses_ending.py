@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from policyd.core.model.facts import RequestFacts
-from policyd.core.stream.dialects import Body, Channel
+from policyd.core.stream.dialects import Body, Channel, Ending
 from policyd.core.stream.dialects.half_json import remainder
 from policyd.core.stream.dialects.shared import Bill
 from policyd.core.stream.json_strict import dumps
@@ -66,7 +66,7 @@ class _Script:
         self.data += render(dumps({"type": kind, "sequence_number": self.sequence, **fields}), kind)
 
 
-def ending(request: RequestFacts, mark: Mark, texts: Mapping[Channel, str], text: str, id: str = "policyd") -> bytes:
+def ending(request: RequestFacts, mark: Mark, texts: Mapping[Channel, str], end: Ending, id: str = "policyd") -> bytes:
     """The events that end a stream that stands here."""
     if mark.done:
         return b""
@@ -81,11 +81,19 @@ def ending(request: RequestFacts, mark: Mark, texts: Mapping[Channel, str], text
             _close_item(script, item, texts)
         if item.type == "message":
             output.append(_item(item, texts))
-    if text:
-        output.append(_last_words(script, text, max((item.at for item in mark.items), default=-1) + 1))
-    closing = {**head, "status": "completed", "output": output, "usage": _usage(mark.bill)}
-    script.add("response.completed", response=closing)
+    if end.text:
+        output.append(_last_words(script, end.text, max((item.at for item in mark.items), default=-1) + 1))
+    closing = {**head, **_status(end), "output": output, "usage": _usage(mark.bill)}
+    # Helpers of the official SDKs take a stream without `response.completed` for one that broke off and lose its text;
+    # the response in it says that it is incomplete, and why.
+    script.add("response.completed", **end.marked({"response": closing}))
     return script.data
+
+
+def _status(end: Ending) -> dict[str, object]:
+    """The status of the closing response, and why it is incomplete."""
+    reason = end.word("content_filter", "max_output_tokens", "")
+    return {"status": "incomplete", "incomplete_details": {"reason": reason}} if reason else {"status": "completed"}
 
 
 def _head(request: RequestFacts, told: Mapping[str, object] | None, id: str) -> dict[str, object]:
@@ -214,12 +222,12 @@ def _usage(bill: Bill) -> dict[str, object]:
     }
 
 
-def completion(request: RequestFacts, text: str, id: str) -> Body:
-    """An answer that says `text`: JSON, or a stream when one was asked for."""
+def completion(request: RequestFacts, end: Ending, id: str) -> Body:
+    """A response that says the text: JSON, or a stream when one was asked for."""
     if request.stream:
-        return Body("text/event-stream; charset=utf-8", ending(request, Mark(), {}, text, id))
+        return Body("text/event-stream; charset=utf-8", ending(request, Mark(), {}, end, id))
     part = PartStand("text", 0, ("text", 0, 0))
     item = ItemStand(0, "message", (("id", f"msg_{id}"),), (part,), open=False)
-    output = [_item(item, {part.channel: text})] if text else []
-    document = {**_head(request, None, id), "status": "completed", "output": output, "usage": _usage(Bill(0, 0))}
-    return Body("application/json", dumps(document).encode())
+    output = [_item(item, {part.channel: end.text})] if end.text else []
+    document = {**_head(request, None, id), **_status(end), "output": output, "usage": _usage(Bill(0, 0))}
+    return Body("application/json", dumps(end.marked(document)).encode())

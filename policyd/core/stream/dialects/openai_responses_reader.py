@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import Channel, Path, Reading
+from policyd.core.stream.dialects import Channel, Ending, Path, Reading
 from policyd.core.stream.dialects.answer import ERROR, USAGE, index_of
 from policyd.core.stream.dialects.openai_responses_ending import Mark, ending
 from policyd.core.stream.dialects.openai_responses_events import DELTAS, is_silent
@@ -72,11 +72,11 @@ class ResponsesReader(Telling):
         """What has left of each channel, where that is not what came."""
         self._texts = texts
 
-    def ending(self, text: str, reason: str) -> bytes:  # noqa: ARG002 - the dialect has no place for the reason
+    def ending(self, end: Ending) -> bytes:
         """The bytes that end the stream from here."""
         mark = self._back or self.mark()
         mark = mark._replace(items=self._items_until(mark.shaped))
-        return ending(self.request, mark, self._said_until(mark) if self._texts is None else self._texts, text)
+        return ending(self.request, mark, self._said_until(mark) if self._texts is None else self._texts, end)
 
     def _said_until(self, mark: Mark) -> dict[Channel, str]:
         pieces: dict[Channel, list[str]] = {}

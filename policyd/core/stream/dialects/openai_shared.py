@@ -9,7 +9,7 @@ from typing import NamedTuple
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts
 from policyd.core.model.tokens import Asked
-from policyd.core.stream.dialects import Body, Path
+from policyd.core.stream.dialects import UNMARKED, Body, Ending, Path
 from policyd.core.stream.dialects.shared import Bill, flag, input_estimate, mapping
 from policyd.core.stream.json_strict import dumps
 
@@ -111,8 +111,8 @@ _ERROR_TYPES = {
 }
 
 
-def error(status: int, reason: str, message: str) -> Body:
+def error(status: int, reason: str, message: str, end: Ending = UNMARKED) -> Body:
     """An error in OpenAI's shape."""
     kind = _ERROR_TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    said = {"error": {"message": message, "type": kind, "param": None, "code": reason}}
+    said = {"error": end.marked({"message": message, "type": kind, "param": None, "code": reason})}
     return Body("application/json", dumps(said).encode())
