@@ -19,9 +19,9 @@ from itertools import chain, repeat
 from types import TracebackType
 
 from policyd.cli.emulator_answers import Answer, BadRequest, Event, Wish, answer, error, models, read_wish
+from policyd.core.model.credentials import is_credential
 
 _HEAD_LIMIT = 1 << 20  # bytes of one request's head
-_CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
 _NO_BODY = frozenset({204, 304})
 
@@ -65,7 +65,7 @@ class Call:
 
     @property
     def credentials(self) -> list[str]:
-        return sorted({name for name, _ in self.headers} & _CREDENTIALS)
+        return sorted({name for name, _ in self.headers if is_credential(name)})
 
     def to_json(self) -> dict[str, object]:
         plain = {name: getattr(self, name) for name in self.__slots__ if name not in ("body", "headers")}

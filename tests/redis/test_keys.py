@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -70,6 +71,13 @@ def test_different_counters_have_different_keys(one: tuple[str, list[str]], othe
     plain = [(tenant or "default", key) for tenant, key in (one, other)]
     keys = [counter_key(counter(tuple(key), tenant)) for tenant, key in (one, other)]
     assert (keys[0] == keys[1]) == (plain[0] == plain[1])
+
+
+@given(owner=texts, other=texts, key=st.lists(texts, max_size=3))
+def test_a_session_has_one_key_for_each_owner(owner: str, other: str, key: list[str]) -> None:
+    counters = [counter_key(replace(counter(tuple(key)), owner=name)) for name in (owner, other)]
+    sessions = [session_key(SessionId("default", "s", name)) for name in (owner, other)]
+    assert (counters[0] == counters[1], sessions[0] == sessions[1]) == (owner == other,) * 2
 
 
 def test_tenants_have_different_tags() -> None:

@@ -33,6 +33,7 @@ from policyd.core.model.steps import Headers
 ANONYMOUS = "anonymous"  # the owner of sessions of callers without a credential or a name
 RECORDED = "policyd.recorded"  # metadata of a dry run: what a recording says about its caller
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
+_HEADERS = frozenset(CREDENTIAL_HEADERS)
 _MOST_KEYS = 32  # of `caller.keys`
 Metadata = Mapping[str, Mapping[str, object]]
 
@@ -75,8 +76,10 @@ class Sent:
 
     def counted(self, groups: Groups) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(the different credentials that count, the places that hold them)."""
-        for group in groups:
-            held = tuple(place for place in group if place in self.places)
+        for group in groups if self.places else ():
+            held = tuple([place for place in group if place in self.places])
+            if len(held) == 1:
+                return self.places[held[0]], held
             if held:
                 return tuple(dict.fromkeys(one for place in held for one in self.places[place])), held
         return (), ()
@@ -88,22 +91,24 @@ class Sent:
 
 def credentials_of(headers: Headers, query: str) -> Sent:
     """The credentials of a request."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, tuple[str, ...]] = {}
     for name, value in headers:
-        if name in CREDENTIAL_HEADERS:
-            found.setdefault(name, {}).update(dict.fromkeys(credentials_in(value, name)))
+        if name in _HEADERS and (held := credentials_in(value, name)):
+            found[name] = tuple(dict.fromkeys((*found[name], *held))) if name in found else held
     for name, value in parameters(query) if query else ():
-        if name == AWS_CREDENTIAL:
-            found.setdefault(f"?{name}", {})[access_key(value)] = None
-        elif name in QUERY_KEYS:
-            found.setdefault(f"?{name}", {})[value.strip()] = None
-    return Sent({place: kept for place, ones in found.items() if (kept := tuple(one for one in ones if one))})
+        if name == AWS_CREDENTIAL or name in QUERY_KEYS:
+            one = access_key(value) if name == AWS_CREDENTIAL else value.strip()
+            place = f"?{name}"
+            if one and one not in found.get(place, ()):
+                found[place] = (*found.get(place, ()), one)
+    return Sent(found)
 
 
 def _key(caller: CallerFacts, sent: Sent, choices: Iterable[Groups], metadata: Metadata) -> None:
     """Fills `key`, `keys` and `conflict`."""
-    pseudonyms = bool(metadata.get(RECORDED, {}).get("pseudonyms"))
-    verified = verified_keys(metadata)
+    pseudonyms = RECORDED in metadata and bool(metadata[RECORDED].get("pseudonyms"))
+    verified = verified_keys(metadata) if JWT_NAMESPACE in metadata else ()
+    names = {one: credential_name(one, (), pseudonyms=pseudonyms) for one in sent.all}
     for groups in choices:
         values, places = sent.counted(groups)
         if len(values) > 1:
@@ -111,12 +116,17 @@ def _key(caller: CallerFacts, sent: Sent, choices: Iterable[Groups], metadata: M
                 f"the call carries {len(values)} different credentials in {' and '.join(map(_shown, places))}"
             )
         if values:
-            caller.key = "" if caller.conflict else credential_name(values[0], verified, pseudonyms=pseudonyms)
+            caller.key = "" if caller.conflict else _counted_name(values[0], names, verified)
             break
     else:
         caller.key = verified[0] if verified else ""
-    every = (credential_name(one, (), pseudonyms=pseudonyms) for one in sent.all)
-    caller.keys = [*dict.fromkeys((*filter(None, (caller.key,)), *verified, *every))][:_MOST_KEYS]
+    first = (caller.key,) if caller.key else ()
+    caller.keys = [*dict.fromkeys((*first, *verified, *names.values()))][:_MOST_KEYS]
+
+
+def _counted_name(credential: str, names: Mapping[str, str], verified: Sequence[str]) -> str:
+    name = jwt_id(credential) if verified else ""
+    return name if name in verified else names[credential]
 
 
 def _shown(place: str) -> str:
@@ -149,17 +159,25 @@ class _Found:
     authenticated: bool = False
 
 
+_NOTHING = _Found()
+
+
 def identify(
-    headers: Headers, query: str, metadata: Metadata, identity: Identity, choices: Iterable[Groups]
+    headers: Headers,
+    once: Mapping[str, str],
+    query: str,
+    metadata: Metadata,
+    identity: Identity,
+    choices: Iterable[Groups],
 ) -> tuple[CallerFacts, SessionFacts]:
-    """The caller and the session. `choices`: where the credential is looked for, the first choice first."""
-    once = sent_once(headers)
+    """The caller and the session. `once`: the headers that were sent exactly once. `choices`: where the credential is
+    looked for, the first choice first."""
     claims = claim_at(metadata.get(identity.namespace, {}), identity.path) if identity.namespace else None
     found = {name: _value(places, once, claims) for name, places in identity.places.items() if name != "labels"}
-    caller = CallerFacts(source=identity.source)
-    caller.user, caller.team, caller.tenant = (found[name].text for name in ("user", "team", "tenant"))
-    caller.labels = _labels(identity, found, claims)
-    caller.missing = _missing(identity, found, caller.labels)
+    caller = CallerFacts(found["user"].text, found["team"].text, found["tenant"].text, source=identity.source)
+    if identity.namespace or identity.named:
+        caller.labels = _labels(identity, found, claims)
+        caller.missing = _missing(identity, found, caller.labels)
     _key(caller, credentials_of(headers, query), choices, metadata)
     _own(caller, found["user"], found["tenant"], metadata)
     return caller, _session(caller, found["session"], by_user=found["user"].authenticated)
@@ -167,6 +185,9 @@ def identify(
 
 def sent_once(headers: Headers) -> dict[str, str]:
     """The headers that were sent exactly once."""
+    known = dict(headers)
+    if len(known) == len(headers):
+        return known
     times = Counter(name for name, _ in headers)
     return {name: value for name, value in headers if times[name] == 1}
 
@@ -176,7 +197,7 @@ def _value(places: Iterable[Place], once: Mapping[str, str], claims: object) -> 
         text = once.get(place.header, "") if place.header else text_of(claim_at(claims, place.claim))
         if text:
             return _Found(text, authenticated=not place.header)
-    return _Found()
+    return _NOTHING
 
 
 def _labels(identity: Identity, found: Mapping[str, _Found], claims: object) -> dict[str, str]:
@@ -206,9 +227,10 @@ def _missing(identity: Identity, found: Mapping[str, _Found], labels: Mapping[st
 def _own(caller: CallerFacts, user: _Found, tenant: _Found, metadata: Metadata) -> None:
     """Whose counters and sessions these are. INVARIANT: a tenant that any client can claim opens no counter space of
     its own; it only parts sessions."""
-    authenticated = caller.tenant if tenant.authenticated else text_of(metadata.get(RECORDED, {}).get("tenant"))
+    recorded = metadata.get(RECORDED, {})
+    authenticated = caller.tenant if tenant.authenticated else text_of(recorded.get("tenant"))
     caller.partition = authenticated or "default"
-    caller.claimed = pseudonym(caller.tenant) if caller.tenant != authenticated else ""
+    caller.claimed = pseudonym(caller.tenant) if caller.tenant and caller.tenant != authenticated else ""
     if user.authenticated:
         name = pseudonym(f"{authenticated}\0{caller.user}")
         caller.owner = f"user:{name}"

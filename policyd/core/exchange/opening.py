@@ -56,7 +56,7 @@ def open_call(event: RequestHeaders, identity: str) -> tuple[Facts, Dialect | No
         stream=True if operation == "retrieval" and "stream=true" in query.lower() else None,
     )
     groups = _choices(request, own, deployment)
-    caller, session = identify(event.headers, query, event.metadata, parse_identity(identity), groups)
+    caller, session = identify(event.headers, once, query, event.metadata, parse_identity(identity), groups)
     facts = Facts(request=request, caller=caller, session=session, now=event.wall)
     facts.response.unbilled = operation in UNBILLED
     return facts, registry.dialect_of(dialect, operation)
@@ -65,9 +65,11 @@ def open_call(event: RequestHeaders, identity: str) -> tuple[Facts, Dialect | No
 def _choices(request: RequestFacts, own: str, deployment: Deployment) -> tuple[Groups, ...]:
     """Where the credential is looked for: where the provider does that the deployment and the path tell, and only then
     where one does that the caller's Host header names, which counts where nobody declares the upstream."""
-    names = (provider_for(deployment, "", own), request.provider)
-    choices = (counting_places(request.dialect, name, request.path) for name in names)
-    return tuple(dict.fromkeys(choices))
+    known = provider_for(deployment, "", own)
+    first = counting_places(request.dialect, known, request.path)
+    if known == request.provider:
+        return (first,)
+    return (first, counting_places(request.dialect, request.provider, request.path))
 
 
 _CHARSET = re.compile(r"charset(\*?[\d*]*)\s*=\s*[\"']?([^\s\"';,]*)", re.IGNORECASE)

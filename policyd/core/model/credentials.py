@@ -34,6 +34,7 @@ _QUERY_WORDS = re.compile(
     r"|(?:^|[^a-z]|api|access|account|app|client|function|license|private|service|subscription)key"
 )
 _BEARER = "bearer"
+_PLAIN = re.compile(r"\s*(?:bearer\s+)?([^\s,]+)\s*", re.IGNORECASE)  # one credential, as nearly every call sends it
 _AWS_SCHEME = re.compile(r"aws4-[a-z0-9-]+\s", re.IGNORECASE)
 _AWS_PART = re.compile(r"\s*(?:aws4-[a-z0-9-]+\s+)?(credential|signedheaders|signature)\s*=\s*(\S*)\s*", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*:?")
@@ -92,6 +93,9 @@ def without_credentials(path: str) -> str:
 
 def credentials_in(value: str, header: str = "authorization") -> tuple[str, ...]:
     """The different credentials that a header's value holds: none, one, or, where somebody put several into it, all."""
+    plain = _PLAIN.fullmatch(value)
+    if plain and plain[1].lower().rstrip(":") != _BEARER:
+        return (_behind_bedrock(plain[1]),)
     if _AWS_SCHEME.match(value.lstrip()):
         return _access_keys(value)
     schemes = header.endswith(("authorization", "auth"))
@@ -125,7 +129,6 @@ def access_key(scope: str) -> str:
     return scope.partition("/")[0].strip()
 
 
-@lru_cache(maxsize=1024)
 def _behind_bedrock(token: str) -> str:
     """A short-term Bedrock API key is a presigned URL, which its owner can sign anew at will: the access key id in it
     is the credential."""
