@@ -23,7 +23,7 @@ PATHS = (
     "/v1/chat/completions?x=1", "/v1/chat/completions#x", "/v1/chat/completions%3Fx", "/v1/chat/completions%23x",
     "/v1\\chat\\completions", "/v1/chat/completions%2f", "/%76%31/chat/completions", "/v1/%2e/chat/completions",
     "/v1/x/%2e%2e/chat/completions", "/v1/chat/completions%3bx", "/v1/%2563hat/completions", "/v1/chat/completions//",
-    "/openai/v1/chat/completions", "/v1/chat/completions%09", "/v1/chat/completions%0a",
+    "/v1/chat/completions%09", "/v1/chat/completions%0a",
 )  # fmt: skip
 HEADERS: tuple[Mapping[str, str], ...] = (
     {"mcp-session-id": "1"}, {"mcp-protocol-version": "2025-06-18"}, {"mcp-method": "ping"},
