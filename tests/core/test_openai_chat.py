@@ -94,7 +94,7 @@ def test_what_was_not_sent_is_absent() -> None:
 
 def test_azure_names_its_model_in_the_path() -> None:
     assert asked({}, "/openai/deployments/my-gpt/chat/completions").model == "my-gpt"
-    assert asked({"model": "m"}, "/openai/deployments/my-gpt/chat/completions").model == "m"
+    assert asked({"model": "m"}, "/openai/deployments/my-gpt/chat/completions").model == "my-gpt"
 
 
 @pytest.mark.parametrize("value", ["5", 5.5, 5.0, -1, True, 2**53, [], {}], ids=repr)

@@ -17,6 +17,7 @@ from tests.envoy.stack import policy, stack
 WORD = "zugzwang"
 CHAT = "/v1/chat/completions"
 SAID: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": WORD}]}
+CLEAN: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
 READS = f'when: request.text.contains("{WORD}"), terminate: {{}}'
 
 POLICIES = {
@@ -45,6 +46,11 @@ POLICIES = {
         """,
         team="moved",
     ),
+    "listed.yaml": policy(
+        "listed", "rules: [{name: no, when: '!request.models.all(m, m == \"gpt-4o\")', terminate: {}}]", team="listed"
+    ),
+    "only.yaml": policy("only", "match: {models: [o3]}\nrules: [{name: no, terminate: {}}]", team="only"),
+    "away.yaml": policy("away", "rules: [{name: go, reroute: {model: mini}}]", team="away"),
     "passes.yaml": policy("passes", 'rules: [{name: no, when: request.text == "never", terminate: {}}]', team="passes"),
 }
 
@@ -130,6 +136,22 @@ JUDGED = [
         Sent("default", CHAT, headers={"content-type": f"application/json; charset={name}"})
         for name in ("utf-7", "utf-16", '"UTF-16LE"', "iso-8859-1", "utf-8; charset=utf-7")
     ),
+    *(
+        Sent(team, path, {**CLEAN, **more})
+        for team in ("listed", "only")
+        for path, more in (
+            ("/openai/deployments/o3/chat/completions", {}),
+            ("/openai/Deployments/o3/Chat/completions?api-version=1", {}),
+            ("/v1/engines/o3/completions", {"prompt": "hi"}),
+            (CHAT, {"models": ["gpt-4o", "o3"]}),
+            (CHAT, {"fallbacks": [{"model": "o3"}]}),
+            (CHAT, {"fallbacks": [{"gpt-4o": ["o3"]}]}),
+            (CHAT, {"extra_body": {"models": ["o3"]}}),
+            (CHAT, {"plugins": [{"id": "auto-router", "allowed_models": ["o3"]}]}),
+            ("/v1/messages/batches", {"requests": [{"custom_id": "1", "params": {"model": "o3"}}]}),
+            ("/v1/images/generations", {"model": "o3", "prompt": "a"}),
+        )
+    ),
     *(Sent("place", CHAT, headers={"host": host}) for host in ("api.openai.com", "elsewhere.test")),
     Sent("default", "/rpc", {"jsonrpc": "2.0", "id": 1, "method": "tools/call",
                              "params": {"name": "x", "arguments": {"a": WORD}}}),
@@ -161,6 +183,30 @@ def test_the_provider_gets_the_path_that_was_judged(stage: Stage, path: str, for
     status, data, calls = ask(stage, Sent("passes", path, body))
 
     assert [call.path for call in calls] == [forwarded], (status, data)
+
+
+REROUTED = [
+    (
+        "/openai/deployments/o3/chat/completions?api-version=1",
+        "/openai/deployments/mini/chat/completions?api-version=1",
+    ),
+    ("/model/anthropic.claude-3%3A0/converse", "/model/mini/converse"),
+    ("/v1beta/models/o3:generateContent", "/v1beta/models/mini:generateContent"),
+    (CHAT, CHAT),
+]
+
+
+@pytest.mark.parametrize(("path", "forwarded"), REROUTED)
+def test_a_reroute_changes_the_model_in_the_path(stage: Stage, path: str, forwarded: str) -> None:
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}
+    if "models/" in path:
+        body = {"contents": [{"parts": [{"text": "hi"}]}]}
+    if path == CHAT:
+        body = {**CLEAN, "models": ["o3"], "fallbacks": ["o3"]}
+    status, data, calls = ask(stage, Sent("away", path, body))
+
+    assert [call.path for call in calls] == [forwarded], (status, data)
+    assert b"o3" not in calls[0].body
 
 
 def test_override_headers_do_not_reach_the_provider(stage: Stage) -> None:

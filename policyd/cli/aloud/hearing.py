@@ -130,6 +130,6 @@ class HeardSet:
         return self.inner.reads
 
     def select(
-        self, operation: str, provider: str, path: str, model: str | None, route: Route | None = None
+        self, operation: str, provider: str, path: str, model: str | tuple[str, ...] | None, route: Route | None = None
     ) -> tuple[CompiledPolicy, ...]:
         return self.inner.select(operation, provider, path, model, route)

@@ -18,6 +18,7 @@ from policyd.core.model.decision import (
     Verdict,
     verdict_of,
 )
+from policyd.core.model.paths import normal_path
 
 Rules = dict[tuple[str, str, str], CompiledRule]
 """(namespace, policy, rule) -> the rule"""
@@ -138,7 +139,7 @@ def mismatch(match: Match, record: DecisionRecord, path: str) -> str:
         ("operations", match.operations, record.operation),
         ("models", match.models, record.model),
         ("providers", match.providers, record.provider),
-        ("paths", match.paths, path.partition("?")[0]),
+        ("paths", match.paths, normal_path(path.partition("?")[0]).judged),
     )
     for name, patterns, value in fields:
         if patterns and not any(glob_matches(pattern)(value) for pattern in patterns):

@@ -203,9 +203,14 @@ class PolicySet(Protocol):
     @property
     def reads(self) -> frozenset[str]: ...  # by any rule, or by any charge
     def select(
-        self, operation: str, provider: str, path: str, model: str | None, route: Route | None = None
+        self,
+        operation: str,
+        provider: str,
+        path: str,
+        model: str | tuple[str, ...] | None,
+        route: Route | None = None,
     ) -> tuple[CompiledPolicy, ...]:
         """The policies whose static match fits, in a stable order. The same tuple object for the same answer, as far
-        as a bounded cache reaches. `model` None: not known yet, so every policy that some model could fit. `route`
-        None: routes are no part of it, as where policies come from files."""
+        as a bounded cache reaches. Of several models any one fits. `model` None: not known yet, so every policy that
+        some model could fit. `route` None: routes are no part of it, as where policies come from files."""
         ...

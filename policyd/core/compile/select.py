@@ -88,13 +88,18 @@ class Index:
         if match.models:
             self.models.add(bit, match.models)
 
-    def find(self, operation: str, provider: str, path: str, model: str | None) -> tuple[CompiledPolicy, ...]:
+    def find(
+        self, operation: str, provider: str, path: str, models: tuple[str, ...] | None
+    ) -> tuple[CompiledPolicy, ...]:
         default = 0 if operation in NOT_BY_DEFAULT else self.operations.everything
         bits = default | self.operations.fitting(operation)
         bits &= self.providers.everything | self.providers.fitting(provider)
         bits &= self.paths.everything | self.paths.fitting(path)
-        if model is not None:
-            bits &= self.models.everything | self.models.fitting(model)
+        if models is not None:
+            fitting = self.models.everything
+            for model in models:
+                fitting |= self.models.fitting(model)
+            bits &= fitting
         return self._answer(bits)
 
 
@@ -141,16 +146,22 @@ class CompiledSet:
         return self._cached.cache_info().currsize
 
     def select(
-        self, operation: str, provider: str, path: str, model: str | None, route: Route | None = None
+        self,
+        operation: str,
+        provider: str,
+        path: str,
+        model: str | tuple[str, ...] | None,
+        route: Route | None = None,
     ) -> tuple[CompiledPolicy, ...]:
+        models = (model,) if isinstance(model, str) else model
         index = self._whole if route is None else self._of_route(route)
         # A field that no policy lists is no part of the question, so that a client cannot flush the cache with it.
         provider = provider if index.providers.listed else ""
         path = path if index.paths.listed else ""
-        model = model if index.models.listed else None
-        if len(path) + len(model or "") > MAX_CACHED:
-            return index.find(operation, provider, path, model)
-        return self._cached(index, operation, provider, path, model)
+        models = tuple(dict.fromkeys(models)) if models is not None and index.models.listed else None
+        if len(path) + sum(map(len, models or ())) > MAX_CACHED:
+            return index.find(operation, provider, path, models)
+        return self._cached(index, operation, provider, path, models)
 
 
 def _routed(scopes: Scopes, within: Callable[[tuple[int, ...]], Index], route: Route) -> Index:

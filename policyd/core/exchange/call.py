@@ -130,7 +130,8 @@ class Call:
         call may yet turn out to be; `request`: as a reroute would change it."""
         request = request or self.facts.request
         operation = operation or request.operation
-        selected = self.ground.policies.select(operation, request.provider, request.path, model, self.route)
+        known = (model, *request.models) if model is not None else None
+        selected = self.ground.policies.select(operation, request.provider, request.path, known, self.route)
         space = self.options.namespace
         if space is not None and not all(policy.cluster or policy.namespace == space for policy in selected):
             selected = tuple(policy for policy in selected if policy.cluster or policy.namespace == space)
@@ -140,7 +141,8 @@ class Call:
         """Of these policies for calls in flight, of the set in force now, those whose static match fits this call."""
         wanted, request = {policy.identity for policy in policies}, self.facts.request
         latest = (self.latest or self.ground).policies
-        found = latest.select(request.operation, request.provider, request.path, model, self.route)
+        known = (model, *request.models) if model is not None else None
+        found = latest.select(request.operation, request.provider, request.path, known, self.route)
         return tuple(policy for policy in found if policy.running and policy.identity in wanted)
 
     def note_joined(self, judged: Sequence[CompiledPolicy]) -> None:

@@ -7,19 +7,22 @@ Rule 2: an obligation that cannot be carried out refuses the call: it never leav
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from policyd.core.compile.policyset import Phase
 from policyd.core.decide.plan import enforceable
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.judging import may_change_answer
-from policyd.core.exchange.place import PATH, mismatch
+from policyd.core.exchange.place import PATH, mismatch, moved_path
 from policyd.core.model.counters import Charge
-from policyd.core.model.credentials import is_credential, without_credentials
+from policyd.core.model.credentials import is_credential
 from policyd.core.model.headers import HeaderEdit, Headers
 from policyd.core.model.prices import Usage
 from policyd.core.stream import json_text
-from policyd.core.stream.dialects import Edit, RequestChange
+from policyd.core.stream.dialects import Dialect, Edit, RequestChange
 from policyd.core.stream.dialects.generic import fitting
+from policyd.core.stream.dialects.models import with_model, without_fallbacks
 from policyd.core.stream.dialects.redact_content import ContentRedactor
 from policyd.core.stream.dialects.request_fields import request_structure
 from policyd.core.stream.redactor import redactors
@@ -91,11 +94,20 @@ def depart(call: Call) -> bytes | None:
         edits += ContentRedactor(search).edits(call.document, request_structure(call.dialect.name))
     data = json_text.splice(call.body, edits) if edits else call.body
     document = json_text.loads_request(data) if edits else call.document
-    more = call.dialect.edits(document, fitting(change, call.facts.request.operation, document))
+    more = _edits(call, change, call.dialect, document)
     if more:
         data = json_text.splice(data, more, document)
         json_text.loads_request(data)  # INVARIANT: what leaves can be read by the rules that judged what came
     return data if data != call.body else as_read
+
+
+def _edits(call: Call, change: RequestChange, dialect: Dialect, document: object) -> list[Edit]:
+    """The change, and where another model is to serve, no way to a third one. Raises Malformed."""
+    alone = without_fallbacks(document) if change.model else []
+    if change.model and with_model(call.sent_path, change.model):
+        named = isinstance(document, dict) and isinstance(document.get("model"), str)
+        change = change if named and dialect.name.startswith("openai.") else replace(change, model="")
+    return [*dialect.edits(document, fitting(change, call.facts.request.operation, document)), *alone]
 
 
 def plain(call: Call, edit: HeaderEdit) -> HeaderEdit:
@@ -114,11 +126,12 @@ def header_edit(call: Call, *, narrow: bool) -> HeaderEdit:
     if reroute:
         sets.update(reroute.headers.set)
         removes.update(reroute.headers.remove)
+        if (path := moved_path(call, reroute)) != call.sent_path:
+            sets[PATH] = path
         if reroute.upstream:
             sets[UPSTREAM_HEADER] = reroute.upstream
             if not reroute.keep_credentials:
                 removes.update(_credentials(call) - {name for name, _ in reroute.headers.set})
-                sets.update(_bare_path(call))
     if narrow:
         sets["accept-encoding"] = "identity"
     headers: Headers = tuple(sets.items())
@@ -128,9 +141,3 @@ def header_edit(call: Call, *, narrow: bool) -> HeaderEdit:
 def _credentials(call: Call) -> set[str]:
     """The caller's credentials, which another upstream must not see: every header that is one by its name."""
     return {name for name in call.facts.request.headers if is_credential(name)}
-
-
-def _bare_path(call: Call) -> dict[str, str]:
-    """The path without the credentials in its query; nothing where it has none."""
-    bare = without_credentials(call.sent_path)
-    return {PATH: bare} if bare != call.sent_path else {}

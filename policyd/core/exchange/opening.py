@@ -16,6 +16,7 @@ from policyd.core.model.operations import UNBILLED
 from policyd.core.model.paths import normal_path
 from policyd.core.model.steps import Headers, RequestHeaders
 from policyd.core.stream.dialects import Dialect, registry
+from policyd.core.stream.dialects.models import model_in_query
 from policyd.core.stream.dialects.providers import place_of, provider_for
 from policyd.core.stream.encodings import codings_of
 
@@ -53,11 +54,13 @@ def open_call(event: RequestHeaders, identity: str) -> tuple[Facts, Dialect | No
         host=place,
         region=region,
         upstream=deployment.upstream,
+        model=model_in_query(query) or None if operation == "realtime" else None,
         stream=True if operation == "retrieval" and "stream=true" in query.lower() else None,
     )
     groups = _choices(request, own, deployment)
     caller, session = identify(event.headers, once, query, event.metadata, parse_identity(identity), groups)
     facts = Facts(request=request, caller=caller, session=session, now=event.wall)
+    request.models = [request.model] if request.model else []
     facts.response.unbilled = operation in UNBILLED
     return facts, registry.dialect_of(dialect, operation)
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from policyd.core.exchange.call import Call
+from policyd.core.model.credentials import without_credentials
 from policyd.core.model.decision import Reroute, Terminate
 from policyd.core.model.deployment import Deployment
 from policyd.core.model.facts import RequestFacts
 from policyd.core.model.headers import HeaderEdit
 from policyd.core.model.paths import NormalPath, normal_path
 from policyd.core.model.steps import RequestHeaders
+from policyd.core.stream.dialects.models import models_after, with_model
 from policyd.core.stream.dialects.providers import place_of, provider_for
 from policyd.core.stream.dialects.registry import OVERRIDES
 
@@ -44,7 +46,8 @@ def rerouted(call: Call, reroute: Reroute) -> RequestFacts:
     """The request as the target of a reroute sees it. What nobody has declared of an upstream stays as it was."""
     request = call.facts.request
     model = reroute.model or request.model
-    changed = replace(request, model=model, models=[reroute.model] if reroute.model else request.models)
+    models = models_after(call.document, request, reroute.model) if reroute.model else request.models
+    changed = replace(request, model=model, models=models)
     if not reroute.upstream:
         return changed
     target = call.upstreams.get(reroute.upstream)
@@ -62,3 +65,10 @@ def mismatch(call: Call, reroute: Reroute | None) -> str:
     if target is None or not target.dialects or name in target.dialects:
         return ""
     return f"upstream `{target.upstream}` does not take {name or 'this kind of call'}"
+
+
+def moved_path(call: Call, reroute: Reroute) -> str:
+    """The path and query with the model of a reroute in the place of the one that it names, and without the caller's
+    credentials where they are not for the target."""
+    path = (with_model(call.sent_path, reroute.model) if reroute.model else "") or call.sent_path
+    return path if reroute.keep_credentials or not reroute.upstream else without_credentials(path)

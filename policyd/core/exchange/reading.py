@@ -14,6 +14,7 @@ from policyd.core.stream import json_text
 from policyd.core.stream.dialects import registry
 from policyd.core.stream.dialects.content import misspelled, odd_names
 from policyd.core.stream.dialects.generic import UNKNOWN, is_generic, is_tool_call
+from policyd.core.stream.dialects.models import models_of
 from policyd.core.stream.dialects.request_fields import request_structure
 from policyd.core.stream.encodings import codings_of, decode
 
@@ -68,6 +69,7 @@ def read_body(call: Call, event: RequestBody) -> None:
             _recognise(call)
         _refuse_misspelled(call, names)
         call.dialect.read_request(call.document, call.facts.request)
+        call.facts.request.models = models_of(call.document, call.facts.request)
         call.was_read()
     except Malformed as failure:
         call.document = None

@@ -1,7 +1,7 @@
 """What most requests have in common: their texts, what they weigh, and the edits that every dialect makes alike.
 
 Rule 1: a cap lowers, or sets where nothing is; it never raises.
-Rule 2: where the model stands in the path no edit of the body can change it: asking for that refuses the call.
+Rule 2: where the model stands in the path no edit of the body can change it: departure.py changes the path.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from policyd.core.stream.dialects import (
 )
 from policyd.core.stream.dialects.answer import Answer, Mark
 from policyd.core.stream.dialects.content import Structure, base64, leaves
+from policyd.core.stream.dialects.models import model_in_path
 from policyd.core.stream.dialects.openai_shared import error
 from policyd.core.stream.dialects.shared import Bill, input_estimate, set_edits
 from policyd.core.stream.json_strict import MAX_COUNT, dumps, loads_event
@@ -83,7 +84,7 @@ class Generic:
             raise Malformed("the tools of this kind of call cannot be changed")
         out = set_edits(document, change.sets)
         if change.model:
-            if "model" not in document:
+            if not isinstance(document.get("model"), str):
                 raise Malformed("this kind of call names no model that could be changed")
             out.append(Edit(("model",), change.model))
         return out
@@ -143,9 +144,9 @@ def is_tool_call(doc: object) -> bool:
 
 
 def _read_model(document: dict[str, object], facts: RequestFacts) -> None:
-    model = document.get("model")
-    if isinstance(model, str) and facts.model is None:
-        facts.model = model
+    named = model_in_path(facts.path) or document.get("model")
+    if isinstance(named, str) and facts.model is None:
+        facts.model = named
 
 
 class GenericReader(Answer):

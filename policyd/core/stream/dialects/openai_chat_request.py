@@ -52,7 +52,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     """Fills the body facts. Raises Malformed."""
     document = mapping(doc, "the body")
     refuse_twins(document, READ)
-    facts.model = text(document.get("model"), "model") or deployment(facts.path)
+    facts.model = deployment(facts.path) or text(document.get("model"), "model")
     facts.stream = flag(document.get("stream"), "stream")
     limits = [limit for field in LIMITS if (limit := count(document.get(field), field)) is not None]
     facts.max_tokens = max(limits, default=None)

@@ -35,7 +35,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     """Fills the body facts. Raises Malformed."""
     document = mapping(doc, "the body")
     refuse_twins(document, READ)
-    facts.model = text(document.get("model"), "model") or deployment(facts.path)
+    facts.model = deployment(facts.path) or text(document.get("model"), "model")
     facts.stream = flag(document.get("stream"), "stream")
     facts.max_tokens = count(document.get("max_tokens"), "max_tokens")
     facts.temperature = number(document.get("temperature"), "temperature")

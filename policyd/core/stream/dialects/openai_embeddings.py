@@ -37,7 +37,7 @@ class OpenAIEmbeddings:
         """Fills the body facts. Raises Malformed."""
         document = mapping(doc, "the body")
         refuse_twins(document, READ)
-        facts.model = text(document.get("model"), "model") or deployment(facts.path)
+        facts.model = deployment(facts.path) or text(document.get("model"), "model")
         facts.choices = 1
         texts, tokens, parts = _inputs(document.get("input"))
         facts.messages = [Message("user", said) for _, said in texts]

@@ -14,7 +14,7 @@ from policyd.core.stream.dialects.shared import Bill, flag, input_estimate, mapp
 from policyd.core.stream.json_strict import dumps
 
 DONE = b"data: [DONE]\n\n"
-_DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/", re.IGNORECASE)
+_DEPLOYMENT = re.compile(r"/(?:deployments|engines)/([^/]+)/", re.IGNORECASE)
 
 # Their streams tell usage unasked, and some refuse to be asked.
 _TELLS_USAGE = frozenset(
@@ -36,7 +36,7 @@ def read_usage_wish(document: dict[str, object], facts: RequestFacts) -> None:
 
 
 def deployment(path: str) -> str | None:
-    """The deployment that Azure names in the path: it stands for the model."""
+    """The deployment that Azure names in the path: it serves, whatever the body says."""
     found = _DEPLOYMENT.search(path)
     return found[1] if found else None
 
