@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from policyd.adapters.counters_memory import MemoryCounters
@@ -299,6 +299,9 @@ class NoPrices:
     def price(self, _provider: str, _model: str, _at: float) -> None:
         return None
 
+    def dearest(self, _provider: str, _at: float) -> None:
+        return None
+
 
 class FlatPrices:
     """Every model in `models` costs the same: nano-dollars a token in and out."""
@@ -311,3 +314,7 @@ class FlatPrices:
 
     def price(self, _provider: str, model: str, _at: float) -> Price | None:
         return self._prices.get(model)
+
+    def dearest(self, _provider: str, _at: float) -> Price | None:
+        first = next(iter(self._prices.values()), None)
+        return replace(first, source="estimate:flat", confidence=0.1, guess=True) if first else None

@@ -355,6 +355,9 @@ class Prices:
     def price(self, _provider: str, model: str, _at: float) -> Price | None:
         return self._prices.get(model)
 
+    def dearest(self, _provider: str, _at: float) -> Price | None:
+        return None
+
 
 RUNNER = asyncio.Runner()  # one loop for all: a loop a call would cost more than the call
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from policyd.adapters.tally import Agenda, Due, Stake, Tally, bad_holds, bad_settlement, plain, plain_session
+from policyd.adapters.values import Seat, Values, counts_values
 from policyd.core.model.counters import (
     MAX_AMOUNT,
     CounterId,
@@ -110,8 +111,7 @@ class MemoryCounters:
     def read_now(self, need: Read) -> Readings:
         """What these counters stand at; the holds of every call are `held`."""
         now = self._tick()
-        found = (self._tallies.get(plain(counter)) for counter in need.counters)
-        counters = tuple(Reading() if tally is None else _reading(tally, None, now) for tally in found)
+        counters = tuple(_reading(counter, self._tallies.get(plain(counter)), None, now) for counter in need.counters)
         return Readings(counters, self._session_reading(need.session, now))
 
     def reserve_now(self, need: Reserve) -> Readings:
@@ -137,8 +137,8 @@ class MemoryCounters:
         self._drop_stakes(call, now)
         lost = [counter for counter, amount in step.charges if not self._charge(counter, amount, now)]
         complete = self._charge_session(step.session, now) and not lost
-        found = [self._tallies.get(plain(counter)) for counter, _ in step.charges]
-        counters = tuple(Reading() if tally is None else _reading(tally, None, now) for tally in found)
+        charged = [counter for counter, _ in step.charges]
+        counters = tuple(_reading(counter, self._tallies.get(plain(counter)), None, now) for counter in charged)
         call.settled = Readings(counters, failure="" if complete else "full")
         self._agenda.put(call, now + self._remember_s)
         return call.settled
@@ -173,11 +173,14 @@ class MemoryCounters:
         tallies = [self._tally(hold.counter) for hold in need.holds]
         grants, refused = _grants(need.holds, tallies, call, now)
         if isinstance(need, Extend):
-            self._observe(call, tallies, observed)
+            self._observe(call, tallies, need)
         if refused is None:
-            self._take(call, tallies, grants, now)
+            self._take(call, need.holds, tallies, grants, now)
         self._renew(call, now, need.lease_s)
-        readings = [_reading(tally, call.stakes.get(tally), now) for tally in tallies]
+        readings = [
+            _reading(hold.counter, tally, call.stakes.get(tally), now)
+            for hold, tally in zip(need.holds, tallies, strict=True)
+        ]
         if refused is not None:
             for at, (hold, tally) in enumerate(zip(need.holds, tallies, strict=True)):
                 if hold.limit is not None:
@@ -196,13 +199,15 @@ class MemoryCounters:
             return ""
         return "" if all(plain(hold.counter) in self._tallies for hold in holds) else "full"
 
-    def _observe(self, call: _Call, tallies: Sequence[Tally], observed: Sequence[int]) -> None:
-        for tally, seen in zip(tallies, observed, strict=True):
-            self._stake(call, tally).observed = min(seen, MAX_AMOUNT)
+    def _observe(self, call: _Call, tallies: Sequence[Tally], need: Extend) -> None:
+        for hold, tally, seen in zip(need.holds, tallies, need.observed, strict=True):
+            self._stake(call, tally, hold.counter.member).observed = min(seen, MAX_AMOUNT)
 
-    def _take(self, call: _Call, tallies: Sequence[Tally], grants: Sequence[int], now: float) -> None:
-        for tally, grant in zip(tallies, grants, strict=True):
-            stake = self._stake(call, tally)
+    def _take(
+        self, call: _Call, holds: Sequence[Hold], tallies: Sequence[Tally], grants: Sequence[int], now: float
+    ) -> None:
+        for hold, tally, grant in zip(holds, tallies, grants, strict=True):
+            stake = self._stake(call, tally, hold.counter.member)
             stake.revive(now)
             stake.add(grant)
 
@@ -233,8 +238,12 @@ class MemoryCounters:
         if len(self._tallies) >= self._max and plain(counter) not in self._tallies:
             return False
         tally = self._tally(counter)
-        tally.charge(min(amount, MAX_AMOUNT), now)
-        self._agenda.put(tally, tally.slots[-1].until)
+        if isinstance(tally, Values) and counter.member:
+            tally.see(counter.member, now)
+        else:
+            tally.charge(min(amount, MAX_AMOUNT), now)
+        if tally.slots:
+            self._agenda.put(tally, tally.slots[-1].until)
         return True
 
     def _charge_session(self, charge: SessionCharge | None, now: float) -> bool:
@@ -291,13 +300,14 @@ class MemoryCounters:
         key = plain(counter)
         tally = self._tallies.get(key)
         if tally is None:
-            tally = self._tallies[key] = Tally(key)
+            tally = self._tallies[key] = Values(key) if counts_values(key) else Tally(key)
         return tally
 
-    def _stake(self, call: _Call, tally: Tally) -> Stake:
+    def _stake(self, call: _Call, tally: Tally, member: str) -> Stake:
         stake = call.stakes.get(tally)
         if stake is None:
-            stake = call.stakes[tally] = Stake(tally)
+            stake = Seat(tally, member=member) if isinstance(tally, Values) and member else Stake(tally)
+            call.stakes[tally] = stake
             tally.stakes += 1
         return stake
 
@@ -321,13 +331,23 @@ def _grants(
     """What each hold would be granted; or the index of the first that does not fit."""
     grants: list[int] = []
     pending: dict[Tally, int] = {}  # one counter may be asked for more than once
+    named: set[tuple[Tally, str]] = set()
     for at, (hold, tally) in enumerate(zip(holds, tallies, strict=True)):
         ceiling = MAX_AMOUNT if hold.limit is None else min(hold.limit, MAX_AMOUNT)
         stake = call.stakes.get(tally)
         spoken_for = pending.get(tally, 0) if tally in pending else stake.missing(now) if stake else 0
         room = ceiling - tally.value(now) - tally.held - spoken_for
+        if isinstance(tally, Values) and (member := hold.counter.member):
+            again = stake is not None and stake.lapsed and stake.held
+            new = bool(hold.least or hold.most or again) and not (tally.covers(member, now) or (tally, member) in named)
+            if new and hold.limit is not None and room + spoken_for < 1 + pending.get(tally, 0):
+                return (), at
+            grants.append(min(hold.most, 1))
+            pending[tally] = pending.get(tally, 0) + new
+            named.add((tally, member))
+            continue
         grant = min(hold.most, max(0, room))
-        if hold.limit is not None and (grant < hold.least or (room < 0 and stake is not None and stake.lapsed)):
+        if hold.limit is not None and (max(0, room) < hold.least or (room < 0 and stake is not None and stake.lapsed)):
             return (), at
         grants.append(grant)
         pending[tally] = spoken_for + grant
@@ -341,7 +361,11 @@ def _when(reading: Reading, tally: Tally, hold: Hold, lease_s: float, now: float
     return replace(reading, retry_after_s=retry if refused else retry or None, resets_s=tally.resets(now))
 
 
-def _reading(tally: Tally, stake: Stake | None, now: float) -> Reading:
+def _reading(counter: CounterId, tally: Tally | None, stake: Stake | None, now: float) -> Reading:
+    if tally is None:
+        return Reading()
+    value = tally.value(now)
+    seen = isinstance(tally, Values) and counter.member in tally.members
     if stake is None:
-        return Reading(tally.value(now), tally.held)
-    return Reading(tally.value(now), tally.held - (0 if stake.lapsed else stake.held), stake.granted)
+        return Reading(value, tally.held, seen=seen)
+    return Reading(value, tally.held - stake.own, stake.granted, seen=seen)

@@ -177,6 +177,11 @@ class Stake:
         """What the call may spend, all its grants together."""
         return self.charged if self.lapsed else self.held
 
+    @property
+    def own(self) -> int:
+        """How much of what the counter holds is this call's."""
+        return 0 if self.lapsed else self.held
+
     def add(self, amount: int) -> None:
         """Hold more."""
         self.held += amount
@@ -223,7 +228,7 @@ def bad_holds(holds: Sequence[Hold], observed: Sequence[int]) -> str:
     """A hold that makes no sense is a mistake of the caller's program, never of a user."""
     if len(observed) != len(holds):
         return "observed does not fit the holds"
-    sound = all(0 <= hold.least <= hold.most <= MAX_AMOUNT for hold in holds) and all(seen >= 0 for seen in observed)
+    sound = all(hold.makes_sense for hold in holds) and all(seen >= 0 for seen in observed)
     return "" if sound else "amount out of range"
 
 

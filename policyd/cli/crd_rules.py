@@ -60,6 +60,9 @@ RULES: dict[str, list[Schema]] = {
         )
     ],
     "CounterSpec": [_NO_WORD_OF_CEL],
+    "ExpressionCharge": [
+        _rule(_exactly_one(("expression", "distinct")), "a charge is exactly one of expression and distinct")
+    ],
     "VariableSpec": [_NO_WORD_OF_CEL],
     "HeaderEditSpec": [
         _rule(f'!has(self.set) || self.set.all(name, size(name) <= 128 && name.matches("{_HEADER}"))', _SPELLING),

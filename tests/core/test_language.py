@@ -363,21 +363,21 @@ def test_what_cannot_be_edited_errs_only_where_the_rule_matches(path: str, body:
 
 
 def test_what_was_asked_for_without_a_price_costs_what_the_model_costs_that_answered() -> None:
-    spec = "failurePolicy: Ignore\n" + BUDGET.replace("Requests", "Cost").replace("1 requests", "1 USD")
+    spec = BUDGET.replace("Requests", "Cost").replace("1 requests", "1000 USD")
     deployment = "/openai/deployments/ours/chat/completions"
     bed = Bed(policy(spec), prices=FlatPrices("gpt-4o", input=1_000, output=10_000))
 
     out = bed.call(path=deployment, host="x.openai.azure.com", body=b'{"messages": []}', chunks=[answer_of("x")])
 
     assert (out.record.model, out.record.cost_nano, out.record.cost_source) == ("ours", 60_000, "provider")
-    assert (out.record.price_source, out.record.degraded) == ("flat", True)
+    assert (out.record.price_source, out.record.degraded) == ("flat", False)
     assert sum(bed.memory.snapshot().values()) == 60_000
 
 
 def test_a_key_that_is_empty_is_a_missing_identity() -> None:
     bed = Bed(policy(BUDGET.replace("session.id", "caller.user")))
 
-    assert bed.call(body=chat()).record.reason == "policy_error"
+    assert bed.call(body=chat()).record.reason == "missing_identity"
     assert bed.call(body=chat(), headers=(("x-user-id", "u"),), chunks=[answer_of("x")]).rejected is None
 
 

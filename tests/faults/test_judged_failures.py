@@ -104,7 +104,6 @@ CASES = {
     "an expression over the answer's headers": Case(when('response.headers["none"] == "x"'), left=True),
     "an expression over an answer": Case(when('response.finish_reasons[5] == "x"'), left=True),
     "an expression over an event": Case(when("10 / (3 - response.events) == 77"), True, 2, streamed(*OK_STREAM[2:])),
-    "a missing identity": Case(CALLS.replace("session.id", "caller.user")),
     "an unpriced model": Case(CALLS.replace("Requests", "Cost").replace("9 requests", "1 USD")),
     **down("reserve", CALLS),
     **down("read", when("session.calls > 1000"), (Fault.FAIL, Fault.HANG)),

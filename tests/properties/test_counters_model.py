@@ -83,9 +83,9 @@ def _day(at: float) -> object:
 class Model:
     """The contract, slowly."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: tuple[CounterId, ...]) -> None:
         self.now = EPOCH
-        self.charges: dict[CounterId, list[Charge]] = {counter: [] for counter in COUNTERS}
+        self.charges: dict[CounterId, list[Charge]] = {counter: [] for counter in counters}
         self.calls: dict[str, Call] = {}
 
     def advance(self, seconds: int) -> None:
@@ -137,7 +137,7 @@ class Model:
             stake = call.stakes.get(hold.counter, Stake())
             settled = self._value_without(hold.counter, stake.lapsed)
             room = hold.limit - settled - others - stake.held
-            if min(hold.most, max(room, 0)) < hold.least or (stake.lapsed is not None and room < 0):
+            if max(room, 0) < hold.least or (stake.lapsed is not None and room < 0):
                 return at
             grants.append(min(hold.most, max(room, 0)))
         return grants
@@ -173,9 +173,70 @@ class Model:
         call.stakes.clear()
         for counter, amount in step.charges:
             if amount:
-                self.charges[counter].append(Charge(self.now, amount))
+                self.charges[counter].append(self._charge(counter, amount))
         call.settled = Readings(tuple(self.reading(counter, None) for counter, _ in step.charges))
         return call.settled
+
+    def _charge(self, _counter: CounterId, amount: int) -> Charge:
+        return Charge(self.now, amount)
+
+
+@dataclass
+class See(Charge):
+    member: str = ""
+
+
+class ValueModel(Model):
+    """The same of counters of different values: what counts is who was seen in the window, each once."""
+
+    def _lapse(self, call: Call) -> None:
+        for counter, stake in call.stakes.items():
+            if stake.lapsed is None:
+                stake.lapsed = Charge(self.now, 0)
+                if stake.observed:
+                    self.charges[counter].append(See(self.now, 1, counter.member))
+
+    def live(self, counter: CounterId) -> set[str]:
+        """Each is told from the others by an amount of its own: a power of a thousand."""
+        sees = self.charges[counter]
+        names = sorted({see.member for see in sees if isinstance(see, See)})
+        scaled = [Charge(see.at, 1_000 ** names.index(see.member)) for see in sees if isinstance(see, See)]
+        total = value(counter.window, scaled, self.now)
+        return {name for at, name in enumerate(names) if total // 1_000**at % 1_000}
+
+    def value(self, counter: CounterId) -> int:
+        return len(self.live(counter))
+
+    def held(self, counter: CounterId, besides: Call | None = None) -> int:
+        return len(self._waited(counter, besides) - self.live(counter))
+
+    def _waited(self, counter: CounterId, besides: Call | None) -> set[str]:
+        calls = [call for call in self.calls.values() if call is not besides]
+        stakes = [(own.member, stake) for call in calls for own, stake in call.stakes.items() if own == counter]
+        return {member for member, stake in stakes if stake.held and stake.lapsed is None}
+
+    def _grants(self, call: Call, holds: tuple[Hold, ...]) -> list[int] | int:
+        for at, hold in enumerate(holds):
+            counter, stake = hold.counter, call.stakes.get(hold.counter, Stake())
+            wants = hold.least or hold.most or (stake.lapsed and stake.held)
+            known = self.live(counter) | self._waited(counter, None)
+            assert hold.limit is not None
+            if wants and counter.member not in known and self.value(counter) + self.held(counter) >= hold.limit:
+                return at
+        return [min(1, hold.most) for hold in holds]
+
+    def _take(self, call: Call, holds: tuple[Hold, ...], grants: list[int]) -> None:
+        for hold, grant in zip(holds, grants, strict=True):
+            stake = call.stakes.setdefault(hold.counter, Stake())
+            stake.held, stake.lapsed = stake.held or grant, None
+
+    def reading(self, counter: CounterId, call: Call | None) -> Reading:
+        stake = (call and call.stakes.get(counter)) or Stake()
+        granted, seen = (0 if stake.lapsed else stake.held), counter.member in self.live(counter)
+        return Reading(self.value(counter), self.held(counter, besides=call), granted, seen=seen)
+
+    def _charge(self, counter: CounterId, _amount: int) -> Charge:
+        return See(self.now, 1, counter.member)
 
 
 class AtOnce(Protocol):
@@ -188,19 +249,30 @@ class AtOnce(Protocol):
 
 
 amounts = st.integers(0, 60)
-lists_of_counters = st.lists(st.sampled_from(COUNTERS), min_size=1, max_size=4, unique=True)
+places = st.lists(st.sampled_from(range(4)), min_size=1, max_size=4, unique=True)
 
 
 class CountersAgainstModel(RuleBasedStateMachine):
     """Random calls, repeated and late, over time. No operation is ever forgotten."""
 
+    counters = COUNTERS
+    limit = LIMIT
+    amounts = amounts
+
     @initialize()
     def begin(self) -> None:
         self.clock = FakeClock()
         self.store = self.new_store()
-        self.model = Model()
+        self.model = self.new_model()
         self.ops = self.generation = 0
         self.done: list[Reserve | Extend | Settle] = []
+
+    def new_model(self) -> Model:
+        return Model(self.counters)
+
+    def named(self, at: int, _call: str) -> CounterId:
+        """The counter at a place, as a call asks for it."""
+        return self.counters[at]
 
     def new_store(self) -> AtOnce:
         return MemoryCounters(self.clock, remember_s=1e9, lapsed_s=1e9)
@@ -210,18 +282,19 @@ class CountersAgainstModel(RuleBasedStateMachine):
         self.clock.advance(seconds)
         self.model.advance(seconds)
 
-    @rule(call=st.sampled_from(CALLS), counters=lists_of_counters, data=st.data(), lease=st.sampled_from([5.0, 15.0]))
-    def reserve(self, call: str, counters: list[CounterId], data: st.DataObject, lease: float) -> None:
-        self._hold(Reserve(self._op(), self._name(call), self._holds(counters, data), lease))
+    @rule(call=st.sampled_from(CALLS), counters=places, data=st.data(), lease=st.sampled_from([5.0, 15.0]))
+    def reserve(self, call: str, counters: list[int], data: st.DataObject, lease: float) -> None:
+        self._hold(Reserve(self._op(), self._name(call), self._holds(call, counters, data), lease))
 
-    @rule(call=st.sampled_from(CALLS), counters=lists_of_counters, data=st.data(), lease=st.sampled_from([5.0, 15.0]))
-    def extend(self, call: str, counters: list[CounterId], data: st.DataObject, lease: float) -> None:
-        observed = tuple(data.draw(amounts) for _ in counters)
-        self._hold(Extend(self._op(), self._name(call), self._holds(counters, data), observed, lease))
+    @rule(call=st.sampled_from(CALLS), counters=places, data=st.data(), lease=st.sampled_from([5.0, 15.0]))
+    def extend(self, call: str, counters: list[int], data: st.DataObject, lease: float) -> None:
+        observed = tuple(data.draw(self.amounts) for _ in counters)
+        self._hold(Extend(self._op(), self._name(call), self._holds(call, counters, data), observed, lease))
 
-    @rule(call=st.sampled_from(CALLS), charges=st.lists(st.tuples(st.sampled_from(COUNTERS), amounts), max_size=4))
-    def settle(self, call: str, charges: list[tuple[CounterId, int]]) -> None:
-        self._settle(Settle(self._op(), self._name(call), tuple(charges)))
+    @rule(call=st.sampled_from(CALLS), counters=st.lists(st.sampled_from(range(4)), max_size=4), data=st.data())
+    def settle(self, call: str, counters: list[int], data: st.DataObject) -> None:
+        charges = tuple((self.named(at, call), data.draw(self.amounts)) for at in counters)
+        self._settle(Settle(self._op(), self._name(call), charges))
 
     @rule(data=st.data(), times=st.integers(1, 10))
     def the_same_again(self, data: st.DataObject, times: int) -> None:
@@ -244,12 +317,13 @@ class CountersAgainstModel(RuleBasedStateMachine):
     def they_agree(self) -> None:
         if not hasattr(self, "store"):
             return
-        found = self.store.read_now(Read(COUNTERS)).counters
-        assert found == tuple(self.model.reading(counter, None) for counter in COUNTERS)
+        found = self.store.read_now(Read(self.counters)).counters
+        assert found == tuple(self.model.reading(counter, None) for counter in self.counters)
 
-    def _holds(self, counters: list[CounterId], data: st.DataObject) -> tuple[Hold, ...]:
-        ranges = [sorted((data.draw(amounts), data.draw(amounts))) for _ in counters]
-        return tuple(Hold(counter, *least_most, LIMIT) for counter, least_most in zip(counters, ranges, strict=True))
+    def _holds(self, call: str, counters: list[int], data: st.DataObject) -> tuple[Hold, ...]:
+        """With `most` 0 room is asked for and not taken."""
+        drawn = [(self.named(at, call), data.draw(self.amounts), data.draw(self.amounts)) for at in counters]
+        return tuple(Hold(counter, least, most and max(least, most), self.limit) for counter, least, most in drawn)
 
     def _hold(self, need: Reserve | Extend) -> None:
         self.done.append(need)
@@ -271,3 +345,21 @@ class CountersAgainstModel(RuleBasedStateMachine):
 
 TestCountersAgainstModel = CountersAgainstModel.TestCase
 TestCountersAgainstModel.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+class ValuesAgainstModel(CountersAgainstModel):
+    """The same of counters of different values. Two of the calls have the same one; a limit of two is soon reached."""
+
+    counters = tuple(replace(counter, charge="Distinct:request.model") for counter in COUNTERS)
+    limit = 2
+    amounts = st.integers(0, 1)
+
+    def new_model(self) -> Model:
+        return ValueModel(self.counters)
+
+    def named(self, at: int, call: str) -> CounterId:
+        return replace(self.counters[at], member={"a": "x", "b": "x", "c": "y", "d": "z"}[call])
+
+
+TestValuesAgainstModel = ValuesAgainstModel.TestCase
+TestValuesAgainstModel.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

@@ -18,7 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from policyd.adapters.counters_redis import Patience, RedisCounters
 from policyd.core.model.counters import CounterId, Hold, Reading, Readings, SessionCharge, SessionId, Window, WindowKind
 from policyd.core.model.steps import Extend, Read, Reserve, Settle
-from tests.properties.test_counters_model import CountersAgainstModel
+from tests.properties.test_counters_model import CountersAgainstModel, ValuesAgainstModel
 from tests.redis.servers import RedisServer
 
 PATIENT = Patience(connect_s=5, answer_s=5)
@@ -46,12 +46,15 @@ class _AtOnce:
         return self.runner.run(self.store.settle(step))
 
 
+@pytest.mark.parametrize("machine", [CountersAgainstModel, ValuesAgainstModel], ids=["amounts", "values"])
 @pytest.mark.parametrize("forgetful", [False, True], ids=["one process", "a process an operation"])
-def test_redis_against_the_model(redis_server: RedisServer, forgetful: bool) -> None:
+def test_redis_against_the_model(
+    redis_server: RedisServer, forgetful: bool, machine: type[CountersAgainstModel]
+) -> None:
     """`forgetful`: every operation comes from a process that knows nothing of the call's others."""
     with asyncio.Runner() as runner:
 
-        class RedisAgainstModel(CountersAgainstModel):
+        class RedisAgainstModel(machine):  # type: ignore[valid-type, misc]
             def new_store(self) -> _AtOnce:
                 with redis_server.client() as client:
                     client.flushall()

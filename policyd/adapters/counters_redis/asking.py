@@ -104,7 +104,8 @@ class Asking:
         observed = need.observed if isinstance(need, Extend) else (0,) * len(need.holds)
         session = need.session if isinstance(need, Reserve) else None
         holds = [
-            f"[{hold.least},{hold.most},{_limit(hold)},{min(seen, MAX_AMOUNT)},{held},{self._window(hold.counter)}]"
+            f"[{hold.least},{hold.most},{_limit(hold)},{min(seen, MAX_AMOUNT)},{held},"
+            f"{self._window(hold.counter)},{json.dumps(hold.counter.member)}]"
             for hold, seen, held in zip(need.holds, observed, had, strict=True)
         ]
         head = f"{self.time!r},{self.remember_s!r},{need.lease_s!r},{_bool(session is not None)},{_bool(extends)}"
@@ -113,7 +114,10 @@ class Asking:
         return Question("hold", keys, (f"[{','.join((head, *holds))}]", need.op.encode("utf-8", "surrogatepass")))
 
     def settle(self, owed: Owed) -> Question:
-        charges = [f"[{due.amount},{self.calendars.words(due.window, self.now)}]" for due in owed.charges]
+        charges = [
+            f"[{due.amount},{self.calendars.words(due.window, self.now)},{json.dumps(due.member)}]"
+            for due in owed.charges
+        ]
         session = f"[{owed.session[1]},{owed.session[2]}]" if owed.session else "false"
         sessions = owed.session[:1] if owed.session else ()
         keys = (leases_key(owed.tag), call_key(owed.tag, owed.call), *sessions, *(due.key for due in owed.charges))
@@ -129,7 +133,9 @@ class Asking:
     def read(self, need: Read, tag: str) -> Question:
         counters = [counter_key(counter) for counter in need.counters]
         keys = (leases_key(tag), *_session_keys(need.session), *counters)
-        return Question("read", keys, (f"[{self.time!r},{self.remember_s!r},{_bool(need.session is not None)}]",))
+        members = json.dumps([counter.member for counter in need.counters])
+        words = f"[{self.time!r},{self.remember_s!r},{_bool(need.session is not None)},{members}]"
+        return Question("read", keys, (words,))
 
     def _window(self, counter: CounterId) -> str:
         return self.calendars.words(counter.window, self.now)
@@ -138,7 +144,8 @@ class Asking:
 def owed_by(step: Settle, tag: str, at: float) -> Owed:
     """What a settlement comes to. Amounts above MAX_AMOUNT count as that."""
     charges = tuple(
-        Due(counter_key(counter), min(amount, MAX_AMOUNT), counter.window) for counter, amount in step.charges
+        Due(counter_key(counter), min(amount, MAX_AMOUNT), counter.window, counter.member)
+        for counter, amount in step.charges
     )
     added = step.session
     if added is None:
@@ -168,7 +175,7 @@ def bad_hold(need: Reserve | Extend) -> str:
     observed: Sequence[int] = need.observed if isinstance(need, Extend) else ()
     if isinstance(need, Extend) and len(observed) != len(need.holds):
         return "observed does not fit the holds"
-    sound = all(0 <= hold.least <= hold.most <= MAX_AMOUNT for hold in need.holds)
+    sound = all(hold.makes_sense for hold in need.holds)
     return "" if sound and all(seen >= 0 for seen in observed) else "amount out of range"
 
 
@@ -202,11 +209,12 @@ def answer(words: bytes) -> Readings:
 def _readings(numbers: Sequence[bytes]) -> Iterator[Reading]:
     every = iter(numbers)
     for value, held, granted, times in zip(every, every, every, every, strict=True):
-        if times == b"-":
-            yield Reading(int(value), int(held), int(granted))
+        told, seen = times.removesuffix(b"!"), times.endswith(b"!")
+        if told == b"-":
+            yield Reading(int(value), int(held), int(granted), seen=seen)
         else:
-            retry, _, resets = times.partition(b"/")
-            yield Reading(int(value), int(held), int(granted), True, _seconds(retry), _seconds(resets))
+            retry, _, resets = told.partition(b"/")
+            yield Reading(int(value), int(held), int(granted), True, _seconds(retry), _seconds(resets), seen)
 
 
 def _seconds(word: bytes) -> float | None:

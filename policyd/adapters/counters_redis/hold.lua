@@ -1,9 +1,10 @@
 -- Hold all or nothing: a reservation, or more for a call that holds already. Either renews the call's lease.
 -- KEYS: leases, call, [session,] counters ...    ARGV[2]: the operation
 -- ARGV[1]: [now, remember, lease, has a session, is an extension, hold ...]
--- A hold: [least, most, limit or -1, observed, had, window kind, span]. `had`: what the holder was granted before; only
--- a Redis that has lost the call looks at it, and holds that much again if it fits.
-local LEAST, MOST, LIMIT, SEEN, HAD, W_KIND, W_SPAN, COUNTER, AT = 1, 2, 3, 4, 5, 6, 7, 8, 9
+-- A hold: [least, most, limit or -1, observed, had, window kind, span, member]. `had`: what the holder was granted
+-- before; only a Redis that has lost the call looks at it, and holds that much again if it fits. `member`: of a counter
+-- of values the one that is to be counted, else empty.
+local LEAST, MOST, LIMIT, SEEN, HAD, W_KIND, W_SPAN, NAME, COUNTER, AT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 local asked, op = cjson.decode(ARGV[1]), ARGV[2]
 local now, remember_s, lease_s, has_session, extends = clock(asked[1]), asked[2], asked[3], asked[4], asked[5]
 local leases, key = KEYS[1], KEYS[2]
@@ -30,7 +31,8 @@ local stakes = known[STAKES]
 for i = 6, #asked do
   local h, at = asked[i], KEYS[shift + i]
   h[COUNTER], h[AT] = counter_at(at, h[W_KIND], h[W_SPAN]), at
-  if lost and h[HAD] > 0 and not stakes[at] then stakes[at] = {h[HAD], h[SEEN], true, 0, false} end
+  if h[NAME] == '' then h[NAME] = nil else values_of(h[COUNTER]) end
+  if lost and h[HAD] > 0 and not stakes[at] then stakes[at] = {h[HAD], h[SEEN], true, 0, false, h[NAME]} end
 end
 
 -- How much more room the counter must have for a lapsed hold to be taken again.
@@ -40,17 +42,31 @@ local function missing(counter, stake)
   return stake[HAS] - (counts and stake[CHARGED] or 0)
 end
 
+-- Whether a value takes room that nothing takes yet: 1 or 0.
+local function new_value(h, stake, named)
+  local again = stake and stake[LAPSED] and stake[HAS] > 0
+  value_at(h[COUNTER], now)
+  if named[h[AT] .. h[NAME]] or covers(h[COUNTER], h[NAME]) then return 0 end
+  return (h[LEAST] > 0 or h[MOST] > 0 or again) and 1 or 0
+end
+
 -- What each is granted, or the first that does not fit.
 local function grants()
-  local granted, pending = {}, {}
+  local granted, pending, named = {}, {}, {}
   for i = 6, #asked do
     local h = asked[i]
     local counter, stake, limit = h[COUNTER], stakes[h[AT]], h[LIMIT]
-    local spoken_for = pending[h[AT]] or missing(counter, stake)
-    local room = (limit < 0 and MAX or limit) - value_at(counter, now) - counter[HELD] - spoken_for
-    local grant = min(h[MOST], max(0, room))
-    if limit >= 0 and (grant < h[LEAST] or (room < 0 and stake and stake[LAPSED])) then return nil, i end
-    granted[i], pending[h[AT]] = grant, spoken_for + grant
+    if h[NAME] then
+      local new, before = new_value(h, stake, named), pending[h[AT]] or 0
+      if new == 1 and limit >= 0 and limit - counter[VALUE] - counter[HELD] < 1 + before then return nil, i end
+      granted[i], pending[h[AT]], named[h[AT] .. h[NAME]] = min(h[MOST], 1), before + new, true
+    else
+      local spoken_for = pending[h[AT]] or missing(counter, stake)
+      local room = (limit < 0 and MAX or limit) - value_at(counter, now) - counter[HELD] - spoken_for
+      local grant = min(h[MOST], max(0, room))
+      if limit >= 0 and (max(0, room) < h[LEAST] or (room < 0 and stake and stake[LAPSED])) then return nil, i end
+      granted[i], pending[h[AT]] = grant, spoken_for + grant
+    end
   end
   return granted, nil
 end
@@ -99,12 +115,18 @@ for i = 6, #asked do
   local h = asked[i]
   local counter, stake = h[COUNTER], stakes[h[AT]]
   if not stake and (extends or granted) then
-    stake = {0, 0, false, 0, false}
+    stake = {0, 0, false, 0, false, h[NAME]}
     stakes[h[AT]] = stake
     counter[RUNNING] = counter[RUNNING] + 1
   end
   if extends then stake[OBSERVED] = h[SEEN] end
-  if granted then
+  if granted and h[NAME] then
+    local wants = stake[HAS] > 0 or granted[i] > 0
+    if stake[LAPSED] then
+      stake[LAPSED], stake[HAS], counter[RUNNING] = false, 0, counter[RUNNING] + 1
+    end
+    if wants and stake[HAS] == 0 then stake[HAS] = wait_for(counter, h[NAME]) and 1 or 0 end
+  elseif granted then
     if stake[LAPSED] then
       take_back(counter, stake, now)
       stake[LAPSED], stake[CHARGED], stake[BORN] = false, 0, false
@@ -126,7 +148,7 @@ end
 local words = {refused and format('%d', refused - 6) or '-1', has_session and session_words(KEYS[3], now) or '-'}
 for i = 6, #asked do
   local h = asked[i]
-  words[i - 3] = counter_words(h[COUNTER], stakes[h[AT]], now, refused and times(h, i == refused))
+  words[i - 3] = counter_words(h[COUNTER], stakes[h[AT]], now, refused and times(h, i == refused), h[NAME])
 end
 local answer = table.concat(words, ' ')
 local answers = known[ANSWERS]

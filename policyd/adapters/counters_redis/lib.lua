@@ -9,11 +9,13 @@
 -- Records are lists, packed: half the size and time of named fields. Their places:
 
 local KIND, SPAN, HELD, RUNNING, KEEP, SLOTS, VALUE = 1, 2, 3, 4, 5, 6, 7 -- a counter; slots: born, until, amount, ...
+local MEMBERS, WAITING = 8, 9                                             -- of a counter of values: see below
 local STAKES, ANSWERS, DUE, RUNS, SETTLED = 1, 2, 3, 4, 5                 -- a call; answers: operation, answer, ...
-local HAS, OBSERVED, LAPSED, CHARGED, BORN = 1, 2, 3, 4, 5                -- a call's stake in one counter
+local HAS, OBSERVED, LAPSED, CHARGED, BORN, MEMBER = 1, 2, 3, 4, 5, 6     -- a call's stake in one counter
 local FIRST, CALLS, COST, TOKENS, UNTIL, SKETCH, LIKE = 1, 2, 3, 4, 5, 6, 7 -- a session; like: newest first
 
 local MAX = 9007199254740991
+local DISTINCT = 1000       -- different values that one counter tells apart
 local DAY = 86400
 local REPLACED = DAY        -- seconds that a lapsed lease's charge can still be replaced
 local SESSION = DAY         -- seconds that a session outlives its last call
@@ -96,6 +98,18 @@ local function counter_at(key, kind, span)
   return counter
 end
 
+-- The members whose slot has left the window count no more. As adapters/values.py has it.
+local function forget(counter)
+  local born, slots = {}, counter[SLOTS]
+  for i = 1, #slots, 3 do born[slots[i]] = true end
+  for member, slot in pairs(counter[MEMBERS]) do
+    if not born[slot] then
+      counter[MEMBERS][member] = nil
+      if counter[WAITING][member] then counter[HELD] = counter[HELD] + 1 end
+    end
+  end
+end
+
 local function value_at(counter, at)
   local slots = counter[SLOTS]
   if not slots[1] or slots[2] > at then return counter[VALUE] end
@@ -106,6 +120,7 @@ local function value_at(counter, at)
   local rest = {}
   for i = first, #slots do rest[i - first + 1] = slots[i] end
   counter[SLOTS], counter[VALUE] = rest, left
+  if counter[MEMBERS] then forget(counter) end
   return left
 end
 
@@ -143,11 +158,61 @@ local function take_back(counter, stake, at)
   counter[VALUE] = counter[VALUE] - stake[CHARGED]
 end
 
+-- ---- counters of different values: MEMBERS has for each that counts when its slot was born, WAITING for each that
+-- running calls have how many of them. VALUE is the number of members, HELD that of waiting values that are none.
+
+local function values_of(counter)
+  if not counter[MEMBERS] then counter[MEMBERS], counter[WAITING] = {}, {} end
+  return counter
+end
+
+local function covers(counter, member) return counter[MEMBERS][member] or counter[WAITING][member] end
+
+-- A call that runs has this value; false where there are too many to be told apart.
+local function wait_for(counter, member)
+  local waiting = counter[WAITING]
+  if not waiting[member] then
+    local many = 0
+    for _ in pairs(waiting) do many = many + 1 end
+    if many >= DISTINCT then return false end
+    if not counter[MEMBERS][member] then counter[HELD] = counter[HELD] + 1 end
+  end
+  waiting[member] = (waiting[member] or 0) + 1
+  return true
+end
+
+local function unwait(counter, member)
+  local waiting = values_of(counter)[WAITING]
+  if not waiting[member] then return end
+  waiting[member] = waiting[member] > 1 and waiting[member] - 1 or nil
+  if not waiting[member] and not counter[MEMBERS][member] then counter[HELD] = max(0, counter[HELD] - 1) end
+end
+
+-- Count this value from `at` on, unless there are too many.
+local function see(counter, member, at)
+  local settled, old = value_at(counter, at), values_of(counter)[MEMBERS][member]
+  if not old and settled >= DISTINCT then return end
+  local born = charge(counter, 0, at)
+  local slots = counter[SLOTS]
+  local place = slot_of(counter, born, at)
+  if not place then return end
+  local before = old and slot_of(counter, old, at)
+  if before then
+    slots[before + 2] = slots[before + 2] - 1
+  else
+    counter[VALUE] = counter[VALUE] + 1
+    if counter[WAITING][member] then counter[HELD] = max(0, counter[HELD] - 1) end
+  end
+  slots[place + 2] = slots[place + 2] + 1
+  counter[MEMBERS][member] = born
+end
+
 local function save_counters(now)
   for key in pairs(touched) do
     local c = counters[key]
     value_at(c, now)
     if c[RUNNING] <= 0 then c[HELD], c[RUNNING], c[KEEP] = 0, 0, 0 end
+    if c[RUNNING] <= 0 and c[WAITING] then c[WAITING] = {} end
     local slots = c[SLOTS]
     local keep = max(slots[#slots - 1] or 0, c[KEEP])
     if keep > now then put(key, c, keep - now) elseif raw[key] then call('DEL', key) end
@@ -197,7 +262,11 @@ local function kept(known, due, now)
 end
 
 local function let_go(counter, stake)
-  counter[HELD] = max(0, counter[HELD] - stake[HAS])
+  if not stake[MEMBER] then
+    counter[HELD] = max(0, counter[HELD] - stake[HAS])
+  elseif stake[HAS] > 0 then
+    unwait(counter, stake[MEMBER])
+  end
   counter[RUNNING] = max(0, counter[RUNNING] - 1)
 end
 
@@ -211,7 +280,11 @@ local function lapse(known, remember_s)
       stake[LAPSED] = true
       if counter then
         let_go(counter, stake)
-        if stake[OBSERVED] > 0 then stake[BORN], stake[CHARGED] = charge(counter, stake[OBSERVED], ended) end
+        if stake[OBSERVED] > 0 and stake[MEMBER] then
+          see(counter, stake[MEMBER], ended) -- nothing to be taken back: a late settlement counts the same value
+        elseif stake[OBSERVED] > 0 then
+          stake[BORN], stake[CHARGED] = charge(counter, stake[OBSERVED], ended)
+        end
         touched[key] = true
       end
     end
@@ -281,13 +354,24 @@ local function session_after(s, cost, tokens, sketch, now)
   return {s[FIRST], s[CALLS] + 1, min(MAX, s[COST] + cost), min(MAX, s[TOKENS] + tokens), now + SESSION, sketch, like}
 end
 
-local function counter_words(counter, stake, now, times)
+-- How much of what the counter holds is this call's.
+local function own(counter, stake)
+  local member = stake[MEMBER]
+  if not member then return stake[HAS] end
+  local alone = stake[HAS] > 0 and not values_of(counter)[MEMBERS][member] and counter[WAITING][member] == 1
+  return alone and 1 or 0
+end
+
+-- A `!` at the end: the member that was asked about counts already.
+local function counter_words(counter, stake, now, times, member)
   if not counter then return '0 0 0 -' end
+  local value = value_at(counter, now)
   local held, granted = counter[HELD], 0
   if stake and stake[LAPSED] then
     granted = stake[CHARGED]
   elseif stake then
-    held, granted = held - stake[HAS], stake[HAS]
+    held, granted = held - own(counter, stake), stake[HAS]
   end
-  return format('%.0f %.0f %.0f %s', value_at(counter, now), held, granted, times or '-')
+  local seen = member and counter[MEMBERS] and counter[MEMBERS][member] and '!' or ''
+  return format('%.0f %.0f %.0f %s%s', value, held, granted, times or '-', seen)
 end

@@ -40,6 +40,7 @@ class Due:
     key: str
     amount: int
     window: Window
+    member: str = ""  # of a counter of different values: which one
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,12 @@ def to_line(owed: Owed) -> str:
 def from_json(found: dict[str, Any]) -> Owed:
     """Raises ValueError, TypeError, AttributeError or KeyError for what `to_line` has not written."""
     charges = tuple(
-        Due(due["key"], due["amount"], Window(**{**due["window"], "kind": WindowKind(due["window"]["kind"])}))
+        Due(
+            due["key"],
+            due["amount"],
+            Window(**{**due["window"], "kind": WindowKind(due["window"]["kind"])}),
+            due.get("member", ""),
+        )
         for due in found.pop("charges")
     )
     session = found.pop("session")

@@ -1,6 +1,6 @@
 -- Drop a call's holds and count what it used, above limits too, once.
 -- KEYS: leases, call, [session,] counters ...
--- ARGV[1]: [now, remember, session or false, charge ...]; session [cost, tokens]; charge [amount, window kind, span]
+-- ARGV[1]: [now, remember, session or false, charge ...]; session [cost, tokens]; charge [amount, window kind, span, member]
 -- ARGV[2]: the sketch of what the session was answered; empty: nothing
 local asked = cjson.decode(ARGV[1])
 local now, remember_s, adds = clock(asked[1]), asked[2], asked[3]
@@ -30,12 +30,12 @@ for i = 4, #asked do
   local a, at = asked[i], KEYS[shift + i]
   local counter = counter_at(at, a[2], a[3])
   if a[1] > 0 then
-    charge(counter, a[1], now)
+    if a[4] ~= '' then see(counter, a[4], now) else charge(counter, a[1], now) end
     touched[at] = true
   end
 end
 local words = {'-1 -'}
-for i = 4, #asked do words[i - 2] = counter_words(counters[KEYS[shift + i]], nil, now) end
+for i = 4, #asked do words[i - 2] = counter_words(counters[KEYS[shift + i]], nil, now, nil, asked[i][4]) end
 local answer = table.concat(words, ' ')
 known[SETTLED] = answer
 

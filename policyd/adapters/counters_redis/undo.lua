@@ -20,7 +20,11 @@ for i = 3, #KEYS do
   if counter and stake then
     local amount = min(asked[i - 1], stake[HAS])
     stake[HAS] = stake[HAS] - amount
-    if not stake[LAPSED] then counter[HELD] = counter[HELD] - amount end
+    if stake[MEMBER] then
+      if amount > 0 and not stake[LAPSED] then unwait(counter, stake[MEMBER]) end
+    elseif not stake[LAPSED] then
+      counter[HELD] = counter[HELD] - amount
+    end
     touched[KEYS[i]] = true
   end
 end

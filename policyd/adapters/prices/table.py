@@ -1,6 +1,7 @@
 """Prices by provider and model: the snapshot that ships, and a local file whose entries win.
 
-Rule 1: a model that is not known for certain has no price: policies decide what that means, nobody guesses.
+Rule 1: a model that is not known for certain has no price: policies decide what that means. `dearest` is what they may
+        charge instead, and says that it is a guess.
 Rule 2: what a provider does not list is looked for at those whose models it resells, where the snapshot says so.
 Rule 3: a provider that the snapshot does not know (a proxy, a self-hosted server) gets the price of the one main
         provider that lists the model; if several do, of the one that makes it. Else there is none.
@@ -24,6 +25,8 @@ NANO_PER_MTOK = 1000  # nano-dollars a token in one USD per million tokens
 NANO = 1_000_000_000
 LONGEST_NAME = 256  # characters; longer ones are no model's name
 CACHED = 4096  # (provider, model) pairs
+CACHED_GUESSES = 64  # (provider, hour) pairs
+CANDIDATES = 16  # rows of a listing that are looked at for its dearest price: some no longer hold
 
 ALIASES = {
     "aws.bedrock": "aws",
@@ -53,6 +56,9 @@ MAIN = ("anthropic", "cohere", "deepseek", "google", "mistral", "openai", "x-ai"
 RESOLD, BY_ITS_MAKER = 0.9, 0.8
 """How sure a price is, 0..1: of a provider that sells the model at its maker's price, as the snapshot says; of one that
 the snapshot does not know, by what the maker takes."""
+
+GUESSED = 0.1
+"""How sure a price is that is another model's."""
 
 Matches = Callable[[str], bool]
 
@@ -94,6 +100,7 @@ class Prices:
         self._digest = _digest(snapshot["digest"], self._overrides)
         self._listings: dict[str, _Listing] = {}
         self._found: dict[tuple[str, str], tuple[Dated, ...]] = {}
+        self._dearest: dict[tuple[str, int], Price | None] = {}
 
     @property
     def digest(self) -> str:
@@ -114,6 +121,26 @@ class Prices:
             if dated.holds(at):
                 return dated.price
         return None
+
+    def dearest(self, provider: str, at: float) -> Price | None:
+        """The dearest price of a provider in the hour of `at`, as a guess; of all makers where it has none."""
+        key = (provider[:LONGEST_NAME], int(at // 3600))
+        if key not in self._dearest:
+            if len(self._dearest) >= CACHED_GUESSES:
+                self._dearest.clear()
+            self._dearest[key] = self._guess(key[0].lower().strip(), at)
+        return self._dearest[key]
+
+    def _guess(self, provider: str, at: float) -> Price | None:
+        known = self._provider_id(provider)
+        own = [each for each in self._overrides if each.provider and each.provider in (provider, known)]
+        sellers = (known, *self._raw[known]["fallback"]) if known else ()
+        if found := _highest(own, [self._raw[each]["models"] for each in sellers], at, self._source):
+            return _guessed(found, known or provider)
+        every = [(id, _highest((), [self._raw[id]["models"]], at, self._source)) for id in MAIN if id in self._raw]
+        every += [(each.provider or "local", each.price) for each in self._overrides]
+        priced = [(id, price) for id, price in every if price is not None]
+        return _guessed(*max(((price, id) for id, price in priced), key=lambda one: _rate(one[0]))) if priced else None
 
     def _remember(self, provider: str, model: str) -> tuple[Dated, ...]:
         if len(model) > LONGEST_NAME or len(provider) > LONGEST_NAME:
@@ -282,6 +309,38 @@ def _tier(tier: Sequence[Any]) -> Tier:
 def rate_of(name: str, usd: str | Fraction) -> Fraction:
     """The rate of a class that is priced apart, nano-dollars a unit, from USD per million tokens or per search."""
     return Fraction(usd) * (NANO if name == "searches" else NANO_PER_MTOK)
+
+
+def _highest(
+    overrides: Sequence[Override], listings: Sequence[Sequence[Sequence[Any]]], at: float, source: str
+) -> Price | None:
+    """The dearest of these local prices and of the models of these listings."""
+    found = [each.price for each in overrides]
+    rows = [(_raw_rate(entry), row) for listing in listings for row in listing for entry in row[2]]
+    for rate, (id, _, entries) in sorted(rows, key=_first, reverse=True)[:CANDIDATES]:
+        now = next((dated.price for dated in (_dated(id, entry, source) for entry in entries) if dated.holds(at)), None)
+        if now is not None:
+            found.append(now)
+            if _rate(now) >= rate * NANO_PER_MTOK * 0.999:
+                break  # it holds now: those that follow cost less
+    return max(found, key=_rate, default=None)
+
+
+def _first(row: tuple[float, object]) -> float:
+    return row[0]
+
+
+def _raw_rate(entry: Sequence[Any]) -> float:
+    """What a row of the snapshot costs, input and output, without making it a price."""
+    return max((float(tier[1]) + float(tier[2]) for tier in entry[1] or ()), default=0.0)
+
+
+def _rate(price: Price) -> Fraction:
+    return max(tier.input + tier.output for tier in price.tiers)
+
+
+def _guessed(price: Price, provider: str) -> Price:
+    return replace(price, source=f"estimate:{provider}", confidence=GUESSED, guess=True, variants={})
 
 
 def _less_sure(dated: Dated, confidence: float) -> Dated:

@@ -67,6 +67,9 @@ class CasePrices:
     def digest(self) -> str:
         return self.rest.digest
 
+    def dearest(self, provider: str, at: float) -> Price | None:
+        return self.rest.dearest(provider, at)
+
     def price(self, provider: str, model: str, at: float) -> Price | None:
         named = next((price for matches, price in self.own if matches(model.lower())), None)
         return named or self.rest.price(provider, model, at)
@@ -157,14 +160,13 @@ class _Playing:
     def _started(self, start: CounterStart) -> Iterator[tuple[CounterId, int]]:
         """A session belongs to its caller: one that is named here is that of each caller of the case."""
         policy, counter = counters_named(self.policies.policies, start.name, start.policy)[0]
-        charge = f"{counter.charge}:{counter.amount.source}" if counter.amount else counter.charge.value
         tenant = "default" if counter.scope == "Global" else start.tenant or "default"
         life = "monitor" if policy.mode is Mode.MONITOR else "live"
         key = _listed(start.key)
         value = amount(start.value, counter.charge)
         for owner in self._owners(everywhere=counter.scope == "Global") if counter.keyed_by_session else ("",):
             id = CounterId(
-                policy.qualified, counter.name, key, charge, counter.window, tenant, counter.scope, life, owner
+                policy.qualified, counter.name, key, counter.counts, counter.window, tenant, counter.scope, life, owner
             )
             yield id, value
 

@@ -279,8 +279,10 @@ def _amount(value: int, counter: CompiledCounter) -> str:
             return f"{decimal(value, NANO)} USD"
         case Charge.EXPRESSION:
             return f"{value / counter.charge.scale:g}"
-        case Charge.REQUESTS:
-            return f"{value} requests"
+        case Charge.REQUESTS | Charge.ATTEMPTS | Charge.REFUSALS:
+            return f"{value} {counter.charge.lower()}"
+        case Charge.DISTINCT:
+            return f"{value} values"
         case _:
             return f"{value} tokens"
 

@@ -195,6 +195,7 @@ _GIVES = {
     Want.BOOL: (("bool",), "true or false", "compare it with something"),
     Want.STRING: (("string",), "a string", "convert it: `string(…)`"),
     Want.NUMBER: (("int", "double"), "a number", "convert it: `double(…)`"),
+    Want.SCALAR: (("string", "int", "double", "bool"), "a string, a number or a boolean", "convert it: `string(…)`"),
     Want.KEYS: (("string", "list(string)"), "a string or a list of strings", "convert it: `string(…)`"),
 }
 

@@ -79,6 +79,8 @@ def _fits(value: object, want: Want) -> bool:
             return isinstance(value, str)
         case Want.NUMBER:
             return isinstance(value, int | float) and not isinstance(value, bool)
+        case Want.SCALAR:
+            return isinstance(value, str | int | float)
         case Want.KEYS:
             return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
 

@@ -38,6 +38,7 @@ class Want(Enum):
     STRING = "string"
     NUMBER = "number"  # int or double
     KEYS = "keys"  # a string or a list of strings
+    SCALAR = "scalar"  # a string, a number or a boolean
 
 
 class Refused(Exception):  # noqa: N818 - carries findings, and never leaves the compiler

@@ -197,7 +197,7 @@ def _counters(
     document: PolicyDocument, expressions: Expressions, findings: Findings
 ) -> tuple[list[CompiledCounter | None], list[CompiledRule]]:
     specs: list[CounterSpec] = document.spec.counters
-    counters = [counter_of(spec, ("spec", "counters", at), expressions, findings) for at, spec in enumerate(specs)]
+    counters = [counter_of(document, at, expressions, findings) for at in range(len(specs))]
     position = len(document.spec.rules)
     implied = [implied_rule(spec, document, position + at) for at, spec in enumerate(specs)]
     return counters, [rule for rule in implied if rule]

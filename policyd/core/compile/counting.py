@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from policyd.core.compile.cel import CompiledProgram, Want
 from policyd.core.compile.expressions import ANSWERED, FORGEABLE, STATIC, Expressions, is_below
 from policyd.core.compile.findings import Findings
@@ -16,9 +18,12 @@ from policyd.core.model.policy import CounterSpec, ExpressionCharge, LimitBySpec
 EXCEEDED_STATUS = 429
 
 
-def counter_of(spec: CounterSpec, path: Path, expressions: Expressions, findings: Findings) -> CompiledCounter | None:
+def counter_of(
+    document: PolicyDocument, at: int, expressions: Expressions, findings: Findings
+) -> CompiledCounter | None:
     """One counter, or None with what is wrong with it reported."""
-    charge = Charge.EXPRESSION if isinstance(spec.charge, ExpressionCharge) else Charge(spec.charge)
+    spec, path = document.spec.counters[at], ("spec", "counters", at)
+    charge = _charge(spec, (*path, "charge"), findings)
     key = _key(spec, (*path, "key"), expressions)
     limit = _limit(spec, charge, path, expressions, findings)
     amount_ = _amount(spec, (*path, "charge", "expression"), expressions)
@@ -37,6 +42,53 @@ def counter_of(spec: CounterSpec, path: Path, expressions: Expressions, findings
         denies=limit is not None and spec.on_exceeded == "Terminate",
         scope=spec.scope,
         keyed_by_session=any(is_below(read, ("session",)) for one in key for read in one.reads),
+        value=_value(spec, (*path, "charge", "distinct"), expressions),
+        on_missing=_on_missing(spec),
+        on_unpriced=spec.on_unpriced,
+        missing=missing_rule(document, spec, len(document.spec.rules) + at),
+    )
+
+
+def _charge(spec: CounterSpec, path: Path, findings: Findings) -> Charge:
+    if not isinstance(spec.charge, ExpressionCharge):
+        return Charge(spec.charge)
+    if (spec.charge.expression is None) == (spec.charge.distinct is None) and not findings.spoilt(path):
+        hint = "write {expression: a CEL number} or {distinct: a CEL value}"
+        findings.error(path, "POL010", "a charge is exactly one of expression and distinct", hint)
+    return Charge.DISTINCT if spec.charge.distinct is not None else Charge.EXPRESSION
+
+
+def _on_missing(spec: CounterSpec) -> str:
+    """A counter that blocks nothing refuses a call without identity only where its author says so."""
+    said = "on_missing" in spec.model_fields_set or spec.on_exceeded == "Terminate"
+    return spec.on_missing if said else ""
+
+
+def missing_rule(document: PolicyDocument, spec: CounterSpec, position: int) -> CompiledRule | None:
+    """The rule by which a counter refuses a call that does not name what its key reads."""
+    if _on_missing(spec) != "Refuse":
+        return None
+    action = Terminate(403, "missing_identity", f"counter {spec.name} has no key for this call", "")
+    return _own_rule(document, position, f"{spec.name}.missing", action, Phase.REQUEST)
+
+
+def _own_rule(document: PolicyDocument, position: int, name: str, action: Terminate, phase: Phase) -> CompiledRule:
+    """A rule that a counter has of its own."""
+    return CompiledRule(
+        policy=document.metadata.name,
+        namespace=document.namespace,
+        cluster=document.cluster,
+        name=name,
+        position=position,
+        severity=RuleSeverity.CRITICAL,
+        mode=Mode(document.spec.mode),
+        own_mode=Mode.FULL,
+        failure_policy=FailurePolicy(document.spec.failure_policy),
+        action=action,
+        when=None,
+        phase=phase,
+        reads=frozenset(),
+        reads_exceeded=frozenset(),
     )
 
 
@@ -45,19 +97,10 @@ def implied_rule(spec: CounterSpec, document: PolicyDocument, position: int) -> 
     if spec.limit is None or spec.on_exceeded == "Continue":
         return None
     reason = f"{spec.name}_exceeded"
-    return CompiledRule(
-        policy=document.metadata.name,
-        namespace=document.namespace,
-        cluster=document.cluster,
-        name=f"{spec.name}.exceeded",
-        position=position,
-        severity=RuleSeverity.CRITICAL,
-        mode=Mode(document.spec.mode),
-        own_mode=Mode.FULL,
-        failure_policy=FailurePolicy(document.spec.failure_policy),
-        action=Terminate(EXCEEDED_STATUS, reason, _sentence(spec, document)),
-        when=None,
-        phase=Phase.RESERVED,
+    action = Terminate(EXCEEDED_STATUS, reason, _sentence(spec, document))
+    rule = _own_rule(document, position, f"{spec.name}.exceeded", action, Phase.RESERVED)
+    return replace(
+        rule,
         reads=frozenset((f"counters.{spec.name}.exceeded",)),
         reads_exceeded=frozenset((spec.name,)),
         implied=spec.name,
@@ -85,9 +128,15 @@ def _key(spec: CounterSpec, path: Path, expressions: Expressions) -> tuple[Compi
 
 
 def _amount(spec: CounterSpec, path: Path, expressions: Expressions) -> CompiledProgram | None:
-    if not isinstance(spec.charge, ExpressionCharge):
+    if not isinstance(spec.charge, ExpressionCharge) or spec.charge.expression is None:
         return None
     return expressions.limited(spec.charge.expression, path, Want.NUMBER, ANSWERED, "a charge")
+
+
+def _value(spec: CounterSpec, path: Path, expressions: Expressions) -> CompiledProgram | None:
+    if not isinstance(spec.charge, ExpressionCharge) or spec.charge.distinct is None:
+        return None
+    return expressions.limited(spec.charge.distinct, path, Want.SCALAR, STATIC, "a value that is counted")
 
 
 def _window(spec: CounterSpec, path: Path, findings: Findings) -> Window | None:

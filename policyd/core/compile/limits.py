@@ -11,7 +11,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from policyd.core.compile.words import quoted
-from policyd.core.model.counters import MAX_AMOUNT, Charge, Window, WindowKind
+from policyd.core.model.counters import DISTINCT_MOST, MAX_AMOUNT, Charge, Window, WindowKind
 from policyd.core.model.policy import WindowSpec
 
 MAX_DURATION_S = 3_660 * 86_400.0
@@ -100,6 +100,12 @@ def _unit(charge: Charge) -> tuple[tuple[str, ...], str]:
             return ("USD",), "`2.00 USD`"
         case Charge.REQUESTS:
             return ("requests", "request"), "`60 requests`"
+        case Charge.ATTEMPTS:
+            return ("attempts", "attempt", "requests", "request", ""), "`60 attempts`"
+        case Charge.REFUSALS:
+            return ("refusals", "refusal", "requests", "request", ""), "`5 refusals`"
+        case Charge.DISTINCT:
+            return ("values", "value", "units", "unit", ""), "`10 values`"
         case Charge.EXPRESSION:
             return ("", "units", "unit"), "`100`, without a unit"
         case _:
@@ -111,6 +117,9 @@ def _store_units(number: Decimal, text: str, charge: Charge) -> int:
     if exact != exact.to_integral_value():
         least = {Charge.COST: "0.000000001 USD", Charge.EXPRESSION: "0.000001"}.get(charge, "1")
         raise Mistake(f"{quoted(text)} is finer than can be counted", f"the smallest step is {least}")
+    if charge is Charge.DISTINCT and exact > DISTINCT_MOST:
+        hint = f"the highest limit is {DISTINCT_MOST:,} values"
+        raise Mistake(f"{quoted(text)} is more than a counter of different values tells apart", hint)
     if exact > MAX_AMOUNT:
         most = Decimal(MAX_AMOUNT) / charge.scale
         raise Mistake(f"{quoted(text)} is more than can be counted", f"the highest limit is {most:,.0f}")

@@ -139,6 +139,16 @@ class CompiledCounter:
     denies: bool  # onExceeded: Terminate
     scope: str  # Tenant | Global
     keyed_by_session: bool = False  # its key reads a session id, which belongs to its caller
+    on_missing: str = "Refuse"  # what an empty key means: Refuse | Share | Skip; empty: the counter cannot be judged
+    on_unpriced: str = "Estimate"  # what a model without a price means: Refuse | Estimate | Skip
+    value: Program | None = None  # of a charge by different values: evaluated when the call is held for
+    missing: CompiledRule | None = None  # refuses a call whose key is empty; only with on_missing Refuse
+
+    @property
+    def counts(self) -> str:
+        """What it counts, as its identity has it: the charge, and the source of its expression."""
+        program = self.amount or self.value
+        return f"{self.charge}:{program.source}" if program else self.charge.value
 
 
 @dataclass(frozen=True, slots=True)

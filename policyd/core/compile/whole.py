@@ -167,6 +167,7 @@ def _rules_of(document: PolicyDocument) -> Iterator[str]:
     name = document.metadata.name
     yield from (f"{name}/{rule.name}" for rule in document.spec.rules)
     yield from (f"{name}/{counter.name}.exceeded" for counter in document.spec.counters if counter.limit)
+    yield from (f"{name}/{counter.name}.missing" for counter in document.spec.counters)
 
 
 def _targets(document: PolicyDocument) -> Iterator[tuple[Path, str]]:

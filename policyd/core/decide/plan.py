@@ -61,7 +61,9 @@ RESPONSE_HEADER_READS = frozenset({"response.status", "response.headers"})
 SESSION_STORE_READS = frozenset(f"session.{name}" for name in ("calls", "cost_usd", "tokens", "age", "similarity"))
 
 
-SPENDING_READS = frozenset({"request.input_tokens"}) | {
+PRICE_READS = frozenset({"request.estimated_cost_usd", "request.price"})
+
+SPENDING_READS = frozenset({"request.input_tokens", "request.estimated_cost_usd"}) | {
     f"response.{name}" for name in ("input_tokens", "output_tokens", "reasoning_tokens", "cost_usd", "cost_source")
 }
 
@@ -103,11 +105,22 @@ def _root(read: str) -> str:
     return ".".join(read.split(".", 2)[:2])
 
 
+def reads_price(reads: frozenset[str]) -> bool:
+    """Whether it takes what the call will cost before it leaves."""
+    return any(_root(read) in PRICE_READS for read in reads)
+
+
+def charges_money(counter: CompiledCounter) -> bool:
+    """Whether what this counter charges depends on a price."""
+    amount = counter.amount
+    return counter.charge is Charge.COST or (amount is not None and "response.cost_usd" in amount.reads)
+
+
 def needs_usage(counter: CompiledCounter) -> bool:
     """Whether the answer has to be read to know what to charge."""
     if counter.charge is Charge.EXPRESSION:
         return counter.amount is not None and reads_response_body(counter.amount.reads)
-    return counter.charge is not Charge.REQUESTS
+    return not counter.charge.per_call
 
 
 def reads_spending(bound: BoundRule) -> bool:
@@ -206,7 +219,7 @@ class Plan:
             yield from (program.reads for program in texts if program)
         yield from (condition.program.reads for policy in self.policies for condition in policy.conditions)
         yield from (share.by.reads for _, _, share in self.rollouts)
-        yield from (program.reads for _, counter in self.counters for program in _programs(counter))
+        yield from (program.reads for _, counter in self.counters for program in programs_of(counter))
 
     @cached_property
     def needs_response_body(self) -> bool:
@@ -254,6 +267,19 @@ class Plan:
         return (program.reads for program in programs if program is not None)
 
     @cached_property
+    def reads_price(self) -> bool:
+        """Whether anything that is evaluated for this selection reads the price before the call."""
+        conditions = (condition.program for policy in self.policies for condition in policy.conditions)
+        programs = [*conditions, *(program for _, counter in self.counters for program in programs_of(counter))]
+        programs += [share.by for _, _, share in self.rollouts]
+        return any(reads_price(one.reads) for one in programs) or any(reads_price(b.rule.reads) for b in self.rules)
+
+    @cached_property
+    def guesses_price(self) -> bool:
+        """Whether a counter charges a model without a price by an estimate."""
+        return any(charges_money(counter) and counter.on_unpriced == "Estimate" for _, counter in self.counters)
+
+    @cached_property
     def redacting(self) -> tuple[BoundRule, ...]:
         """The rules that take text out of the answer."""
         return tuple(bound for bound in self.rules if redacts_response(bound.rule))
@@ -299,7 +325,7 @@ def _asks_store(bound: BoundRule) -> bool:
 
 
 def _growing(policy: CompiledPolicy) -> set[str]:
-    return {counter.name for counter in policy.counters if counter.charge is not Charge.REQUESTS}
+    return {counter.name for counter in policy.counters if not counter.charge.per_call}
 
 
 def _needs_body(rule: CompiledRule) -> bool:
@@ -322,14 +348,17 @@ def edits_request_body(rule: CompiledRule) -> bool:
             return False
 
 
+def programs_of(counter: CompiledCounter) -> list[Program]:
+    """Every expression of a counter."""
+    programs: list[Program] = list(counter.key)
+    if counter.limit and counter.limit.by:
+        programs.append(counter.limit.by)
+    programs += [program for program in (counter.amount, counter.value) if program]
+    return programs
+
+
 def _counter_needs_body(counter: CompiledCounter) -> bool:
-    return needs_usage(counter) or any(reads_request_body(program.reads) for program in _programs(counter))
-
-
-def _programs(counter: CompiledCounter) -> list[Program]:
-    """The expressions of a counter."""
-    limit = counter.limit.by if counter.limit else None
-    return [*counter.key, *(program for program in (limit, counter.amount) if program)]
+    return needs_usage(counter) or any(reads_request_body(program.reads) for program in programs_of(counter))
 
 
 def redacts_response(rule: CompiledRule) -> bool:

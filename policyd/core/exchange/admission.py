@@ -16,10 +16,11 @@ from policyd.core.decide.evaluate import Judged, World, applies, is_hopeless, ju
 from policyd.core.decide.plan import BoundRule, Plan
 from policyd.core.decide.rollout import rolled_out
 from policyd.core.exchange.call import Call
-from policyd.core.exchange.costing import begin_cost
+from policyd.core.exchange.costing import begin_cost, tell_price
 from policyd.core.exchange.fates import seal_request
 from policyd.core.exchange.gauge import FOREVER
 from policyd.core.exchange.metering import Meter, gauges_of
+from policyd.core.exchange.missing import refusals
 from policyd.core.exchange.place import rerouted
 from policyd.core.model.counters import Readings, SessionId
 from policyd.core.model.decision import Allow, Outcome, Verdict
@@ -58,8 +59,6 @@ def _adopt(call: Call, decision: Decision, passes: Sequence[_Pass]) -> None:
     call.world = replace(last.world, facts=call.facts, blind=_blind(passes))
     call.add(decision)
     seal_request(call, last.judged)
-    if decision.verdict is Verdict.TERMINATE:
-        last.release()
 
 
 def _blind(passes: Sequence[_Pass]) -> dict[str, str]:
@@ -74,6 +73,12 @@ def _exempts(judged: Judged) -> bool:
     return judged.outcome is Outcome.MATCHED and isinstance(judged.bound.rule.action, Allow)
 
 
+def count_unjudged(call: Call) -> None:
+    """The counters of a call that ends before its rules were judged: an attempt is one all the same."""
+    unjudged = _Pass(call, call.facts.request, reroutes=True)
+    call.meter = unjudged.metered(Decision())
+
+
 class _Pass:
     """The request's rules once, over one model and one place."""
 
@@ -86,9 +91,11 @@ class _Pass:
         selected = call.policies_for(None if facts.unreadable_request else model or "", request=request)
         self._blind(selected)
         self.plan: Plan = call.ground.plans.of(selected)
+        self.price = call.price_of(model, request.provider)
+        if self.plan.reads_price:
+            tell_price(facts.request, self.price, call.options)
         self.plan = call.ground.plans.of(applies(self.plan, self.world))
         self.plan = call.ground.plans.of(rolled_out(self.plan, call.facts, call.ground.variants))
-        self.price = call.price_of(model, request.provider)
         self.judged: list[Judged] = []
         self.meter = Meter()
         # Each pass holds under a name of its own, so that giving back the first never touches the second.
@@ -104,10 +111,15 @@ class _Pass:
     def run(self) -> Asking:
         late = self.plan.late
         decision = self._judge((*self.plan.early, *self._hopeless()))
-        self.meter = self._metered(decision)
+        self.meter = self.metered(decision)
+        if missing := refusals(self.meter.gauges, self.judged, self.call.options.identity):
+            self.judged += missing
+            decision = combine(self.judged, self.call.options.mode, reroutes=self.reroutes)
         leaves = decision.verdict is not Verdict.TERMINATE and decision.reroute is None
         if leaves and self.meter.counted:
             return (yield from self._reserve(late))
+        if decision.verdict is Verdict.TERMINATE and any(gauge.counts_refused for gauge in self.meter.counted):
+            return (yield from self._probe(late))
         if late or (leaves and self._session_id):
             yield from self._read()
         self.meter.refresh(self.world, None)
@@ -123,8 +135,11 @@ class _Pass:
         self.judged += judge(self.plan, rules, self.world)
         return combine(self.judged, self.call.options.mode, reroutes=self.reroutes)
 
-    def _metered(self, decision: Decision) -> Meter:
+    def metered(self, decision: Decision) -> Meter:
+        """The counters of this pass."""
         call = self.call
+        if self.price is None and self.model and self.plan.guesses_price:
+            self.price = call.guess_price(self.world.facts.request.provider)
         gauges = gauges_of(self.plan, self.plan.policies, self.world, self.price, call.options.mode, self.model or "")
         implied = [bound for bound in self.plan.of_phase(Phase.RESERVED) if bound.rule.implied]
         exempt = exempted_counters(self.judged, call.options.mode, implied)
@@ -190,6 +205,17 @@ class _Pass:
             yield Settle(self.call.next_op("release"), self.holder, ())
         return decision
 
+    def _probe(self, late: Sequence[BoundRule]) -> Asking:
+        """The call is refused already: ask whether it is one attempt, or one refusal, too many, and hold nothing."""
+        counted = {gauge.ref for gauge in self.meter.counted if gauge.counts_refused}
+        over = [bound for bound in self.plan.of_phase(Phase.RESERVED) if counted.issuperset(bound.counters)]
+        holds = tuple(gauge.probe() for gauge in self.meter.counted)
+        self.call.holding.add(self.holder)
+        op = self.call.next_op("probe")
+        self._take((yield Reserve(op, self.holder, holds, self.call.options.lease_s, self._session_id)), held=True)
+        self.meter.refresh(self.world, None)
+        return self._judge((*late, *over))
+
     def _judge_held(self, late: Sequence[BoundRule]) -> Decision:
         """INVARIANT: what a late rule sends elsewhere or refuses does not leave as it was held for, so `exceeded` is
         not asked about: holding and reading in one round trip must not refuse what the target's price would let pass.
@@ -221,7 +247,3 @@ class _Pass:
         session.calls, session.cost_nano = readings.session.calls, readings.session.cost_nano
         session.tokens, session.age_s = readings.session.tokens, readings.session.age_s
         session.similarity = list(readings.session.similarity)
-
-    def release(self) -> None:
-        """Give back what is held: the call will not leave as this pass saw it."""
-        self.call.release(self.holder)

@@ -64,6 +64,11 @@ class Answering:
         call.phase = "response"
 
     @property
+    def unseen(self) -> bool:
+        """Whether the response has begun, and what it holds is not known: it comes in one piece, not yet whole."""
+        return self.whole is not None and not self.done
+
+    @property
     def need(self) -> Extend | None:
         return self.streaming.need if self.streaming else None
 

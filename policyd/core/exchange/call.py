@@ -93,6 +93,7 @@ class Call:
     holding: set[str] = field(default_factory=set)  # holders for whom the store may hold something
     failed_closed: bool = False  # refused or broken because it could not be judged, by no rule's own word
     left: bool = False  # the request has gone to the upstream
+    unseen: bool = False  # it ended before anything of its output was seen
     asked_usage: bool = False  # in the caller's place: what comes of it alone is not for the caller
     answered: bool = False  # the answer's headers have gone to the client
     fates: dict[str, Fate] = field(default_factory=dict)  # qualified policies that would have ended the call
@@ -167,10 +168,14 @@ class Call:
             return price.asked(request.service_tier) if price and request.service_tier else price
         return replace(price.asked(request.service_tier), other=look_up)
 
+    def guess_price(self, provider: str) -> Price | None:
+        """What a model without a price is taken to cost, at most."""
+        return self.ground.prices.dearest(provider, self.facts.now)
+
     def was_read(self) -> None:
         """The request's body has been read: what is billed by it is known, and what is to be estimated."""
         request = self.facts.request
-        request.service_tier = asked_tier(self.document)
+        request.service_tier = asked_tier(self.document, request.dialect)
         request.plain_input = request.input_tokens
         self.estimate_by(request.model)
         self.tell_content(self.ground.plans.of(self.policies_for(None)))

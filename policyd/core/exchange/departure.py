@@ -15,7 +15,6 @@ from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.judging import may_change_answer
 from policyd.core.exchange.place import PATH, mismatch, moved_path
-from policyd.core.model.counters import Charge
 from policyd.core.model.credentials import is_credential
 from policyd.core.model.headers import HeaderEdit, Headers
 from policyd.core.model.prices import Usage
@@ -59,7 +58,7 @@ def needs_usage(call: Call) -> bool:
     """Whether the stream's usage is asked for in the caller's place: something that is enforced counts by it."""
     if not call.facts.request.usage_on_request or call.document is None or not may_change_answer(call):
         return False
-    if any(gauge.holds and gauge.counter.charge is not Charge.REQUESTS for gauge in call.meter.gauges):
+    if any(gauge.holds and not gauge.counter.charge.per_call for gauge in call.meter.gauges):
         return True
     mode = call.options.mode
     return any(bound.rule.reads & SPENT and enforceable(bound.rule, mode) for bound in call.rules_of(Phase.RESPONSE))

@@ -7,8 +7,9 @@ Rule 2: amounts are in store units (model/counters.py), lengths of answers in ou
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
-from policyd.core.compile.policyset import CompiledCounter, CompiledPolicy, CounterRef
+from policyd.core.compile.policyset import CompiledCounter, CompiledPolicy, CounterRef, Program
 from policyd.core.decide.plan import BoundRule
 from policyd.core.exchange.estimating import Estimate
 from policyd.core.model.counters import Charge, CounterId, Hold, Reading
@@ -22,7 +23,7 @@ def amount_of(charge: Charge, usage: Usage, price: Price | None) -> int:
     match charge:
         case Charge.COST:
             return price.cost_nano(usage) if price else 0
-        case Charge.REQUESTS:
+        case Charge.REQUESTS | Charge.ATTEMPTS:
             return 1
         case Charge.TOTAL_TOKENS:
             return usage.input_tokens + usage.output_tokens
@@ -34,8 +35,16 @@ def amount_of(charge: Charge, usage: Usage, price: Price | None) -> int:
             return usage.cached_input_tokens
         case Charge.REASONING_TOKENS:
             return usage.reasoning_tokens
-        case Charge.EXPRESSION:
+        case Charge.EXPRESSION | Charge.REFUSALS | Charge.DISTINCT:
             return 0
+
+
+def member_of(value: object) -> str:
+    """A value as the digest by which it is told from others. Numbers that are equal in CEL are one value."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    kind = "n" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+    return blake2b(f"{kind}:{value}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +56,8 @@ class Gauge:
     id: CounterId | None = None
     limit: int | None = None
     failure: str = ""
+    skipped: bool = False  # the counter does not apply to this call
+    missing: tuple[Program, ...] = ()  # parts of the key that are empty: the counter refuses the call
     holds: bool = False  # a live counter that takes part in reservations; else it only counts
     refuses: bool = False  # a hold that does not fit refuses the call
     least: int = 0  # what the first hold asks for at least
@@ -85,6 +96,19 @@ class Gauge:
             case _:
                 return FOREVER
 
+    @property
+    def counts_refused(self) -> bool:
+        """Whether refused calls count towards its limit, too."""
+        return self.limit is not None and self.counter.charge in (Charge.ATTEMPTS, Charge.REFUSALS)
+
+    def probe(self) -> Hold:
+        """What is asked for a call that is refused already: only whether there is room for one more of those."""
+        assert self.id is not None
+        if not (self.holds and self.counts_refused):
+            return Hold(self.id, 0, 0, None)
+        self.least = 1
+        return Hold(self.id, 1, 0, self.limit if self.refuses else None)
+
     def hold(self, usage: Usage, slice_tokens: int, price: Price | None) -> Hold:
         """The first hold: the input and one slice of output, or what fits, at least one output token."""
         assert self.id is not None
@@ -92,6 +116,8 @@ class Gauge:
             return Hold(self.id, 0, 0, None)
         self.covering = max(1, slice_tokens)
         self.least = self._amount(usage, 1, price)
+        if self.counter.charge is Charge.REFUSALS:  # room for one more is asked for, and not taken: few calls need it
+            return Hold(self.id, self.least, 0, self.limit if self.refuses else None)
         most = max(self.least, self._most(usage, self.covering, price))
         return Hold(self.id, self.least, most, self.limit if self.refuses else None)
 
@@ -123,7 +149,13 @@ class Gauge:
         """What this usage charges, in store units; of an expression the estimate."""
         if self.estimate:
             return self.estimate.amount(usage, usage.output_tokens)
+        if self.counter.charge is Charge.DISTINCT:
+            return 0 if self.reading.seen else 1
         return amount_of(self.counter.charge, usage, price)
+
+    def settled(self, usage: Usage, price: Price | None) -> int:
+        """What rules see of this call in the counter's value: of an expression nothing before the call is over."""
+        return 0 if self.estimate else self.spent(usage, price)
 
     def _amount(self, usage: Usage, output: int, price: Price | None) -> int:
         if self.estimate:
@@ -137,4 +169,6 @@ class Gauge:
 
     def over(self, spent: int, least: int) -> bool:
         """Whether a counter that refuses nothing is past its limit, this call included."""
+        if self.counter.charge is Charge.DISTINCT and self.reading.seen:
+            return False
         return self.limit is not None and self.reading.value + self.reading.held + max(spent, least) > self.limit

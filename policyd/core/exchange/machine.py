@@ -13,7 +13,7 @@ from typing import Any
 
 from policyd.core.decide.combine import CANNOT_JUDGE
 from policyd.core.errors import Malformed
-from policyd.core.exchange.admission import admit
+from policyd.core.exchange.admission import admit, count_unjudged
 from policyd.core.exchange.answering import Answering
 from policyd.core.exchange.call import Call, Ground
 from policyd.core.exchange.departure import depart, header_edit, plain
@@ -241,6 +241,10 @@ class Exchange:
             self._asking.close()
             self._asking = None
             self.need = None
+        call, answering = self.call, self.answering
+        # A stream sends its headers when its output begins: without them it has produced nothing.
+        silent = not call.facts.request.stream if answering is None else answering.unseen
+        call.unseen = call.left and silent
         # Nobody saw the end of an answer that passed by.
         return self._finish("complete" if self.answering is not None and self.answering.held else "cancelled")
 
@@ -263,6 +267,8 @@ class Exchange:
         if not self._fails_closed():
             return self._break(event.reason)
         call.facts.unreadable_request = call.facts.unreadable_request or event.reason
+        if self.state in (State.BODY, State.ADMITTING):
+            count_unjudged(call)
         return self._reject(refuse_as(call, CANNOT_JUDGE, CANNOT_JUDGE.message))
 
     def defect(self, event: Event) -> list[Step]:

@@ -9,13 +9,14 @@ Rule 4: more is asked for when three quarters of a slice are spent, so that its 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from policyd.core.compile.policyset import CelFailure, CompiledCounter, CompiledPolicy
 from policyd.core.decide.evaluate import World
-from policyd.core.decide.plan import Plan, reads_request_body
+from policyd.core.decide.plan import Plan, charges_money, reads_request_body
 from policyd.core.exchange.estimating import Estimate
-from policyd.core.exchange.gauge import FOREVER, Gauge, amount_of
+from policyd.core.exchange.gauge import FOREVER, Gauge, member_of
+from policyd.core.exchange.missing import absent_in, is_absent
 from policyd.core.model.counters import Charge, CounterId, Hold, Reading, Readings
 from policyd.core.model.decision import Mode, lowest
 from policyd.core.model.facts import CallerFacts, CounterFacts, ResponseFacts
@@ -147,7 +148,7 @@ class Meter:
         """Put every counter's present state before the rules; `usage` None: the call has spent nothing yet."""
         for gauge in self.gauges:
             scale = gauge.counter.charge.scale
-            spent = amount_of(gauge.counter.charge, usage, self.price) if usage else 0
+            spent = gauge.settled(usage, self.price) if usage else 0
             value = gauge.reading.value + spent
             limit = gauge.limit
             world.counters[gauge.ref] = CounterFacts(
@@ -168,19 +169,27 @@ class Meter:
 def gauges_of(
     plan: Plan, policies: Iterable[CompiledPolicy], world: World, price: Price | None, process: Mode, model: str
 ) -> list[Gauge]:
-    """The counters of this call: whose they are, how far they go, and why one cannot be counted."""
+    """The counters of this call: whose they are, how far they go, and why one cannot be counted. `price` may be a
+    guess."""
     gauges = [Gauge(policy, counter) for policy in policies for counter in policy.counters]
     if not gauges:
         return gauges
     programs = [program for gauge in gauges for program in gauge.counter.key]
     programs += [limit.by for gauge in gauges if (limit := gauge.counter.limit) and limit.by]
+    programs += [gauge.counter.value for gauge in gauges if gauge.counter.value]
     values = iter(plan.batch(programs).evaluate(world.facts, world.counters, world.hits))
     keys = [[next(values) for _ in gauge.counter.key] for gauge in gauges]
     bys = [next(values) if (limit := gauge.counter.limit) and limit.by else None for gauge in gauges]
-    for gauge, key, by in zip(gauges, keys, bys, strict=True):
+    members = [next(values) if gauge.counter.value else None for gauge in gauges]
+    for gauge, key, by, member in zip(gauges, keys, bys, members, strict=True):
         _bind(gauge, key, by, world, process)
+        _bind_member(gauge, member, world)
+        if gauge.id is None:
+            continue
         if not gauge.failure:
-            gauge.failure = _cannot_charge(gauge, world, price, model)
+            _price(gauge, world, price, model)
+        if gauge.skipped:
+            continue
         if gauge.counter.amount and not gauge.failure:
             _estimate(gauge, Estimate(gauge.counter.amount, plan, world, price))
     return gauges
@@ -198,15 +207,14 @@ def _bind(gauge: Gauge, key: list[object], by: object, world: World, process: Mo
     counter, policy = gauge.counter, gauge.policy
     parts, failure = _key_parts(gauge, key, world)
     gauge.failure = failure or _bind_limit(gauge, by)
-    if failure:
+    if failure or not _identified(gauge, parts, key):
         return
     monitor = lowest(policy.mode, process) is Mode.MONITOR
-    amount = counter.amount.source if counter.amount else ""
     gauge.id = CounterId(
         policy=policy.qualified,
         name=counter.name,
         key=parts,
-        charge=f"{counter.charge}:{amount}" if amount else counter.charge.value,
+        charge=counter.counts,
         window=counter.window,
         tenant="default" if counter.scope == "Global" else world.facts.caller.partition,
         scope=counter.scope,
@@ -217,6 +225,21 @@ def _bind(gauge: Gauge, key: list[object], by: object, world: World, process: Mo
     gauge.refuses = gauge.holds and counter.denies and gauge.limit is not None
 
 
+def _bind_member(gauge: Gauge, value: object, world: World) -> None:
+    """Name the value that a counter of different values is to count. INVARIANT: without one it counts nothing."""
+    program = gauge.counter.value
+    if program is None or gauge.id is None:
+        return
+    if world.facts.unreadable_request and reads_request_body(program.reads):
+        gauge.failure = f"request not readable: {world.facts.unreadable_request}"
+    elif isinstance(value, CelFailure):
+        gauge.failure = f"distinct: {value.reason}"
+    else:
+        gauge.id = replace(gauge.id, member=member_of(value))
+        return
+    gauge.id, gauge.holds, gauge.refuses = None, False, False
+
+
 def _owner(counter: CompiledCounter, caller: CallerFacts) -> str:
     """Whose session the key names; empty where it names none."""
     if not counter.keyed_by_session:
@@ -225,16 +248,34 @@ def _owner(counter: CompiledCounter, caller: CallerFacts) -> str:
 
 
 def _key_parts(gauge: Gauge, key: list[object], world: World) -> tuple[tuple[str, ...], str]:
+    """The parts of the key, and why they cannot be told. A part that the call does not name is empty."""
     parts: list[str] = []
     for program, value in zip(gauge.counter.key, key, strict=True):
         if world.facts.unreadable_request and reads_request_body(program.reads):
             return (), f"request not readable: {world.facts.unreadable_request}"
-        if isinstance(value, CelFailure):
+        if isinstance(value, list) and value:
+            parts += map(str, value)
+        elif is_absent(program, value):
+            parts.append("")
+        elif isinstance(value, CelFailure):
             return (), f"key: {value.reason}"
-        parts += [str(one) for one in value] if isinstance(value, list) else [str(value)]
-    if not parts or not all(parts):
-        return (), f"missing identity: a part of the key of counter {gauge.counter.name} is empty"
+        else:
+            parts.append(str(value))
     return tuple(parts), ""
+
+
+def _identified(gauge: Gauge, parts: tuple[str, ...], key: list[object]) -> bool:
+    """Whether the call is counted under these parts. An empty part means what the counter's `onMissing` says."""
+    if all(parts) or gauge.counter.on_missing == "Share":
+        return True
+    match gauge.counter.on_missing:
+        case "Skip":
+            gauge.skipped = True
+        case "Refuse":
+            gauge.missing = absent_in(gauge.counter.key, key)
+        case _:
+            gauge.failure = f"missing identity: a part of the key of counter {gauge.counter.name} is empty"
+    return False
 
 
 def _bind_limit(gauge: Gauge, by: object) -> str:
@@ -250,11 +291,18 @@ def _bind_limit(gauge: Gauge, by: object) -> str:
     return ""
 
 
-def _cannot_charge(gauge: Gauge, world: World, price: Price | None, model: str) -> str:
-    if gauge.counter.charge is Charge.REQUESTS:
-        return ""
+def _price(gauge: Gauge, world: World, price: Price | None, model: str) -> None:
+    """Say why this counter cannot be charged, or that it does not apply to a model without a price."""
+    if gauge.counter.charge.per_call:
+        return
     if world.facts.unreadable_request:
-        return f"request not readable: {world.facts.unreadable_request}"
-    if gauge.counter.charge is Charge.COST and price is None:
-        return f"no price is known for model {model[:100]!r}" if model else "the request names no model to price"
-    return ""
+        gauge.failure = f"request not readable: {world.facts.unreadable_request}"
+        return
+    known = price is not None and (not price.guess or gauge.counter.on_unpriced == "Estimate")
+    if known or not charges_money(gauge.counter):
+        return
+    if gauge.counter.on_unpriced == "Skip":
+        gauge.id, gauge.skipped, gauge.holds, gauge.refuses = None, True, False, False
+    elif gauge.counter.charge is Charge.COST or gauge.counter.on_unpriced == "Refuse":
+        unpriced = f"no price is known for model {model[:100]!r}"
+        gauge.failure = unpriced if model else "the request names no model to price"

@@ -17,17 +17,16 @@ from policyd.core.model.steps import Extend, Record, Settle
 
 
 def settlement(call: Call, ended: str = "complete") -> list[Settle]:
-    """What is to be charged; nothing for a call that never left."""
-    if not call.left:
-        return _given_back(call)
-    count_whole(call.facts, call.ground.vocabularies)
-    price_by_answer(call)
+    """What is to be charged; of a call that never left only that there was one, and that it was refused."""
+    if call.left:
+        count_whole(call.facts, call.ground.vocabularies)
+        price_by_answer(call)
     usage = final_usage(call)
     charges: list[tuple[CounterId, int]] = []
     for gauge in call.meter.counted:
         if gauge.id is not None and (amount := charged(call, gauge, usage)) is not None:
             charges.append((gauge.id, amount))
-    session = _session(call, usage, ended)
+    session = _session(call, usage, ended) if call.left else None
     if not charges and session is None:
         return _given_back(call)
     call.holding.discard(call.holder)
@@ -134,7 +133,8 @@ def _inspection(call: Call) -> str:
 
 
 def _counter(call: Call, gauge: Gauge, usage: Usage) -> CounterResult:
-    spent = (charged(call, gauge, usage) or 0) if call.left else 0
+    counted = gauge.id is not None and not gauge.reading.seen
+    spent = (charged(call, gauge, usage) or 0) if counted else 0
     return CounterResult(
         policy=gauge.policy.name,
         namespace=gauge.policy.namespace,

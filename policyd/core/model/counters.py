@@ -14,6 +14,7 @@ from enum import StrEnum
 MAX_AMOUNT = 2**53 - 1
 NANO = 1_000_000_000  # nano-dollars in a dollar
 MICRO = 1_000_000  # units of a charge by expression in one
+DISTINCT_MOST = 1_000  # different values that one counter of them tells apart: beyond that its value stays there
 CROWDED_S = 15.0  # when to look again for room that running calls hold; sooner where their leases are shorter
 
 
@@ -28,6 +29,14 @@ class Charge(StrEnum):
     CACHED_INPUT_TOKENS = "CachedInputTokens"
     REASONING_TOKENS = "ReasoningTokens"
     EXPRESSION = "Expression"
+    ATTEMPTS = "Attempts"  # every call that reaches the counter, refused ones too
+    REFUSALS = "Refusals"  # refused calls alone
+    DISTINCT = "Distinct"  # different values of an expression
+
+    @property
+    def per_call(self) -> bool:
+        """Whether what it counts is known when the call leaves: it does not grow while the call runs."""
+        return self in (Charge.REQUESTS, Charge.ATTEMPTS, Charge.REFUSALS, Charge.DISTINCT)
 
     @property
     def scale(self) -> int:
@@ -70,12 +79,14 @@ class CounterId:
     policy: str  # namespace/name
     name: str
     key: tuple[str, ...]
-    charge: str  # Charge, or for an expression "Expression:" and its source
+    charge: str  # Charge; with ":" and the source for what an expression gives
     window: Window
     tenant: str = "default"
     scope: str = "Tenant"  # Tenant | Global
     life: str = "live"  # live | monitor
     owner: str = ""  # of the session that the key names: two callers may send the same session id
+    # What this call adds to a counter of different values, as a digest. No part of which counter it is.
+    member: str = field(default="", compare=False)
     _hash: int = field(init=False, repr=False, compare=False, default=0)  # stores look it up again and again
 
     def __post_init__(self) -> None:
@@ -93,12 +104,21 @@ class CounterId:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What one call asks of one counter. A store grants as much as fits between `least` and `most`."""
+    """What one call asks of one counter. A store grants as much as fits between `least` and `most`; with `most` 0 there
+    must be room for `least`, and nothing is taken.
+
+    With a `member` the amounts are 1: it takes no room where it is counted already, or held by another call.
+    """
 
     counter: CounterId
     least: int
     most: int
     limit: int | None  # None: never refuses
+
+    @property
+    def makes_sense(self) -> bool:
+        """Whether its amounts are amounts, in order."""
+        return 0 <= self.least <= MAX_AMOUNT and (self.most == 0 or self.least <= self.most <= MAX_AMOUNT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +142,7 @@ class Reading:
     retry_after_s: float | None = None  # until the window has freed `least`, if waiting can help
     # Beside a refusal only, of every counter with a limit:
     resets_s: float | None = None  # until all that is settled has left the window
+    seen: bool = False  # the member that was asked about counts already
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,9 +181,10 @@ class VariableSpec(Strict):
 
 
 class ExpressionCharge(Strict):
-    """What one call counts for, as a CEL number."""
+    """What one call counts for: a CEL number, or how many different values a CEL expression has had."""
 
-    expression: Expression
+    expression: Expression | None = None
+    distinct: Expression | None = None
 
 
 class WindowSpec(Strict):
@@ -205,7 +206,15 @@ class LimitBySpec(Strict):
 
 
 ChargeName = Literal[
-    "Cost", "Requests", "TotalTokens", "InputTokens", "OutputTokens", "CachedInputTokens", "ReasoningTokens"
+    "Cost",
+    "Requests",
+    "TotalTokens",
+    "InputTokens",
+    "OutputTokens",
+    "CachedInputTokens",
+    "ReasoningTokens",
+    "Attempts",
+    "Refusals",
 ]
 ChargeSpec = Annotated[Annotated[ChargeName, Tag(TEXT)] | Annotated[ExpressionCharge, Tag(MAP)], Discriminator(_shape)]
 LimitSpec = Annotated[Annotated[Amount, Tag(TEXT)] | Annotated[LimitBySpec, Tag(MAP)], Discriminator(_shape)]
@@ -225,6 +234,8 @@ class CounterSpec(Strict):
     limit: LimitSpec | None = None
     clamp: Literal["MaxTokens"] | None = None
     on_exceeded: Literal["Terminate", "Continue"] = "Terminate"
+    on_missing: Literal["Refuse", "Share", "Skip"] = "Refuse"
+    on_unpriced: Literal["Refuse", "Estimate", "Skip"] = "Estimate"
     scope: Literal["Tenant", "Global"] = "Tenant"
 
 

@@ -96,11 +96,13 @@ class Price:
     confidence: float = field(default=1.0, compare=False)  # 0..1: how sure it is that this is the model's price
     # How the price of another model is found that this call may cause to speak.
     other: Callable[[str], Price | None] | None = field(default=None, compare=False, repr=False)
+    guess: bool = field(default=False, compare=False)  # it is another model's: this model's price is not known
 
     def asked(self, service_tier: str) -> Price:
-        """The same for a request that asks for a service tier: what it costs as long as the answer names none."""
+        """The same for a request that asks for a service tier: the dearer of that tier and the standard one, as long as
+        the response names none. Whether the provider grants a cheaper tier, only the response tells."""
         tiers = self.variants.get(service_tier)
-        if tiers is None:
+        if tiers is None or _height(tiers) <= _height(self.tiers):
             return self
         return replace(self, tiers=tiers, variants={"default": self.tiers, **self.variants})
 
@@ -169,6 +171,10 @@ FREE = Price("", (_FREE_TIER,), source="unbilled")
 """The price of calls that providers do not bill."""
 
 
+def _height(tiers: tuple[Tier, ...]) -> Fraction:
+    return max(tier.input + tier.output for tier in tiers)
+
+
 class PriceTable(Protocol):
     """Prices by provider and model as of a time."""
 
@@ -176,4 +182,9 @@ class PriceTable(Protocol):
     def digest(self) -> str: ...
     def price(self, provider: str, model: str, at: float) -> Price | None:
         """The price of a model at a time (seconds since 1970, UTC); None when it is not known. Cached and cheap."""
+        ...
+
+    def dearest(self, provider: str, at: float) -> Price | None:
+        """The dearest price of a provider's models at a time, as an estimate for a model of unknown price; of all
+        providers' where this one's are not known. None when no price at all is known. Cached and cheap."""
         ...

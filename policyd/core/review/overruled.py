@@ -148,7 +148,7 @@ def _first(ours: CompiledCounter, theirs: CompiledCounter) -> bool:
         and theirs.scope in (ours.scope, "Global")
         and ours.charge is theirs.charge
         and _trees(*ours.key) == _trees(*theirs.key)
-        and _trees(ours.amount) == _trees(theirs.amount)
+        and _trees(ours.amount, ours.value) == _trees(theirs.amount, theirs.value)
     )
 
 

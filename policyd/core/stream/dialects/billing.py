@@ -26,11 +26,20 @@ def tier_of(value: object) -> str:
     return "" if name in _NO_TIER else TIERS.get(name, name)
 
 
-def asked_tier(document: object) -> str:
-    """The service tier that a request asks for; empty for the provider's own choice."""
+_ASKED_IN = {
+    "anthropic": ("service_tier", "speed"),
+    "bedrock": ("serviceTier", "service_tier", "speed"),
+    "gemini": ("serviceTier", "service_tier"),
+}
+"""Where the requests of a family of dialects ask for a service tier; all others in `service_tier`."""
+
+
+def asked_tier(document: object, dialect: str) -> str:
+    """The service tier that a request asks for in its dialect's own field; empty for the provider's own choice."""
     if not isinstance(document, dict):
         return ""
-    found = (tier_of(document.get(field)) for field in ("service_tier", "serviceTier", "speed"))
+    fields = _ASKED_IN.get(dialect.partition(".")[0], ("service_tier",))
+    found = (tier_of(document.get(field)) for field in fields)
     return next((tier for tier in found if tier), "")
 
 
