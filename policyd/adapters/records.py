@@ -94,6 +94,7 @@ def fields(record: DecisionRecord) -> dict[str, object]:
         "session": record.session,
         "session_source": record.session_source,
         "caller_key": record.caller_key,
+        "identity_missing": list(record.identity_missing),
         "labels": dict(record.labels),
         "rules": [_rule(result) for result in record.rules],
         "counters": [counter_fields(result) for result in record.counters],
