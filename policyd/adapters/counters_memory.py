@@ -6,6 +6,8 @@ Rule 3: a lease that runs out turns into a charge of what was last observed, dat
         after that replaces the charge.
 Rule 4: nothing raises: what cannot be done is a `failure` in the answer, and then nothing has changed.
 Rule 5: reading leaves no trace, and every other trace has an end.
+Rule 6: memory is bounded, and nothing that still counts is forgotten for it: what is new is refused instead, first of
+        the counter that has the most keys.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ from policyd.core.model.steps import Extend, Need, Read, Reserve, Settle
 SESSION_S = 24 * 3600.0  # a session is forgotten this long after its last finished call
 LAPSED_S = 24 * 3600.0  # how late a settlement may come and still replace what its lapsed lease was charged
 REMEMBER_S = 30.0  # how long the operations of a finished call are still recognised
-MAX_COUNTERS = 1_000_000  # counters, and as many sessions; beyond them new ones fail with `full`
+MAX_COUNTERS = 200_000  # keys of all counters, and as many sessions; beyond them new ones fail with `full`
+SHARED_FROM = 1_000  # with a bound from here on, no counter of a policy gets all of it: see `_has_room`
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +83,7 @@ class MemoryCounters:
         self._lapsed_s = lapsed_s
         self._max = max_counters
         self._tallies: dict[CounterId, Tally] = {}
+        self._keys: dict[tuple[str, str, str], int] = {}  # how many keys each counter of a policy has
         self._calls: dict[str, _Call] = {}
         self._sessions: dict[SessionId, _Session] = {}
         self._agenda = Agenda()
@@ -195,9 +199,20 @@ class MemoryCounters:
             return "settled"
         if bad := bad_holds(holds, observed):
             return bad
-        if len(self._tallies) + len(holds) <= self._max:
+        if len(self._tallies) + len(holds) <= self._max // 4:
             return ""
-        return "" if all(plain(hold.counter) in self._tallies for hold in holds) else "full"
+        return "" if all(self._has_room(hold.counter, len(holds) - 1) for hold in holds) else "full"
+
+    def _has_room(self, counter: CounterId, beside: int = 0) -> bool:
+        """Whether this key may be kept, with `beside` others that are new. One counter gets a quarter of all keys; the
+        last tenth is for counters that have few, so that a flood of keys closes the counters that it is about."""
+        if plain(counter) in self._tallies:
+            return True
+        every, own = len(self._tallies) + beside, self._keys.get(_family(counter), 0)
+        if self._max < SHARED_FROM:
+            return every < self._max
+        few = own < self._max // 100
+        return own < self._max // 4 and every < (self._max if few else self._max - self._max // 10)
 
     def _observe(self, call: _Call, tallies: Sequence[Tally], need: Extend) -> None:
         for hold, tally, seen in zip(need.holds, tallies, need.observed, strict=True):
@@ -235,7 +250,7 @@ class MemoryCounters:
         """Count an amount; false when there is no room for one more counter. Nothing is nothing: it opens no window."""
         if not amount:
             return True
-        if len(self._tallies) >= self._max and plain(counter) not in self._tallies:
+        if not self._has_room(counter):
             return False
         tally = self._tally(counter)
         if isinstance(tally, Values) and counter.member:
@@ -301,6 +316,7 @@ class MemoryCounters:
         tally = self._tallies.get(key)
         if tally is None:
             tally = self._tallies[key] = Values(key) if counts_values(key) else Tally(key)
+            self._keys[_family(key)] = self._keys.get(_family(key), 0) + 1
         return tally
 
     def _stake(self, call: _Call, tally: Tally, member: str) -> Stake:
@@ -315,14 +331,24 @@ class MemoryCounters:
         for tally in tallies:
             if tally.empty and self._tallies.get(tally.id) is tally:
                 del self._tallies[tally.id]
+                family = _family(tally.id)
+                self._keys[family] -= 1
+                if not self._keys[family]:
+                    del self._keys[family]
 
     def _session_reading(self, session: SessionId | None, now: float) -> SessionReading | None:
         if session is None:
             return None
         if (known := self._sessions.get(plain_session(session))) is None:
-            return SessionReading()
+            # INVARIANT: one that could not be kept is never read as new: what rules read of it cannot be judged.
+            return SessionReading() if len(self._sessions) < self._max else None
         age = max(0.0, now - known.first)
         return SessionReading(known.calls, known.cost_nano, known.tokens, age, known.similarity)
+
+
+def _family(counter: CounterId) -> tuple[str, str, str]:
+    """The counter of a policy whose key this is."""
+    return counter.policy, counter.name, counter.life
 
 
 def _grants(

@@ -114,3 +114,53 @@ def test_the_snapshot_shows_what_is_settled() -> None:
     assert store.snapshot() == {}
     store.settle_now(Settle("s", "call", ((counter, 3),)))
     assert store.snapshot() == {counter: 3}
+
+
+def _flood(name: str, key: str) -> CounterId:
+    return CounterId("ns/budget", name, (key,), "Cost", WINDOWS["lifetime"])
+
+
+def test_a_flood_of_keys_closes_the_counters_that_it_is_about_and_no_other() -> None:
+    store = MemoryCounters(FakeClock(), max_counters=1_000)
+    kept = _flood("quiet", "before")
+    store.settle_now(Settle("s", "quiet", ((kept, 7),)))
+
+    for name in ("one", "two", "three", "four", "five"):
+        for n in range(400):
+            store.settle_now(Settle(f"{name} {n}", f"{name} {n}", ((_flood(name, str(n)), 1),)))
+
+    assert store.read_now(Read((kept,))).counters[0].value == 7, "nothing that counts is forgotten"
+    assert len(store.snapshot()) <= 1_000
+    new = Reserve("r1", "c1", (Hold(_flood("one", "new"), 1, 1, 100),))
+    assert store.reserve_now(new).failure == "full"
+    known = Reserve("r2", "c2", (Hold(_flood("one", "3"), 1, 1, 100),))
+    quiet = Reserve("r3", "c3", (Hold(_flood("quiet", "new"), 1, 1, 100),))
+    assert (store.reserve_now(known).failure, store.reserve_now(quiet).failure) == ("", "")
+
+
+def test_one_counter_gets_a_quarter_of_all_keys() -> None:
+    store = MemoryCounters(FakeClock(), max_counters=1_000)
+
+    found = [store.settle_now(Settle(f"{n}", f"{n}", ((_flood("one", str(n)), 1),))).failure for n in range(300)]
+
+    assert found == [""] * 250 + ["full"] * 50
+
+
+def test_keys_that_count_no_more_make_room() -> None:
+    clock = FakeClock()
+    store = MemoryCounters(clock, max_counters=1_000)
+    for n in range(300):
+        store.settle_now(Settle(f"{n}", f"{n}", ((_flood("one", str(n)), 1),)))
+
+    clock.advance(61)
+
+    assert store.settle_now(Settle("s", "c", ((_flood("one", "new"), 1),))).failure == ""
+
+
+def test_a_session_that_could_not_be_kept_is_not_read_as_new() -> None:
+    store = MemoryCounters(FakeClock(), max_counters=2)
+    for n in range(3):
+        store.settle_now(Settle(f"{n}", f"{n}", (), SessionCharge(SessionId("default", str(n)), 1, 1)))
+
+    assert store.read_now(Read((), SessionId("default", "2"))).session is None
+    assert store.read_now(Read((), SessionId("default", "1"))).session is not None
