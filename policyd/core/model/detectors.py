@@ -2,6 +2,7 @@ r"""What policyd finds by name: patterns of finite reach, and validators that te
 
 Rule 1: every pattern has a finite reach, so a running stream holds back a bounded number of characters.
 Rule 2: a validator sees the matched text alone; what it refuses stays, and the search goes on one character further.
+        Where most of what can match is refused, a finder does the same in one pass.
 Rule 3: what can be longer than a pattern may reach (a private key, a JWT) is found by its beginning, and goes on as a
         `Tail`: everything up to its end is taken away as it comes, nothing of it is ever held, so not one character of
         it leaves even when the end never comes.
@@ -12,10 +13,13 @@ Rule 4: a pattern reads typographic variants as their ASCII characters: models p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from policyd.core.model.finders import Ibans, cards, openai_keys
+
 Validator = Callable[[str], bool]
+Finder = Callable[[str], Sequence[tuple[int, int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Detector:
     patterns: tuple[str, ...]
     validator: Validator | None = None
     tail: Tail | None = None
+    finder: Finder | None = None  # finds what `patterns` and `validator` do, in one pass: see finders.py
 
 
 # ---- typographic variants -------------------------------------------------------------------------------------------
@@ -133,6 +138,8 @@ _IBAN_LENGTHS: Mapping[int, str] = {
     33: "RU",
 }
 
+_COUNTRIES = {country: length for length, those in _IBAN_LENGTHS.items() for country in those.split()}
+
 
 def _wide(text: str) -> str:
     """ASCII characters as their fullwidth forms."""
@@ -178,7 +185,7 @@ _ALL = (
         tail=Tail(f"[^.{_KEY}]", through=False, most=16_384),
     ),
     Detector("anthropic_key", (rf"\bsk{_HYPHEN}ant{_HYPHEN}[{_KEY}]{{20,300}}",)),
-    Detector("openai_key", (rf"\bsk{_HYPHEN}[{_KEY}]{{20,300}}",), has_digit),
+    Detector("openai_key", (rf"\bsk{_HYPHEN}[{_KEY}]{{20,300}}",), has_digit, finder=openai_keys),
     Detector(
         "aws_key",
         (
@@ -199,8 +206,8 @@ _ALL = (
             r"\bhooks\.slack\.com/services/[A-Za-z0-9/]{20,100}",
         ),
     ),
-    Detector("iban", (_iban(15, 22), _iban(23, 33)), is_iban),
-    Detector("card", _CARD, is_card),
+    Detector("iban", (_iban(15, 22), _iban(23, 33)), is_iban, finder=Ibans(_COUNTRIES)),
+    Detector("card", _CARD, is_card, finder=cards),
     Detector(
         "email",
         (

@@ -11,15 +11,19 @@ Rule 4: all offsets are absolute, in characters from the beginning of the channe
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
+from policyd.core.stream.finds import Finds
 from policyd.core.stream.json_view import JsonView
-from policyd.core.stream.redactor import Redactor, Search, search_for, searchable, subject
+from policyd.core.stream.redactor import Redactor, Search, search_for, searchable
+from policyd.core.stream.window import Window
 
-_NOWHERE = (1 << 62, 1 << 62)
-_SLICE = 2_048  # characters searched at a time, so that a long text costs what it is long
+_START = attrgetter("start")
+_SLICE = 16_384  # characters searched at a time, so that a long text costs what it is long
 
 
 @dataclass(slots=True)
@@ -139,56 +143,42 @@ class HoldBack:
 
     def _feed(self, seen: str) -> None:
         if not self._search.redactors:  # nothing is looked for: all of it is decided
+            begins = self._window_base()
             self._window += seen
-            self._decide(self._window_base() + len(self._window))
+            self._scan = begins + len(self._window)
+            self._trim(begins)
             return
         for at in range(0, len(seen), _SLICE):
             self._window += seen[at : at + _SLICE]
             self._advance(final=False)
 
     def _advance(self, *, final: bool) -> None:
+        """Take every match that is final."""
         if not self._search.redactors:
             return
-        known: dict[int, tuple[int, int]] = {}  # what each redactor finds next in the text as it now stands
-        while self._run_tail(final) if self._tail is not None else self._take_next(final, known):
-            pass
-
-    def _take_next(self, final: bool, known: dict[int, tuple[int, int]]) -> bool:
-        """Takes the next match that is final; False when there is none: then all before a possible one is decided."""
-        begins = self._window_base()
-        window = subject(self._window)
-        at = self._scan - begins
-        decided = begins + (len(window) if final else self._search.waiting.since(window, at))
-        if decided == self._scan:
-            return False
-        index = self._leftmost(window, known)
-        if index is None or known[index][0] >= decided:
-            self._decide(decided)
-            return False
-        self._swap(index, *known[index])
-        self._decide(known[index][1])
-        return True
-
-    def _leftmost(self, window: str | bytes, known: dict[int, tuple[int, int]]) -> int | None:
-        """The redactor whose next match begins first, the first of them where two begin together."""
-        search, begins = self._search, self._window_base()
-        if search.any is not None and search.any.search(window, self._scan - begins) is None:
-            return None
-        for index in range(len(search.redactors)):
-            if index not in known or known[index][0] < self._scan:
-                known[index] = self._first(index, window, begins)
-        return min(known, key=lambda index: (known[index][0], index))
-
-    def _first(self, index: int, window: str | bytes, begins: int) -> tuple[int, int]:
-        """The next match of one redactor that its validator accepts; one beyond the text when there is none."""
-        redactor, pattern = self._search.redactors[index], self._search.each[index]
-        at = max(self._scan, self._since[index]) - begins
-        while at <= len(window) and (found := pattern.search(window, at)) is not None:
-            start, end = found.start(), found.end()
-            if redactor.finds(self._window[start:end]):
-                return begins + start, begins + end
-            at = start + 1
-        return _NOWHERE
+        begins, window = self._window_base(), Window(self._window)
+        finds: Finds | None = None  # the window does not change here, so what is found in it is found once
+        decided = -1
+        while True:
+            if self._tail is not None:
+                if not self._run_tail(window, begins, final):
+                    break
+                continue
+            at = self._scan - begins
+            if decided < at:
+                decided = window.size if final else self._search.waiting.since(window, at)
+            if decided <= at:
+                break
+            if finds is None:
+                finds = Finds(self._search, window, at, [since - begins for since in self._since])
+            found = finds.first(at)
+            if found is None or found[0] >= decided:
+                self._scan = begins + decided
+                break
+            start, index, end = found
+            self._swap(index, begins + start, begins + end)
+            self._scan = begins + end
+        self._trim(begins)
 
     def _swap(self, index: int, start: int, end: int) -> None:
         redactor = self._search.redactors[index]
@@ -199,23 +189,22 @@ class HoldBack:
         if redactor.tail is not None:
             self._tail = _Tail(index, end + redactor.tail.most)
 
-    def _run_tail(self, final: bool) -> bool:
+    def _run_tail(self, window: Window, begins: int, final: bool) -> bool:
         """Takes away what belongs to the tail; False when more text must tell where it ends."""
         tail, ends = self._tail, None
         assert tail is not None
         rule, compiled = self._search.redactors[tail.index].tail, self._search.tails[tail.index]
         assert rule is not None and compiled is not None
-        window, begins = subject(self._window), self._window_base()
         at, limit = self._scan - begins, self._tail_limit(tail) - begins
-        decided = len(window) if final else compiled[1].since(window, at)
-        found = compiled[0].search(window, at)
-        if found is not None and found.start() < decided and found.start() <= limit:
-            ends = found.end() if rule.through else found.start()
+        decided = window.size if final else compiled[1].since(window, at)
+        found = compiled[0].search(window.data, window.byte(at))
+        if found is not None and (start := window.place(found.start())) < decided and start <= limit:
+            ends = window.place(found.end()) if rule.through else start
         elif final or decided > limit:
             ends = min(decided, limit)
         stop = min(decided, limit) if ends is None else ends
         self.swaps[-1].end = begins + stop
-        self._decide(begins + stop)
+        self._scan = begins + stop
         if ends is None:
             return False
         self._tail = None
@@ -228,10 +217,8 @@ class HoldBack:
         quote = self._view.next_quote(self._scan)
         return tail.limit if quote is None else min(tail.limit, quote)
 
-    def _decide(self, offset: int) -> None:
-        """Everything before this offset is decided; the window moves on, keeping one character of left neighbour."""
-        begins = self._window_base()
-        self._scan = offset
+    def _trim(self, begins: int) -> None:
+        """The window, which began here, moves on to what is not decided, keeping one character of left neighbour."""
         moved = self._window_base() - begins
         if moved:
             self._past.append(self._window[:moved])
@@ -245,9 +232,12 @@ class HoldBack:
 
 
 def swapped(text: str, start: int, swaps: Iterable[Swap]) -> str:
-    """The piece of the channel that begins at `start`, with the replacements that fall into it."""
+    """The piece of the channel that begins at `start`, with the replacements that fall into it. Where a list of them is
+    asked for many pieces, those before the piece are not looked at."""
     pieces: list[str] = []
     at, end = start, start + len(text)
+    if isinstance(swaps, list):  # one that begins earlier may reach into the piece
+        swaps = swaps[max(bisect_right(swaps, start, key=_START) - 1, 0) : bisect_left(swaps, end, key=_START)]
     for swap in swaps:
         if swap.start >= end:
             break

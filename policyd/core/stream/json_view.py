@@ -56,7 +56,8 @@ class JsonView:
         return self._quotes[at] if at < len(self._quotes) else None
 
     def forget(self, offset: int) -> None:
-        """Nobody will ask about what lies before."""
+        """Nobody will ask about what lies before. It is dropped once it is half of what is kept."""
         gone = bisect_left(self._quotes, offset)
-        self._trimmed += gone
-        del self._quotes[:gone]
+        if 2 * gone > len(self._quotes):
+            self._trimmed += gone
+            del self._quotes[:gone]

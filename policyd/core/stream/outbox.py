@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 
 from policyd.core.model.reach import Watcher
 from policyd.core.stream.dialects import BLANKS, Channel, Path, Segment
@@ -108,7 +109,8 @@ class Outbox:
             return
         first = self._first()
         skipped = max((self._added if event is None else event) - first, 0)
-        starts = {channel: self._bounds(lane, skipped)[0] for channel, lane in self._lanes.items()}
+        bounds = self._bounds(skipped)
+        starts = {channel: bounds[id(lane)][0] for channel, lane in self._lanes.items()}
         self._redactors = united
         for channel, lane in self._lanes.items():
             lane.hold.use(united, max(starts[channel], lane.released))
@@ -244,9 +246,10 @@ class Outbox:
         return data
 
     def _cut_held(self, event: int, before: int, watchers: Collection[Watcher], last: int) -> bytes:
-        limits, swaps = self._limits(before, watchers), {}
+        bounds = self._bounds(before)
+        limits, swaps = self._limits(before, watchers, bounds), {}
         for lane in self._lanes.values():
-            swaps[id(lane)] = lane.hold.as_if_closed(lane.released, self._bounds(lane, before)[1])
+            swaps[id(lane)] = lane.hold.as_if_closed(lane.released, bounds[id(lane)][1])
         out: list[bytes] = []
         for index, entry in enumerate(self._queue):
             ends = [min(limits[id(piece.lane)], piece.end) for piece in entry.pieces]
@@ -275,13 +278,15 @@ class Outbox:
             piece.lane.said.append(text)
         return self._edited(entry, changes)
 
-    def _limits(self, before: int, watchers: Collection[Watcher]) -> dict[int, int]:
+    def _limits(
+        self, before: int, watchers: Collection[Watcher], bounds: Mapping[int, tuple[int, int]]
+    ) -> dict[int, int]:
         """By lane: the offset at which its text ends after a cut at this place of the queue."""
         limits: dict[int, int] = {}
         kept: dict[int, int] = {}  # where what `keep` held back begins
         matched = False
         for lane in self._lanes.values():
-            start, end = self._bounds(lane, before)
+            start, end = bounds[id(lane)]
             closed = lane.closed_by is not None and lane.closed_before(before + self._first())
             limits[id(lane)] = start
             if not lane.keep or closed:
@@ -300,17 +305,14 @@ class Outbox:
         blind = max(start - lane.blind, low)
         return blind if lane.watch is None else min(blind, max(lane.watch.undecided(low, start), low))
 
-    def _bounds(self, lane: Lane, before: int) -> tuple[int, int]:
-        """How long this lane was before the entry at this place of the queue, and after it."""
-        start = end = lane.released
-        for index, entry in enumerate(self._queue):
-            if index > before:
-                break
+    def _bounds(self, before: int) -> dict[int, tuple[int, int]]:
+        """By lane: how long it was before the entry at this place of the queue, and after it."""
+        bounds = {id(lane): (lane.released, lane.released) for lane in self._lanes.values()}
+        for index, entry in enumerate(islice(self._queue, before + 1)):
             for piece in entry.pieces:
-                if piece.lane is lane:
-                    end = piece.end
-                    start = start if index == before else end
-        return start, end
+                start = bounds[id(piece.lane)][0] if index == before else piece.end
+                bounds[id(piece.lane)] = (start, piece.end)
+        return bounds
 
     def _first(self) -> int:
         """The number of the first entry that has not left."""

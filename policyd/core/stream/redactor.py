@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import re2
 
 from policyd.core.model.decision import Redaction
-from policyd.core.model.detectors import DETECTORS, Tail, Validator
+from policyd.core.model.detectors import DETECTORS, Detector, Finder, Tail, Validator
 from policyd.core.model.prefix import beginnings
 from policyd.core.model.reach import bound_hint, compiled, compiled_unlimited, reach
+from policyd.core.stream.window import Window
 
+UNBOUNDED = 1 << 40  # the reach of a pattern without one
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -30,6 +32,7 @@ class Redactor:
     replacement: str
     validator: Validator | None = None
     tail: Tail | None = None
+    finder: Finder | None = None  # all finds of a text, in place of trying the pattern at each place
 
     def finds(self, text: str) -> bool:
         """Whether a matched text is meant. An empty match never is: it would replace nothing by something."""
@@ -56,44 +59,101 @@ def redactors(redactions: Iterable[Redaction]) -> tuple[Redactor, ...]:
 def _of(redaction: Redaction) -> Iterable[Redactor]:
     for name in redaction.detectors:
         detector = DETECTORS[name]
+        if detector.finder is not None:
+            yield _together(detector, redaction.replacement)
+            continue
         for pattern in detector.patterns:
             yield redactor(pattern, redaction.replacement, detector.validator, detector.tail)
     for pattern in redaction.patterns:
         yield redactor(pattern, redaction.replacement)
 
 
+def _together(detector: Detector, replacement: str) -> Redactor:
+    """All patterns of a detector as one redactor: its finder knows which goes first."""
+    pattern = "|".join(f"(?:{one})" for one in detector.patterns)
+    far = max(reach(one) or 0 for one in detector.patterns)
+    return Redactor(pattern, far, replacement, detector.validator, detector.tail, detector.finder)
+
+
 # ---- searching ------------------------------------------------------------------------------------------------------
+
+
+SHORT = 96
+"""Characters. RE2 keeps a table of the states that its patterns pass through, and is a thousand times slower once it
+has no room for them. Long texts can be made to pass through very many states of many patterns at once. So long texts
+are searched by small groups of patterns, short ones by all patterns together, which is faster."""
+
+GROUP_SIZE = 20_000  # instructions of RE2 that the patterns of a group may have together
+
+
+@dataclass(frozen=True, slots=True)
+class Beginnings:
+    """What may begin a match of some patterns, at the end of a text; at most `reach` characters long."""
+
+    pattern: re2._Regexp
+    reach: int
+
+    def since(self, window: Window, at: int) -> int:
+        """The first place from `at` on where such a beginning stands."""
+        found = self.pattern.search(window.data, window.byte(max(at, window.size - self.reach)))
+        return window.size if found is None else window.place(found.start())
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """Tells how much at the end of a text may still become a match of one of these patterns.
 
-    `pattern`: everything that may begin a match, at the end of the text. `reach`: the plain reach of those patterns
-    for which no such pattern could be derived.
+    `together` and `groups`: the beginnings of all patterns, and the same in groups. `reach`: the plain reach of those
+    patterns for which no such pattern could be derived.
     """
 
-    pattern: re2._Regexp | None
+    together: Beginnings | None
+    groups: tuple[Beginnings, ...]
     reach: int
 
-    def since(self, subject: str | bytes, at: int) -> int:
+    def since(self, window: Window, at: int) -> int:
         """The first place from `at` on where what a match would be is not decided yet."""
-        decided = len(subject)
-        if self.pattern is not None:
-            found = self.pattern.search(subject, at)
-            decided = found.start() if found is not None else decided
-        return decided if not self.reach else max(at, min(decided, len(subject) - self.reach + 1))
+        if self.together is not None and window.size - at <= SHORT:
+            decided = self.together.since(window, at)
+        else:
+            decided = min((group.since(window, at) for group in self.groups), default=window.size)
+        return decided if not self.reach else max(at, min(decided, window.size - self.reach + 1))
 
 
-@functools.lru_cache(maxsize=256)  # patterns are the policies' own: each answer asks for the same ones
+@functools.lru_cache(maxsize=256)  # patterns are the policies' own: each response asks for the same ones
 def waiting(patterns: tuple[str, ...]) -> Waiting:
     """What tells when a match of one of these patterns is decided."""
     derived = [(pattern, _checked(beginnings(pattern))) for pattern in patterns]
-    together = _checked("|".join(text for _, text in derived if text is not None))
-    if together is None:  # too much for one pattern
-        return Waiting(None, max((reach(pattern) or 0 for pattern in patterns), default=0))
+    known = [(text, reach(pattern)) for pattern, text in derived if text is not None]
     rest = max((reach(pattern) or 0 for pattern, text in derived if text is None), default=0)
-    return Waiting(compiled_unlimited(f"(?:{together})\\z"), rest)
+    groups: list[Beginnings] = []
+    for indexes in _grouped([text for text, _ in known]):
+        group = [known[at] for at in indexes]
+        whole = _beginnings(group)
+        parts = [_beginnings([one]) for one in group] if whole is None else [whole]
+        groups += [one for one in parts if one is not None]
+    return Waiting(_beginnings(known) if len(groups) > 1 else next(iter(groups), None), tuple(groups), rest)
+
+
+def _beginnings(those: Sequence[tuple[str, int | None]]) -> Beginnings | None:
+    """None: too much for one pattern."""
+    far = max((UNBOUNDED if one is None else one for _, one in those), default=0)
+    pattern = _checked("|".join(text for text, _ in those))
+    return None if pattern is None else Beginnings(compiled_unlimited(f"(?:{pattern})\\z"), far)
+
+
+def _grouped(patterns: Sequence[str]) -> list[tuple[int, ...]]:
+    """Their indexes, neighbours together as long as the group stays small."""
+    groups: list[list[int]] = []
+    size = GROUP_SIZE
+    for index, pattern in enumerate(patterns):
+        more = compiled_unlimited(f"(?:{pattern})").programsize
+        if size + more > GROUP_SIZE:
+            groups.append([])
+            size = 0
+        groups[-1].append(index)
+        size += more
+    return [tuple(group) for group in groups]
 
 
 def _checked(pattern: str | None) -> str | None:
@@ -107,11 +167,20 @@ def _checked(pattern: str | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Some of the redactors, by index, and one alternation of their patterns; None when that would be too large."""
+
+    indexes: tuple[int, ...]
+    any: re2._Regexp | None
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """Redactors, compiled together: most text is passed by one search for any of them."""
 
     redactors: tuple[Redactor, ...]
     any: re2._Regexp | None  # one alternation; None when that would be too large
+    groups: tuple[Group, ...]  # the same in groups
     each: tuple[re2._Regexp, ...]
     waiting: Waiting
     tails: tuple[tuple[re2._Regexp, Waiting] | None, ...] = field(default=())
@@ -120,14 +189,22 @@ class Search:
 @functools.lru_cache(maxsize=256)
 def search_for(redactors: tuple[Redactor, ...]) -> Search:
     """These redactors, compiled; the same object for the same redactors."""
-    together = _checked("|".join(f"(?:{one.pattern})" for one in redactors))
     return Search(
         redactors,
-        None if together is None else compiled_unlimited(together),
-        tuple(compiled(one.pattern) for one in redactors),
+        _any(redactors),
+        tuple(
+            Group(indexes, _any([redactors[index] for index in indexes]))
+            for indexes in _grouped([one.pattern for one in redactors])
+        ),
+        tuple((compiled if one.finder is None else compiled_unlimited)(one.pattern) for one in redactors),
         waiting(tuple(one.pattern for one in redactors)),
         tuple(_tail(one.tail) for one in redactors),
     )
+
+
+def _any(redactors: Sequence[Redactor]) -> re2._Regexp | None:
+    together = _checked("|".join(f"(?:{one.pattern})" for one in redactors))
+    return None if together is None else compiled_unlimited(together)
 
 
 def _tail(tail: Tail | None) -> tuple[re2._Regexp, Waiting] | None:

@@ -16,6 +16,7 @@ import re2
 
 from policyd.core.model.reach import Watcher, compiled
 from policyd.core.stream.redactor import Waiting, searchable, subject, waiting
+from policyd.core.stream.window import Window
 
 MAX_TEXT = 262_144  # characters of one channel that a pattern of unbounded reach sees: the newest
 
@@ -27,7 +28,7 @@ def reach_of(watcher: Watcher) -> int:
     return MAX_TEXT if watcher.reach is None else watcher.reach
 
 
-NOTHING_WAITS = Waiting(None, 0)
+NOTHING_WAITS = Waiting(None, (), 0)
 
 
 def _pattern_of(watcher: Watcher) -> str:
@@ -90,8 +91,8 @@ class Watch:
 
     def undecided(self, low: int, high: int) -> int:
         """Where, in the text from `low` to `high`, the first match could begin that more text would complete."""
-        text = subject(self._text[: max(high - self._base, 0)])
-        return self._base + self._waiting.since(text, max(low - self._base, 0))
+        window = Window(self._text[: max(high - self._base, 0)])
+        return self._base + self._waiting.since(window, max(low - self._base, 0))
 
     def forget(self, offset: int) -> None:
         """No match that ends at or before this offset will be asked for."""
