@@ -21,6 +21,7 @@ from policyd.core.decide.plan import Plans, reads_likeness, reads_session
 from policyd.core.decide.rollout import Variants
 from policyd.core.exchange import Exchange, Ground, State
 from policyd.core.exchange.call import Call as Judging
+from policyd.core.exchange.withheld import Withheld
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.estimate import Estimates, Rate
@@ -96,6 +97,7 @@ class Enforcer:
         self.deadlines, self.clock, self._new_id = deadlines or Deadlines(), clock, new_id
         self._ground: Ground | None = None
         self.vocabularies = vocabularies or NoVocabularies()
+        self.withheld = Withheld()  # it outlives every policy set, too
         self.estimates = Estimates()  # INVARIANT: what was learned of models outlives every policy set
         self._settling: set[asyncio.Task[None]] = set()
         self.calls: set[Call] = set()
@@ -110,7 +112,16 @@ class Enforcer:
             # Of the whole set at once: this is on the way of the first call after each change of ten thousand policies.
             session_readers, likeness_readers = reads_session(policies.reads), reads_likeness(policies.reads)
             plans = Plans(policies.engine, self.options.mode, session_readers, likeness_readers=likeness_readers)
-            ground = Ground(policies, plans, self._prices, self.options, Variants(), self.estimates, self.vocabularies)
+            ground = Ground(
+                policies,
+                plans,
+                self._prices,
+                self.options,
+                Variants(),
+                self.estimates,
+                self.vocabularies,
+                self.withheld,
+            )
             self._ground = ground
         return ground
 

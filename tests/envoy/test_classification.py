@@ -51,6 +51,9 @@ POLICIES = {
     ),
     "only.yaml": policy("only", "match: {models: [o3]}\nrules: [{name: no, terminate: {}}]", team="only"),
     "away.yaml": policy("away", "rules: [{name: go, reroute: {model: mini}}]", team="away"),
+    "answers.yaml": policy(
+        "answers", f'rules: [{{name: no, when: response.text.contains("{WORD}"), terminate: {{}}}}]', team="answers"
+    ),
     "passes.yaml": policy("passes", 'rules: [{name: no, when: request.text == "never", terminate: {}}]', team="passes"),
 }
 
@@ -214,6 +217,21 @@ def test_override_headers_do_not_reach_the_provider(stage: Stage) -> None:
     _, _, calls = ask(stage, Sent("passes", CHAT, headers=headers))
 
     assert [{name for name, _ in call.headers} & headers.keys() for call in calls] == [set()]
+
+
+def test_a_response_that_was_stopped_cannot_be_fetched(stage: Stage) -> None:
+    output = [{"type": "message", "id": "m", "content": [{"type": "output_text", "text": f"it is {WORD}"}]}]
+    stored = {"id": "resp_7", "object": "response", "status": "completed", "model": "gpt-5", "output": output}
+    for provider in stage.providers:
+        provider.raw["/stored"] = RawAnswer(
+            200, (("content-type", "application/json"),), (json.dumps(stored).encode(),), stream=False
+        )
+    headers = {"x-emulate-raw": "/stored"}
+    first, data, _ = ask(stage, Sent("answers", "/v1/responses", {"model": "gpt-5", "input": "hi"}, headers=headers))
+    assert (first, WORD in data.decode()) == (403, False)
+    for team, path in (("answers", "/v1/responses/resp_8"), ("passes", "/v1/responses/resp_7")):
+        again, data, _ = ask(stage, Sent(team, path, b"", "GET", headers))
+        assert (again, WORD in data.decode()) == (403, False)
 
 
 def test_what_carries_no_content_passes(stage: Stage) -> None:

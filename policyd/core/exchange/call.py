@@ -12,6 +12,7 @@ from policyd.core.decide.plan import BoundRule, Plan, Plans, enforceable
 from policyd.core.decide.rollout import Variants
 from policyd.core.exchange.counted import count_along
 from policyd.core.exchange.metering import Meter
+from policyd.core.exchange.withheld import Withheld
 from policyd.core.model.decision import FailurePolicy
 from policyd.core.model.deployment import UNDECLARED, Deployment, Deployments
 from policyd.core.model.estimate import UNKNOWN as UNKNOWN_RATE
@@ -40,6 +41,7 @@ class Ground:
     variants: Variants = field(default_factory=Variants)
     estimates: Estimates = field(default_factory=Estimates)  # the one part of it that grows with the calls
     vocabularies: Vocabularies = field(default_factory=NoVocabularies)
+    withheld: Withheld = field(default_factory=Withheld)  # as the estimates, it grows with the calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Call:
     left: bool = False  # the request has gone to the upstream
     unseen: bool = False  # it ended before anything of its output was seen
     asked_usage: bool = False  # in the caller's place: what comes of it alone is not for the caller
+    trimmed: bool = False  # the client did not get all of the response that the provider made
     answered: bool = False  # the answer's headers have gone to the client
     fates: dict[str, Fate] = field(default_factory=dict)  # qualified policies that would have ended the call
     latest: Ground | None = None  # of the set that has come into force since

@@ -26,6 +26,7 @@ from policyd.core.exchange.reading import read_body, wants_body
 from policyd.core.exchange.recording import record, renewal, settlement
 from policyd.core.exchange.refusal import ambiguous, refuse, refuse_as
 from policyd.core.exchange.state import State
+from policyd.core.exchange.withheld import WITHHELD
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
 from policyd.core.model.steps import (
@@ -52,6 +53,7 @@ from policyd.core.model.steps import (
     Tell,
     Tick,
 )
+from policyd.core.stream.dialects.stored import STORING, stored_id
 
 
 class Exchange:
@@ -134,6 +136,8 @@ class Exchange:
                 return self._reject(refuse_as(call, BAD_PATH, f"{BAD_PATH.message}: {path.ambiguous}"))
             self._strip = judged_head(event, path, self._strip)
         call.sent_path = dict((*event.headers, *self._strip.set)).get(PATH, "")
+        if call.facts.request.operation == "retrieval" and stored_id(call.facts.request.path) in call.ground.withheld:
+            return self._reject(refuse_as(call, WITHHELD, WITHHELD.message))
         if wants_body(call, event):
             self.state = State.BODY
             self._with_body = True
@@ -343,8 +347,18 @@ class Exchange:
         owed = [] if self._settled else settlement(self.call, ended)
         told = record(self.call, now=self._now, ended=ended)
         learn(self.call)
+        self._withhold()
         self.recorded = True
         return [*owed, told]
+
+    def _withhold(self) -> None:
+        """The provider may keep what its client was not to see."""
+        call, streaming = self.call, self.answering.streaming if self.answering is not None else None
+        if call.facts.request.dialect not in STORING or call.facts.request.operation == "retrieval":
+            return
+        changed = call.trimmed or (streaming is not None and streaming.outbox.changed)
+        if changed and call.facts.response.id:
+            call.ground.withheld.add(call.facts.response.id)
 
 
 _Method = Callable[[Exchange, Any], list[Step]]  # Any: each takes the event that stands beside it

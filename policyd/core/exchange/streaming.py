@@ -385,7 +385,7 @@ class Streaming:
         if isinstance(self.reader, Repeating):
             self.reader.told(self.outbox.told())
         data += self.reader.ending(ending(call, said, self._last_text(said.fallback)))
-        self.done = self.cut = True
+        self.done = self.cut = self.call.trimmed = True
         self.intake.queue.clear()
         return [Release(data, end=True), WakeAt(None)]
 

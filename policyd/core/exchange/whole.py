@@ -37,15 +37,20 @@ class Whole:
             contents.take(segments)
         decision = self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), 0)
         if decision.verdict is Verdict.TERMINATE:
+            self.call.trimmed = True
             return None
-        return None if isinstance(body, Malformed) else self._redacted(body, segments)
+        redacted = None if isinstance(body, Malformed) else self._redacted(body, segments)
+        self.call.trimmed = redacted is not None
+        return redacted
 
     def _read(self, body: bytes | Malformed) -> Sequence[Segment]:
         response = self.call.facts.response
         try:
             if isinstance(body, Malformed):
                 raise body
-            segments = self.reader.read_json(json_text.loads(body)).segments
+            document = json_text.loads(body)
+            response.id = _id_of(document) or response.id
+            segments = self.reader.read_json(document).segments
             most = self.call.options.bounds.tool_calls
             if len(response.tool_calls) > most:
                 raise Malformed(f"more than {most} tool calls (bound tool_calls)")
@@ -83,3 +88,8 @@ class Whole:
                 edits.append(Edit(segment.path, text))
         veils = [Edit(one.path, BLANKS[one.text]) for one in segments if one.channel[0] == "veil"]
         return json_text.splice(data, edits + veils) if edits else None
+
+
+def _id_of(document: object) -> str:
+    name = document.get("id") if isinstance(document, dict) else None
+    return name if isinstance(name, str) else ""

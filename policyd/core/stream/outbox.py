@@ -61,7 +61,7 @@ class Outbox:
         self._lanes: dict[Channel, Lane] = {}
         self._added = 0
         self._cut = False
-        self._changed = False  # some text has left changed
+        self.changed = False  # some text has left changed
         self.hits, self.followed = self._watches.hits, self._watches.followed
         self.released_events = 0  # entries that left, the last one perhaps in part
         self.partial = False  # whether the last one left in part
@@ -216,9 +216,9 @@ class Outbox:
             if (told := echo.lane.told()) != echo.text:
                 changes.append((echo.path, told))
         if changes:
-            self._changed = True
+            self.changed = True
             changes += entry.veiled
-        elif self._changed and entry.veiled and not any(piece.text for piece in entry.pieces):
+        elif self.changed and entry.veiled and not any(piece.text for piece in entry.pieces):
             changes += entry.veiled
         return self._edit(entry.raw, changes) if changes else entry.raw
 

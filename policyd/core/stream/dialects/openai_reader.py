@@ -162,6 +162,7 @@ class ChoicesReader:
         name, created = document.get("id"), document.get("created")
         if isinstance(name, str) and name and not self._stand.id:
             when = created if isinstance(created, int) else 0
+            self.response.id = name
             self._stand = self._stand._replace(id=name, created=when, model=model or self._stand.model)
         elif model and not self._stand.model:
             self._stand = self._stand._replace(model=model)

@@ -148,6 +148,8 @@ class ResponsesReader(Telling):
         self._model(text(response.get("model"), "model"))
         if self._head is None:
             self._head = {**response, "output": []}
+            name = response.get("id")
+            self.response.id = name if isinstance(name, str) else ""
         self._aside_all((*path, "instructions"), response.get("instructions"), known=True)
 
     def _output(self, response: dict[str, object], path: Path) -> None:

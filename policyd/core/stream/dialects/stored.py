@@ -10,6 +10,8 @@ _PLACES = (
     (re.compile(r"(?:^|/)chat/completions/[^/]+$"), "openai.chat"),
     (re.compile(r"/(?:mcp|sse)$"), "mcp"),
 )
+STORING = frozenset({"openai.responses", "openai.chat"})
+"""Dialects whose providers keep responses that can be fetched by their id."""
 _ID = re.compile(r"(?:^|/)(responses|chat/completions)/([^/]+)")
 
 
