@@ -50,7 +50,7 @@ spec:
   rules:
     - name: private-key
       severity: Critical
-      when: request.text.contains("BEGIN PRIVATE KEY")
+      when: request.text.matches("BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY")
       terminate: {status: 403, reason: private_key, message: "This request holds a private key."}
 """,
     "session-budget.yaml": _HEAD
@@ -257,7 +257,7 @@ STORY: tuple[Scene, ...] = (
     ),
     Scene(
         "a prompt that holds a private key",
-        _ask("Explain -----BEGIN PRIVATE KEY-----"),
+        _ask("Explain -----BEGIN RSA PRIVATE KEY-----"),
         _from("research", "research-3"),
         "terminate",
         _rejected,
