@@ -42,7 +42,7 @@ def demo(
         contextlib.suppress(KeyboardInterrupt),
         staged(policies, envoy=envoy, providers=providers) as stage,
     ):
-        console.print(f"Envoy at {stage.url}, policyd beside it, two emulated providers: openai and backup\n")
+        console.print(f"Envoy at {stage.url} with policyd and two emulated providers: openai and backup\n")
         failed = _play(stage, console)
         if keep:
             _say_how(stage, console)
