@@ -98,6 +98,15 @@ def test_two_values_of_the_credential_that_counts_are_refused(path: str, headers
             assert out.record.reason == "ambiguous_credentials" and out.record.enforced
 
 
+def test_a_call_that_contradicts_itself_is_an_attempt() -> None:
+    window = "window: {lifetime: 1h}"
+    bed = Bed(policy(f"counters: [{{name: c, key: '\"all\"', charge: Attempts, {window}, limit: 2 attempts}}]"))
+    for _ in range(2):
+        out = bed.call(body=b"{}", headers=(("authorization", "Bearer a, Bearer b"),))
+        assert out.rejected is not None and out.rejected.status == 400
+    assert list(bed.memory.snapshot().values()) == [2]
+
+
 def test_the_refusal_is_in_the_callers_dialect() -> None:
     bed = Bed(policy("rules: [{name: r, when: caller.key == 'x', terminate: {}}]"))
     out = bed.call(body=b"{}", path="/v1/messages", headers=(("x-api-key", "a"), ("x-api-key", "b")))

@@ -28,7 +28,7 @@ from policyd.core.exchange.refusal import ambiguous, refuse, refuse_as
 from policyd.core.exchange.state import State
 from policyd.core.exchange.withheld import WITHHELD
 from policyd.core.model.counters import Readings
-from policyd.core.model.decision import Verdict
+from policyd.core.model.decision import Terminate, Verdict
 from policyd.core.model.steps import (
     BodyMode,
     Break,
@@ -129,11 +129,11 @@ class Exchange:
         )
         call.opens(*open_call(event, call.options.identity), event)
         if (refusal := ambiguous(call)) is not None:
-            return self._reject(refuse_as(call, refusal, refusal.message))
+            return self._refuse_unjudged(refusal, refusal.message)
         if call.ground.plans.enforces(call.ground.policies):
             path = path_of(event)
             if path.ambiguous:
-                return self._reject(refuse_as(call, BAD_PATH, f"{BAD_PATH.message}: {path.ambiguous}"))
+                return self._refuse_unjudged(BAD_PATH, f"{BAD_PATH.message}: {path.ambiguous}")
             self._strip = judged_head(event, path, self._strip)
         call.sent_path = dict((*event.headers, *self._strip.set)).get(PATH, "")
         if call.facts.request.operation == "retrieval" and stored_id(call.facts.request.path) in call.ground.withheld:
@@ -145,6 +145,11 @@ class Exchange:
             early = unsized and not call.ground.plans.of(call.policies_for(None)).reroutes
             return [PassRequestHeaders(self._strip, want_body=True, unsized=early)]
         return self._admit()
+
+    def _refuse_unjudged(self, said: Terminate, message: str) -> list[Step]:
+        """Refuse a call that contradicts itself. It is an attempt all the same."""
+        count_unjudged(self.call)
+        return self._reject(refuse_as(self.call, said, message))
 
     def _begin(self, now: float, wall: float) -> None:
         self._begun, self.call.began, self.call.facts.now = True, now, wall
