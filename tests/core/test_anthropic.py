@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import RequestFacts
+from policyd.core.model.facts import RequestFacts, ToolResult
 from policyd.core.stream.dialects import Changed, Edit, Ending, RequestChange
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.json_text import dumps, loads, splice
@@ -90,10 +90,12 @@ def test_the_facts_of_a_request() -> None:
     assert [(m.role, m.text) for m in facts.messages] == [
         ("user", "hi"),
         ("assistant", ""),
-        ("user", "out\nso?"),
+        ("tool", "out"),
+        ("user", "so?"),
         ("user", ""),
     ]
-    assert facts.text == "be\nkind\nhi\nin\ndeep\nout\nso?\nT\ndoc"
+    assert facts.text == "be\nkind\nhi\nhm\nin\ndeep\nout\nso?\nT\ndoc"
+    assert facts.tool_results == [ToolResult("f", "t", "out")]
     assert [tool.name for tool in facts.tools] == ["f", "web_search", "mcp_toolset", "files"]
     assert 2000 < facts.input_tokens < 2100  # an image and a document
     assert asked({"system": "s", "messages": []}).system == "s"
@@ -102,7 +104,7 @@ def test_the_facts_of_a_request() -> None:
 
 def test_every_text_is_editable_where_it_stands() -> None:
     found = DIALECT.request_segments(ASKED)
-    assert [segment.text for segment in found] == ["be", "kind", "hi", "in", "deep", "out", "so?", "T", "doc"]
+    assert [segment.text for segment in found] == ["be", "kind", "hi", "hm", "in", "deep", "out", "so?", "T", "doc"]
     for segment in found:
         at: Any = ASKED
         for key in segment.path:

@@ -73,7 +73,7 @@ def test_the_facts_of_a_request() -> None:
         ("developer", "be brief"), ("user", "hi"), ("tool", "42"), ("tool", "43"), ("assistant", "so"),
     ]  # fmt: skip
     assert facts.system == "be kind\nbe brief"
-    assert facts.text == "be kind\nbe brief\nhi\n{}\n42\n43\nso"
+    assert facts.text == "be kind\nbe brief\nhi\nhidden\n{}\n42\n43\nso"
     assert [tool.name for tool in facts.tools] == ["get_weather", "sql", "web_search", "wiki", "find"]
     assert facts.input_tokens > 1000  # the image
 
@@ -173,13 +173,12 @@ def test_every_text_of_a_request_can_be_edited() -> None:
                 "code": "f",
                 "outputs": [{"logs": "g"}],
             },
-            {"type": "reasoning", "id": "x", "summary": [{"type": "summary_text", "text": "not this"}]},
+            {"type": "reasoning", "id": "x", "summary": [{"type": "summary_text", "text": "i"}]},
         ],
         "prompt": {"id": "p", "variables": {"name": "h"}},
     }
     found = DIALECT.request_segments(body)
-    assert [one.text for one in found] == list("abcdefgh")
-    assert [one.channel[0] for one in found].count("args") == 2
+    assert [one.text for one in found] == list("abcdefgih")
     assert len({one.channel for one in found}) == len(found)
 
 

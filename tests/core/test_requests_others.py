@@ -109,7 +109,7 @@ FACTS: dict[str, tuple[Dialect, str, Any, Told]] = {
     ),
     "gemini": (
         GEMINI, STREAM, GEMINI_BODY,
-        ("gemini-x", True, 9, 1, "be", "be|hi|in|out", ["f", "g", "googleSearch"]),
+        ("gemini-x", True, 9, 1, "be", "be|hi|hm|in|out", ["f", "g", "googleSearch"]),
     ),
     "gemini in snake case": (
         GEMINI, "/v1/projects/p/locations/l/publishers/google/models/g-1:generateContent",
@@ -124,7 +124,7 @@ FACTS: dict[str, tuple[Dialect, str, Any, Told]] = {
     ),
     "converse": (
         CONVERSE, f"/model/{ARN}/converse-stream", CONVERSE_BODY,
-        (ARN, True, 9, 0.5, "be", "be|hi|guarded|in|out|y", ["f", "g"]),
+        (ARN, True, 9, 0.5, "be", "be|hi|guarded|hm|in|out|y", ["f", "g"]),
     ),
     "invoke claude": (
         INVOKE, "/model/anthropic.claude-v3%3A0/invoke",
@@ -201,10 +201,10 @@ def test_every_text_is_editable_where_it_stands(name: str) -> None:
 def test_the_messages_of_a_request() -> None:
     assert [(one.role, one.text, one.name) for one in asked(CHAT, "", OLLAMA_BODY).messages][3] == ("tool", "out", "f")
     assert [(one.role, one.text) for one in asked(COHERE, "", COHERE_1).messages] == [
-        ("user", "hi"), ("chatbot", "yo"), ("user", "now"),
+        ("tool", "T"), ("user", "hi"), ("chatbot", "yo"), ("user", "now"), ("tool", "out"),
     ]  # fmt: skip
     assert [(one.role, one.text) for one in asked(COHERE, "", COHERE_2).messages][1] == ("user", "hi")
-    assert [one.text for one in asked(GEMINI, STREAM, GEMINI_BODY).messages] == ["hi", "", ""]
+    assert [one.text for one in asked(GEMINI, STREAM, GEMINI_BODY).messages] == ["hi", "", "out"]
     assert asked(GEMINI, STREAM, GEMINI_BODY).choices == 2
     assert [one.text for one in asked(CONVERSE, "", CONVERSE_BODY).messages] == ["hi\nguarded", "", "out\ny"]
 

@@ -1,7 +1,7 @@
 """Requests of Anthropic Messages: facts, editable text, edits.
 
 Rule 1: a block of an unknown type is kept, and counts as a part.
-Rule 2: thinking is signed by the provider: it is neither read nor edited on its way back.
+Rule 2: thinking is text of the request, but of no message: nobody said it.
 Rule 3: an MCP server is one tool: what it offers cannot be seen from here.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.asking import said, said_below
 from policyd.core.stream.dialects.offers import Offer, function, hosted, mcp_server, removal, side_doors
 from policyd.core.stream.dialects.shared import (
     cap_edit,
@@ -28,8 +29,8 @@ from policyd.core.stream.dialects.shared import (
 from policyd.core.stream.json_strict import refuse_twins
 
 READ = frozenset({"model", "stream", "max_tokens", "temperature", "system", "messages", "tools", "mcp_servers"})
-_HIDDEN = frozenset({"thinking", "redacted_thinking", "compaction"})
-_UNCOUNTED = _HIDDEN | {"tool_use", "server_tool_use", "mcp_tool_use", "tool_result", "search_result"}
+_HIDDEN = frozenset({"thinking", "redacted_thinking"})
+_UNCOUNTED = _HIDDEN | {"compaction", "tool_use", "server_tool_use", "mcp_tool_use", "tool_result", "search_result"}
 
 
 def read_request(doc: object, facts: RequestFacts) -> None:
@@ -48,27 +49,65 @@ def read_request(doc: object, facts: RequestFacts) -> None:
 
 def _read_messages(document: dict[str, object], facts: RequestFacts) -> None:
     system = _texts(document.get("system"), "system") if document.get("system") is not None else None
-    messages, parts = [], 0
+    messages: list[Message] = []
+    results: list[ToolResult] = []
+    parts = count_ = 0
+    called: dict[str, str] = {}  # the names of the calls so far, by id
     for item in listing(document.get("messages"), "messages"):
         message = mapping(item, "a message")
         role = text(message.get("role"), "the role of a message") or ""
-        said = "\n".join(_texts(message.get("content"), "the content of a message"))
-        messages.append(Message(role, said))
+        spoken = _spoken(role, message.get("content"), called, results)
+        messages += spoken
         parts += _others(message.get("content"))
+        count_ += 1
         if role == "system":
-            system = [*(system or []), said]
-    facts.messages = messages
+            system = [*(system or []), *(one.text for one in spoken)]
+    facts.messages, facts.tool_results = messages, results
     facts.system = "\n".join(system) if system is not None else None
     texts = [segment.text for segment in segments(document)]
     facts.text = "\n".join(texts)
-    facts.input_tokens = input_estimate(texts, len(messages), parts, document.get("tools"))
+    facts.input_tokens = input_estimate(texts, count_, parts, document.get("tools"))
+
+
+def _spoken(role: str, content: object, called: dict[str, str], results: list[ToolResult]) -> list[Message]:
+    """What a message says, and as messages of role `tool` the tool results in it, in order."""
+    if content is None or isinstance(content, str):
+        return [Message(role, content or "")]
+    found: list[Message] = []
+    for item in listing(content, "the content of a message"):
+        block = mapping(item, "a content block")
+        if _is_result(block):
+            result = _result(block, called)
+            results.append(result)
+            found.append(Message("tool", result.text, result.name or None))
+            continue
+        if isinstance(id_ := block.get("id"), str) and isinstance(name := block.get("name"), str):
+            called[id_] = name
+        texts = _block_texts(block)
+        if found and found[-1].role == role:
+            found[-1].text = "\n".join([*([found[-1].text] if found[-1].text else []), *texts])
+        else:
+            found.append(Message(role, "\n".join(texts)))
+    return found or [Message(role, "")]
+
+
+def _is_result(block: dict[str, object]) -> bool:
+    return (_kind(block) or "").endswith("tool_result")
+
+
+def _result(block: dict[str, object], called: dict[str, str]) -> ToolResult:
+    id_ = text(block.get("tool_use_id"), "tool_use_id") or ""
+    content = block.get("content")
+    failed = isinstance(content, dict) and str(content.get("type", "")).endswith("_error")
+    name = called.get(id_) or (_kind(block) or "").removesuffix("_result").removesuffix("_tool")
+    return ToolResult("" if name == "tool" else name, id_, said(content), failed or block.get("is_error") is True)
 
 
 def _texts(content: object, what: str) -> list[str]:
-    """The visible texts of a content, those within tool results included."""
+    """The visible texts of a content, those within its blocks included."""
     if content is None or isinstance(content, str):
         return [content] if content else []
-    return [said for block in listing(content, what) for said in _block_texts(block)]
+    return [words for block in listing(content, what) for words in _block_texts(block)]
 
 
 def _block_texts(block: object) -> list[str]:
@@ -76,8 +115,8 @@ def _block_texts(block: object) -> list[str]:
     if _kind(item) in _HIDDEN:
         return []
     found = []
-    if (said := text(item.get("text"), "text")) is not None:
-        found.append(said)
+    if (words := text(item.get("text"), "text")) is not None:
+        found.append(words)
     if isinstance(inner := item.get("content"), str | list):
         found += _texts(inner, "content")
     return found
@@ -144,23 +183,26 @@ def segments(document: dict[str, object]) -> list[Segment]:
 
 
 def _add(found: list[Segment], message: int, kind: str, texts: Iterator[tuple[Path, str]]) -> None:
-    for path, said in texts:
-        if said:
-            found.append(Segment((kind, message, len(found)), path, said))
+    for path, words in texts:
+        if words:
+            found.append(Segment((kind, message, len(found)), path, words))
 
 
 def _content(path: Path, content: object) -> Iterator[tuple[Path, str]]:
     if isinstance(content, str):
         yield path, content
     for place, block in enumerate(content if isinstance(content, list) else []):
-        if isinstance(block, dict) and _kind(block) not in _HIDDEN:
+        if isinstance(block, dict):
             yield from _block((*path, place), block)
 
 
 def _block(path: Path, block: dict[str, object]) -> Iterator[tuple[Path, str]]:
-    for field in ("text", "title", "context"):
-        if isinstance(said := block.get(field), str):
-            yield (*path, field), said
+    if _is_result(block):
+        yield from said_below((*path, "content"), block.get("content"))
+        return
+    for field in ("text", "thinking", "title", "context"):
+        if isinstance(words := block.get(field), str):
+            yield (*path, field), words
     yield from _content((*path, "content"), block.get("content"))
     source = block.get("source")
     if isinstance(source, dict):

@@ -6,11 +6,12 @@ Rule 2: where the model stands in the path no edit of the body can change it: de
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.shared import input_estimate, mapping, set_edits, with_sets
 
@@ -90,11 +91,42 @@ class Texts:
             self.add(path, value, kind)
 
 
+_NO_TEXT = (
+    "type id role status call_id tool_use_id toolUseId tool_call_id item_id file_id fileId image_url imageUrl url uri"
+    " fileUri data bytes signature thoughtSignature thought_signature encrypted_content encrypted_index"
+    " encrypted_stdout redactedContent media_type mimeType mime_type format detail error_code page_age"
+)
+NO_TEXT = frozenset(_NO_TEXT.split())  # fields of ids, types, links and data: no text where they hold one word
+_SPACE = re.compile(r"\s")
+
+
+def said_below(path: Path, value: object) -> Iterator[tuple[Path, str]]:
+    """Every string below a value that may be text, and where it stands."""
+    if isinstance(value, str):
+        if value:
+            yield path, value
+    elif isinstance(value, dict):
+        plain = value.get("type") == "text"  # a plain text document keeps its text among the data
+        for key, below in value.items():
+            word = key in NO_TEXT and isinstance(below, str) and _SPACE.search(below) is None
+            if not word or (plain and key == "data"):
+                yield from said_below((*path, key), below)
+    elif isinstance(value, list):
+        for place, below in enumerate(value):
+            yield from said_below((*path, place), below)
+
+
+def said(value: object) -> str:
+    """The text below a value, one string a line: of what a tool gave back."""
+    return "\n".join(words for _, words in said_below((), value))
+
+
 def fill(
     facts: RequestFacts, messages: list[Message], system: Sequence[str], segments: Sequence[Segment], parts: int,
-    tools: object,
+    tools: object, results: Sequence[ToolResult] = (),
 ) -> None:  # fmt: skip
     """The facts that follow from the texts of a request. `parts`: how much in it is no text."""
+    facts.tool_results = list(results)
     facts.messages = messages
     facts.system = "\n".join(system) if system else None
     texts = [segment.text for segment in segments]

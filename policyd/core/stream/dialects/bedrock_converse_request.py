@@ -1,6 +1,6 @@
 """Requests of Bedrock's Converse, and of the models that take the same body by InvokeModel (Nova).
 
-Rule 1: reasoning is signed: it is neither read nor edited on its way back.
+Rule 1: reasoning is text of the request, but of no message: nobody said it.
 Rule 2: a block of an unknown kind is kept, and counts as a part.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment, anthropic_request
 from policyd.core.stream.dialects.answer import strings
-from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
+from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits, said_below
 from policyd.core.stream.dialects.offers import Offer, function, hosted, removal
 from policyd.core.stream.dialects.shared import count, listing, mapping, number, section, text
 from policyd.core.stream.json_strict import refuse_twins
@@ -34,14 +34,35 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.temperature = number(config.get("temperature"), "temperature")
     facts.wants_usage = True
     facts.tools = [one.tool for one in offers(document)]
-    messages, parts = [], 0
-    for path, message in _messages(document):
+    messages: list[Message] = []
+    results: list[ToolResult] = []
+    called: dict[str, str] = {}  # the names of the calls so far, by id
+    parts = 0
+    for _, message in _messages(document):
         role = text(message.get("role"), "the role of a message") or ""
-        messages.append(Message(role, "\n".join(said for _, said in _texts(path, message.get("content")))))
-        blocks = listing(message.get("content"), "content")
-        parts += sum(bool(mapping(block, "a block").keys() & _MEDIA) for block in blocks)
-    system = [said for _, said in _texts((), document.get("system"))]
-    fill(facts, messages, system, segments(document), parts, at(document, TOOLS))
+        blocks = [mapping(block, "a block") for block in listing(message.get("content"), "content")]
+        found = [result for block in blocks if (result := _result(block, called)) is not None]
+        words = [words for block in blocks if "toolResult" not in block for _, words in _block((), block)]
+        if words or not found:
+            messages.append(Message(role, "\n".join(words)))
+        messages += [Message("tool", result.text, result.name or None) for result in found]
+        results += found
+        parts += sum(bool(block.keys() & _MEDIA) for block in blocks)
+    system = [words for _, words in _texts((), document.get("system"))]
+    fill(facts, messages, system, segments(document), parts, at(document, TOOLS), results)
+
+
+def _result(block: dict[str, object], called: dict[str, str]) -> ToolResult | None:
+    """What a tool gave back, where a block is that; the name of a call is remembered."""
+    use = block.get("toolUse")
+    if isinstance(use, dict) and isinstance(id_ := use.get("toolUseId"), str) and isinstance(use.get("name"), str):
+        called[id_] = str(use["name"])
+    result = block.get("toolResult")
+    if not isinstance(result, dict):
+        return None
+    id_ = text(result.get("toolUseId"), "toolUseId") or ""
+    words = [words for _, words in _block((), block)]
+    return ToolResult(called.get(id_, ""), id_, "\n".join(words), result.get("status") == "error")
 
 
 def _messages(document: dict[str, object]) -> Iterator[tuple[Path, dict[str, object]]]:
@@ -66,18 +87,21 @@ def offers(document: dict[str, object]) -> list[Offer]:
 def _texts(path: Path, content: object) -> Iterator[tuple[Path, str]]:
     """The visible texts of blocks, those within tool results included."""
     for place, item in enumerate(listing(content, "content")):
-        block = mapping(item, "a block")
-        where = (*path, place)
-        if (said := text(block.get("text"), "text")) is not None:
-            yield (*where, "text"), said
-        for below in (("guardContent", "text", "text"), ("document", "source", "text")):
-            if isinstance(inner := at(block, below), str):
-                yield (*where, *below), inner
-        result = at(block, ("toolResult", "content"))
-        if isinstance(result, list):
-            yield from _texts((*where, "toolResult", "content"), result)
-            for number_, one in enumerate(result):
-                yield from strings((*where, "toolResult", "content", number_, "json"), at(one, ("json",)))
+        yield from _block((*path, place), mapping(item, "a block"))
+
+
+def _block(where: Path, block: dict[str, object]) -> Iterator[tuple[Path, str]]:
+    if (words := text(block.get("text"), "text")) is not None:
+        yield (*where, "text"), words
+    if isinstance(inner := at(block, ("guardContent", "text", "text")), str):
+        yield (*where, "guardContent", "text", "text"), inner
+    for field in ("document", "searchResult", "citationsContent"):
+        yield from said_below((*where, field), block.get(field))
+    result = at(block, ("toolResult", "content"))
+    for place, one in enumerate(result if isinstance(result, list) else []):
+        inside = (*where, "toolResult", "content", place)
+        yield from _block(inside, mapping(one, "a block"))
+        yield from strings((*inside, "json"), at(one, ("json",)))
 
 
 # ---- editable text ----------------------------------------------------------------------------------------------
@@ -91,6 +115,7 @@ def segments(document: dict[str, object]) -> list[Segment]:
         texts.add_all(_texts(path, message.get("content")))
         for place, block in enumerate(listing(message.get("content"), "content")):
             texts.add_all(strings((*path, place, "toolUse", "input"), at(block, ("toolUse", "input"))), "args")
+            texts.add_all(said_below((*path, place, "reasoningContent"), at(block, ("reasoningContent",))))
     variables = document.get("promptVariables")
     texts.add_all(strings(("promptVariables",), variables))
     return texts.found

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
-from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
+from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits, said_below
 from policyd.core.stream.dialects.offers import Offer, openai_tools, side_doors, without_tools
 from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, text
 from policyd.core.stream.json_strict import refuse_twins
@@ -37,12 +37,16 @@ def read_chat(doc: object, facts: RequestFacts) -> None:
     """Fills the body facts. Raises Malformed."""
     document = begin(doc, facts)
     facts.tools = [one.tool for one in offers(document)]
-    messages = _first(document) if "message" in document else _second(document)
+    results, given = list(_documents(document)), list(_given(document))
+    messages = [_told(one) for one in results]
+    messages += _first(document, results) if "message" in document else _second(document, results)
+    messages += [_told(one) for one in given]
+    results += given
     system = [message.text for message in messages if message.role == "system"]
     preamble = text(document.get("preamble"), "preamble")
     parts = sum(_others(message) for message in listing(document.get("messages"), "messages"))
     system = [*([preamble] if preamble else []), *system]
-    fill(facts, messages, system, chat_segments(document), parts, document.get("tools"))
+    fill(facts, messages, system, chat_segments(document), parts, document.get("tools"), results)
 
 
 def offers(document: dict[str, object]) -> list[Offer]:
@@ -82,26 +86,56 @@ def chat_edits(doc: object, change: RequestChange) -> list[Edit]:
     return out
 
 
-def _first(document: dict[str, object]) -> list[Message]:
+def _told(result: ToolResult) -> Message:
+    return Message("tool", result.text, result.name or None)
+
+
+def _given(holder: dict[str, object]) -> Iterator[ToolResult]:
+    """The tool results of the first version, at the top or in a message."""
+    for item in listing(holder.get("tool_results"), "tool_results"):
+        result = mapping(item, "a tool result")
+        name = at(result, ("call", "name"))
+        words = [words for _, words in strings((), result.get("outputs"))]
+        yield ToolResult(name if isinstance(name, str) else "", "", "\n".join(words))
+
+
+def _documents(document: dict[str, object]) -> Iterator[ToolResult]:
+    """What a search of the caller's has brought."""
+    for item in listing(document.get("documents"), "documents"):
+        id_ = item.get("id") if isinstance(item, dict) else None
+        words = [words for path, words in strings((), item) if path != ("id",)]
+        yield ToolResult("documents", id_ if isinstance(id_, str) else "", "\n".join(words))
+
+
+def _first(document: dict[str, object], results: list[ToolResult]) -> list[Message]:
     """The messages of the first version."""
-    said = [mapping(item, "a message") for item in listing(document.get("chat_history"), "chat_history")]
-    messages = [
-        Message(
-            (text(one.get("role"), "the role of a message") or "").lower(), text(one.get("message"), "message") or ""
-        )
-        for one in said
-    ]
+    messages = []
+    for item in listing(document.get("chat_history"), "chat_history"):
+        one = mapping(item, "a message")
+        role = (text(one.get("role"), "the role of a message") or "").lower()
+        found = list(_given(one))
+        results += found
+        words = text(one.get("message"), "message") or ""
+        messages.append(Message(role, "\n".join([*([words] if words else []), *(result.text for result in found)])))
     return [*messages, Message("user", text(document.get("message"), "message") or "")]
 
 
-def _second(document: dict[str, object]) -> list[Message]:
+def _second(document: dict[str, object], results: list[ToolResult]) -> list[Message]:
     """The messages of the second version."""
     messages = []
+    called: dict[str, str] = {}  # the names of the calls so far, by id
     for item in listing(document.get("messages"), "messages"):
         message = mapping(item, "a message")
         role = text(message.get("role"), "the role of a message") or ""
-        said = "\n".join(words for _, words in content((), message.get("content")))
-        messages.append(Message("system" if role == "developer" else role, said))
+        words = "\n".join(words for _, words in content((), message.get("content")))
+        for call in listing(message.get("tool_calls"), "tool_calls"):
+            id_, name = at(call, ("id",)), at(call, ("function", "name"))
+            if isinstance(id_, str) and isinstance(name, str):
+                called[id_] = name
+        if role == "tool":
+            id_ = text(message.get("tool_call_id"), "tool_call_id") or ""
+            results.append(ToolResult(called.get(id_, ""), id_, words))
+        messages.append(Message("system" if role == "developer" else role, words))
     return messages
 
 
@@ -114,8 +148,10 @@ def content(path: Path, value: object) -> Iterator[tuple[Path, str]]:
         part = mapping(item, "a part of a message")
         if part.get("type") == "document":
             yield from strings((*path, place, "document", "data"), at(part, ("document", "data")))
-        elif isinstance(said := part.get("text"), str):
-            yield (*path, place, "text"), said
+        elif isinstance(words := part.get("text"), str):
+            yield (*path, place, "text"), words
+        else:
+            yield from said_below((*path, place), part)
 
 
 def _others(message: object) -> int:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
-from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits
+from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits, said
 from policyd.core.stream.dialects.offers import Offer, function, hosted, mcp_server, removal
 from policyd.core.stream.dialects.shared import count, listing, mapping, number, section, text
 from policyd.core.stream.json_strict import refuse_twins
@@ -46,13 +46,36 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     facts.choices = max(1, min(count(named(config, "candidateCount")[1], "candidateCount") or 1, 1024))
     facts.wants_usage = True
     facts.tools = [one.tool for one in offers(document)]
-    messages, parts = [], 0
+    messages: list[Message] = []
+    results: list[ToolResult] = []
+    parts = 0
     for _, content in _contents(document):
         role = text(content.get("role"), "the role of a content") or "user"
-        messages.append(Message(role, "\n".join(said for _, said in _plain((), content))))
+        found = [result for _, part in _parts((), content) if (result := _result(part)) is not None]
+        words = [words for _, words in _plain((), content)]
+        if words or not found:
+            messages.append(Message(role, "\n".join(words)))
+        messages += [Message("tool", result.text, result.name or None) for result in found]
+        results += found
         parts += _others(content)
-    system = [said for _, said in _system(document)]
-    fill(facts, messages, system, segments(document), parts, document.get("tools"))
+    system = [words for _, words in _system(document)]
+    fill(facts, messages, system, segments(document), parts, document.get("tools"), results)
+
+
+def _result(part: dict[str, object]) -> ToolResult | None:
+    """What a tool gave back, where a part is that."""
+    given = named(part, "functionResponse")[1]
+    if isinstance(given, dict):
+        response = given.get("response")
+        failed = isinstance(response, dict) and bool(response.get("error"))
+        words = [*(words for _, words in strings((), response)), said(given.get("parts"))]
+        name, id_ = text(given.get("name"), "the name of a function"), text(given.get("id"), "the id of a call")
+        return ToolResult(name or "", id_ or "", "\n".join(filter(None, words)), failed)
+    given = named(part, "codeExecutionResult")[1]
+    if isinstance(given, dict):
+        outcome = given.get("outcome") or "OUTCOME_OK"
+        return ToolResult("codeExecution", "", said(given.get("output")), outcome != "OUTCOME_OK")
+    return None
 
 
 def _contents(document: dict[str, object]) -> Iterator[tuple[Path, dict[str, object]]]:
@@ -73,12 +96,12 @@ def _parts(path: Path, content: dict[str, object]) -> Iterator[tuple[Path, dict[
         yield (*path, "parts", index), mapping(item, "a part")
 
 
-def _plain(path: Path, content: dict[str, object]) -> Iterator[tuple[Path, str]]:
-    """The visible texts of a content."""
+def _plain(path: Path, content: dict[str, object], *, thoughts: bool = False) -> Iterator[tuple[Path, str]]:
+    """The texts of a content; those that are thoughts too, where asked for."""
     for where, part in _parts(path, content):
-        said = text(part.get("text"), "text")
-        if said and part.get("thought") is not True:
-            yield (*where, "text"), said
+        words = text(part.get("text"), "text")
+        if words and (thoughts or part.get("thought") is not True):
+            yield (*where, "text"), words
 
 
 def _others(content: dict[str, object]) -> int:
@@ -86,11 +109,11 @@ def _others(content: dict[str, object]) -> int:
 
 
 def _system(document: dict[str, object]) -> Iterator[tuple[Path, str]]:
-    name, said = named(document, "systemInstruction")
-    if isinstance(said, str):
-        yield (name,), said
-    elif said is not None:
-        yield from _plain((name,), mapping(said, "systemInstruction"))
+    name, given = named(document, "systemInstruction")
+    if isinstance(given, str):
+        yield (name,), given
+    elif given is not None:
+        yield from _plain((name,), mapping(given, "systemInstruction"), thoughts=True)
 
 
 def offers(document: dict[str, object]) -> list[Offer]:
@@ -126,7 +149,7 @@ def segments(document: dict[str, object]) -> list[Segment]:
 
 
 def _content(texts: Texts, path: Path, content: dict[str, object]) -> None:
-    texts.add_all(_plain(path, content))
+    texts.add_all(_plain(path, content, thoughts=True))
     for where, part in _parts(path, content):
         for field in _ARGUMENTS:
             call = part.get(field)
@@ -208,8 +231,8 @@ def embedding_segments(document: dict[str, object]) -> list[Segment]:
     """Every text of the request."""
     texts = Texts()
     if document.get("content") is not None:
-        texts.add_all(_plain(("content",), mapping(document["content"], "content")))
+        texts.add_all(_plain(("content",), mapping(document["content"], "content"), thoughts=True))
     for index, item in enumerate(listing(document.get("requests"), "requests")):
         content = section(mapping(item, "a request").get("content"), "content")
-        texts.add_all(_plain(("requests", index, "content"), content))
+        texts.add_all(_plain(("requests", index, "content"), content, thoughts=True))
     return texts.found

@@ -28,6 +28,7 @@ from policyd.core.stream.dialects import (
 from policyd.core.stream.dialects.answer import Answer, Mark
 from policyd.core.stream.dialects.content import Structure, base64, leaves
 from policyd.core.stream.dialects.models import model_in_path
+from policyd.core.stream.dialects.offers import Offer, hosted, openai_tools, removal, side_doors
 from policyd.core.stream.dialects.openai_shared import error
 from policyd.core.stream.dialects.shared import Bill, input_estimate, set_edits
 from policyd.core.stream.json_strict import MAX_COUNT, dumps, loads_event
@@ -43,7 +44,18 @@ _MEDIA = Structure(
     }
 )
 MODEL: Path = ("model",)
+_TOOLS = frozenset({"tools", "functions", "mcp_servers", "toolConfig"})
 _RPC = frozenset({"jsonrpc", "id", "method", "params"})
+
+
+def _offers(document: dict[str, object]) -> list[Offer]:
+    """Ways to tools: the lists at the top. One further down cannot be changed, for nobody knows what it belongs to."""
+    try:
+        found = [*openai_tools(document, "tools", "functions"), *side_doors(document)]
+    except Malformed:  # what is called so here is something else, or written otherwise
+        return [hosted(name, None) for name in sorted(document) if name in _TOOLS]
+    deeper = {leaf.path[-1] for leaf in leaves(document) if leaf.key and len(leaf.path) > 1}
+    return [*found, *(hosted(name, None) for name in sorted(_TOOLS & deeper))]
 
 
 class Generic:
@@ -66,6 +78,7 @@ class Generic:
         if isinstance(doc, dict):
             _read_model(doc, facts)
             facts.stream = doc.get("stream") is True or bool(facts.stream)
+            facts.tools = [one.tool for one in _offers(doc)]
         facts.text = "\n".join(texts)
         facts.messages = [Message("user", facts.text)] if texts else []
         facts.input_tokens = 0 if facts.operation in UNBILLED else input_estimate(texts, 0, 0, ())
@@ -80,9 +93,7 @@ class Generic:
         document = doc if isinstance(doc, dict) else {}
         if change.inject_system:
             raise Malformed("this kind of call has no place for a system prompt")
-        if (change.tools_allow is not None or change.tools_deny) and "tools" in document:
-            raise Malformed("the tools of this kind of call cannot be changed")
-        out = set_edits(document, change.sets)
+        out = [*removal(document, _offers(document), change).edits, *set_edits(document, change.sets)]
         if change.model:
             if not isinstance(document.get("model"), str):
                 raise Malformed("this kind of call names no model that could be changed")

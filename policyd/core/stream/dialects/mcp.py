@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import RequestFacts, ResponseFacts, functions
+from policyd.core.model.facts import Message, RequestFacts, ResponseFacts, ToolResult, functions
 from policyd.core.stream import sse
 from policyd.core.stream.dialects import (
     UNMARKED,
@@ -26,7 +26,7 @@ from policyd.core.stream.dialects import (
     Segment,
 )
 from policyd.core.stream.dialects.answer import Answer, Mark, strings
-from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits
+from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits, said, said_below
 from policyd.core.stream.dialects.offers import function, removal
 from policyd.core.stream.dialects.shared import has_text, listing, mapping, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
@@ -84,13 +84,18 @@ class Mcp:
         facts.operation = _operation(doc)
         facts.tools = functions([text(params.get("name"), "the name of a tool") or "" for _, _, params in calls])
         facts.rpc_id = next((_id(message) for _, message in _messages(doc) if "id" in message), None)
-        fill(facts, [], [], self.request_segments(doc), 0, None)
+        results = [result for _, message in _messages(doc) if (result := _given(message)) is not None]
+        messages = [Message("tool", one.text) for one in results]
+        fill(facts, messages, [], self.request_segments(doc), 0, None, results)
 
     def request_segments(self, doc: object) -> Sequence[Segment]:
         """Every editable text of a request: the arguments."""
         texts = Texts()
         for path, _, params in _calls(doc):
             texts.add_all(strings((*path, "params", "arguments"), params.get("arguments")), "args")
+        for path, message in _messages(doc):
+            for field in ("result", "error"):
+                texts.add_all(said_below((*path, field), message.get(field)))
         return texts.found
 
     def edits(self, doc: object, change: RequestChange) -> Sequence[Edit]:
@@ -114,6 +119,14 @@ class Mcp:
     def completion(self, request: RequestFacts, end: Ending, id: str) -> Body:  # noqa: ARG002 - it has the caller's id
         """A result that says the text."""
         return Body("application/json", dumps(_result(request, end)).encode())
+
+
+def _given(message: dict[str, object]) -> ToolResult | None:
+    """What the client gives back to a question of the server's: a sample of its model, a form that was filled in."""
+    if "method" in message or not message.keys() & {"result", "error"}:
+        return None
+    id_ = message.get("id")
+    return ToolResult("", str(id_ or ""), said([message.get("result"), message.get("error")]), "error" in message)
 
 
 def _operation(doc: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
+from policyd.core.model.facts import Message, RequestFacts, ResponseFacts, ToolResult
 from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, RequestChange, Segment
 from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
@@ -66,15 +66,18 @@ class OllamaChat(_Ollama):
         document = self._begin(doc, facts)
         facts.stream = flag(document.get("stream"), "stream") is not False
         facts.tools = [one.tool for one in openai_tools(document, "tools")]
-        messages, images = [], 0
+        messages, results, images = [], [], 0
         for item in listing(document.get("messages"), "messages"):
             message = mapping(item, "a message")
             role = text(message.get("role"), "the role of a message") or ""
             said = text(message.get("content"), "the content of a message") or ""
-            messages.append(Message(role, said, text(message.get("tool_name"), "tool_name")))
+            name = text(message.get("tool_name"), "tool_name")
+            messages.append(Message(role, said, name))
+            if role == "tool":
+                results.append(ToolResult(name or "", text(message.get("tool_call_id"), "tool_call_id") or "", said))
             images += len(listing(message.get("images"), "images"))
         system = [message.text for message in messages if message.role == "system"]
-        fill(facts, messages, system, self.request_segments(document), images, document.get("tools"))
+        fill(facts, messages, system, self.request_segments(document), images, document.get("tools"), results)
 
     def request_segments(self, doc: object) -> Sequence[Segment]:
         """Every editable text of a request."""

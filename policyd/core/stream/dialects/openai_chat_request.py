@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.asking import said, said_below
 from policyd.core.stream.dialects.offers import Offer, openai_tool, openai_tools, removal, side_doors
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input, read_usage_wish
 from policyd.core.stream.dialects.shared import (
@@ -44,6 +45,7 @@ READ = frozenset(
 )
 LIMITS = ("max_completion_tokens", "max_tokens")
 SYSTEM_ROLES = ("system", "developer")
+TOOL_ROLES = ("tool", "function")
 # These refuse max_tokens; everyone else understands it, also the compatible ones.
 _WANTS_COMPLETION_TOKENS = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))", re.IGNORECASE)
 
@@ -71,23 +73,39 @@ def _choices(document: dict[str, object]) -> int:
 
 
 def _read_messages(document: dict[str, object], facts: RequestFacts) -> None:
-    messages, system, parts = [], [], 0
+    messages, system, parts, results = [], [], 0, []
+    called: dict[str, str] = {}  # the names of the calls so far, by id
     for item in listing(document.get("messages"), "messages"):
         message = mapping(item, "a message")
         role = text(message.get("role"), "the role of a message") or ""
         visible, others = _visible(message.get("content"))
         parts += others
-        messages.append(Message(role, visible, text(message.get("name"), "the name of a message")))
+        name = text(message.get("name"), "the name of a message")
+        called |= _called(message)
+        if role in TOOL_ROLES:
+            role, id_ = "tool", text(message.get("tool_call_id"), "tool_call_id") or ""
+            results.append(ToolResult(name or called.get(id_, ""), id_, visible))
+        messages.append(Message(role, visible, name))
         if role in SYSTEM_ROLES:
             system.append(visible)
     if "messages" not in document and (prompt := text(document.get("prompt"), "prompt")):
         messages = [Message("user", prompt)]
-    facts.messages = messages
+    facts.messages, facts.tool_results = messages, results
     facts.system = "\n".join(system) if system else None
     texts = [segment.text for segment in segments(document)]
     facts.text = "\n".join(texts)
     tools = [document.get("tools"), document.get("functions"), document.get("response_format")]
     estimate_input(facts, texts, len(messages), parts, [tool for tool in tools if tool])
+
+
+def _called(message: dict[str, object]) -> dict[str, str]:
+    """The tools that a message of the assistant calls, by the ids of the calls."""
+    found = {}
+    for item in listing(message.get("tool_calls"), "tool_calls"):
+        call = mapping(item, "a tool call")
+        if isinstance(id_ := call.get("id"), str):
+            found[id_] = openai_tool(call, ()).tool.name
+    return found
 
 
 def _visible(content: object) -> tuple[str, int]:
@@ -106,7 +124,7 @@ def _part_text(part: object) -> str | None:
     for field in ("text", "refusal"):
         if field in item:
             return text(item[field], field)
-    return None
+    return said(item) or None
 
 
 def offers(document: dict[str, object]) -> list[Offer]:
@@ -124,10 +142,13 @@ def segments(document: dict[str, object]) -> list[Segment]:
         message = mapping(item, "a message")
         where: Path = ("messages", index)
         found += _content_segments(index, (*where, "content"), message.get("content"))
-        found += _plain("refusal", index, (*where, "refusal"), message.get("refusal"))
+        for field in ("refusal", "reasoning_content", "reasoning", "reasoning_details"):
+            found += _below(field, index, (*where, field), message.get(field))
         found += _call_segments(index, where, message)
     for field in ("prompt", "suffix"):  # Mistral's: no messages, but what stands before and after
         found += _plain("text", len(found), (field,), document.get(field))
+    for field in ("documents", "chat_template"):  # vLLM's
+        found += _below("text", len(found), (field,), document.get(field))
     prediction = document.get("prediction")
     if isinstance(prediction, dict):
         found += _content_segments(len(found), ("prediction", "content"), prediction.get("content"))
@@ -138,6 +159,10 @@ def _plain(kind: str, index: int, path: Path, value: object, part: int = 0) -> l
     return [Segment((kind, index, part), path, value)] if isinstance(value, str) and value else []
 
 
+def _below(kind: str, index: int, path: Path, value: object) -> list[Segment]:
+    return [Segment((kind, index, place), *one) for place, one in enumerate(said_below(path, value))]
+
+
 def _content_segments(index: int, path: Path, content: object) -> Iterator[Segment]:
     if isinstance(content, str):
         yield from _plain("text", index, path, content)
@@ -146,9 +171,11 @@ def _content_segments(index: int, path: Path, content: object) -> Iterator[Segme
         if isinstance(part, str):
             yield from _plain("text", index, (*path, place), part, place)
             continue
-        for field in ("text", "refusal"):
-            if isinstance(part, dict) and field in part:
-                yield from _plain("text", index, (*path, place, field), part[field], place)
+        known = [field for field in ("text", "refusal") if isinstance(part, dict) and field in part]
+        for field in known:
+            yield from _plain("text", index, (*path, place, field), part[field], place)
+        if not known:
+            yield from (Segment(("text", index, place), *one) for one in said_below((*path, place), part))
 
 
 def _call_segments(index: int, where: Path, message: dict[str, object]) -> Iterator[Segment]:

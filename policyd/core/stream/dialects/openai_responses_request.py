@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from policyd.core.model.facts import Message, RequestFacts
+from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.asking import said, said_below
 from policyd.core.stream.dialects.offers import Offer, openai_tool, removal, side_doors
-from policyd.core.stream.dialects.openai_responses_items import Said, plain_strings, said_in
+from policyd.core.stream.dialects.openai_responses_items import known_part, said_in
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input
 from policyd.core.stream.dialects.shared import (
     cap_edit,
@@ -31,6 +32,14 @@ from policyd.core.stream.json_strict import refuse_twins
 READ = frozenset({"model", "stream", "max_output_tokens", "temperature", "instructions", "input", "tools"})
 LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 SYSTEM_ROLES = ("system", "developer")
+# Calls of hosted tools, and the fields in which they carry what came back.
+RESULTS = {
+    "mcp_call": frozenset({"output", "error"}),
+    "mcp_list_tools": frozenset({"tools"}),
+    "file_search_call": frozenset({"results"}),
+    "web_search_call": frozenset({"results"}),
+    "code_interpreter_call": frozenset({"outputs"}),
+}
 _TEXTLESS = frozenset({"input_image", "input_file", "input_audio"})
 
 
@@ -51,15 +60,20 @@ def read_request(doc: object, facts: RequestFacts) -> None:
 def _read_input(document: dict[str, object], facts: RequestFacts) -> None:
     instructions = text(document.get("instructions"), "instructions")
     system = [instructions] if instructions is not None else []
-    facts.messages, parts = [], 0
+    facts.messages, facts.tool_results, parts = [], [], 0
+    called: dict[str, str] = {}  # the names of the calls so far, by id
     for item in _items(document.get("input")):
-        if (message := _message(item)) is None:
-            continue
-        facts.messages.append(message)
         content = item.get("content")
         parts += sum(_textless(part) for part in content) if isinstance(content, list) else 0
-        if message.role in SYSTEM_ROLES:
-            system.append(message.text)
+        if isinstance(id_ := item.get("call_id"), str) and isinstance(name := item.get("name"), str):
+            called[id_] = name
+        if (result := _result(item, called)) is not None:
+            facts.tool_results.append(result)
+            facts.messages.append(Message("tool", result.text, result.name or None))
+        elif (message := _message(item)) is not None:
+            facts.messages.append(message)
+            if message.role in SYSTEM_ROLES:
+                system.append(message.text)
     facts.system = "\n".join(system) if system else None
     texts = [segment.text for segment in segments(document)]
     facts.text = "\n".join(texts)
@@ -73,14 +87,26 @@ def _items(given: object) -> list[dict[str, object]]:
     return [mapping(item, "an item of the input") for item in listing(given, "input")]
 
 
+def _result(item: dict[str, object], called: dict[str, str]) -> ToolResult | None:
+    """What a tool gave back: an output of the caller's, or what a hosted tool's call brought; None for other items."""
+    kind = text(item.get("type"), "the type of an item") or ""
+    if not kind.endswith("_output") and not item.keys() & RESULTS.get(kind, frozenset()):
+        return None
+    id_ = text(item.get("call_id"), "call_id") or text(item.get("id"), "id") or ""
+    name = text(item.get("name"), "name") or called.get(id_) or kind.removesuffix("_output").removesuffix("_call")
+    words = [said(item.get(field)) for field in ("output", "outputs", "results", "error", "tools") if field in item]
+    failed = bool(item.get("error")) or item.get("status") == "failed"
+    return ToolResult(name, id_, "\n".join(filter(None, words)), failed)
+
+
 def _message(item: dict[str, object]) -> Message | None:
     """What an item of the input says; None for a call, for what a model thought, for a reference."""
     kind = text(item.get("type"), "the type of an item") or "message"
     if kind == "message":
         role = text(item.get("role"), "the role of a message") or ""
-        return Message(role, "\n".join(said.text for said in said_in({**item, "type": kind})))
-    if kind.endswith("_output"):
-        return Message("tool", "\n".join(said.text for said in said_in(item)))
+        return Message(role, "\n".join(words for _, words in _item_texts({**item, "type": kind})))
+    if kind == "compaction" and (words := said(item)):
+        return Message("user", words)
     return None
 
 
@@ -93,26 +119,34 @@ def _textless(part: object) -> bool:
 
 def segments(document: dict[str, object]) -> list[Segment]:
     """Every text of the request; each a channel of its own."""
-    found: list[Segment] = []
-    for path, said in _texts(document):
-        if said.text and said.kind not in ("summary", "reasoning"):
-            kind = "args" if said.kind == "args" else "text"
-            found.append(Segment((kind, len(found), 0), (*path, *said.path), said.text))
-    return found
+    return [Segment(("text", place, 0), *one) for place, one in enumerate(_texts(document))]
 
 
-def _texts(document: dict[str, object]) -> Iterator[tuple[Path, Said]]:
+def _texts(document: dict[str, object]) -> Iterator[tuple[Path, str]]:
     for field in ("instructions", "input"):
-        if isinstance(said := document.get(field), str):
-            yield (field,), Said("text", 0, (), said)
+        if isinstance(words := document.get(field), str) and words:
+            yield (field,), words
     if isinstance(given := document.get("input"), list):
         for place, item in enumerate(given):
-            for one in said_in(mapping(item, "an item of the input")):
-                yield ("input", place), one
+            for path, words in _item_texts(mapping(item, "an item of the input")):
+                yield ("input", place, *path), words
     prompt = document.get("prompt")
     if isinstance(prompt, dict):
-        for path, said in plain_strings(("prompt", "variables"), prompt.get("variables")):
-            yield path, Said("text", 0, (), said)
+        yield from said_below(("prompt", "variables"), prompt.get("variables"))
+
+
+def _item_texts(item: dict[str, object]) -> Iterator[tuple[Path, str]]:
+    """The texts of an item, those of parts that nobody knows included."""
+    for one in said_in(item):
+        if one.text:
+            yield one.path, one.text
+    if item.get("type") == "mcp_list_tools":  # a server's words, not the caller's
+        yield from said_below(("tools",), item.get("tools"))
+    content = item.get("content")
+    if (item.get("type") or ("message" if "role" in item else None)) == "message" and isinstance(content, list):
+        for place, part in enumerate(content):
+            if isinstance(part, dict) and not known_part(part):
+                yield from said_below(("content", place), part)
 
 
 # ---- tools --------------------------------------------------------------------------------------------------------
