@@ -3,7 +3,8 @@
 The exchange decides, the enforcer fetches.
 
 Rule 1: no store makes a call wait longer than `Deadlines.store_s`; a late answer is a failure, and judged as one.
-Rule 2: whatever happens, a call that began is settled once and recorded once.
+Rule 2: a large message is worked on in a thread, so that it holds up no other call.
+Rule 3: whatever happens, a call that began is settled once and recorded once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -36,7 +38,9 @@ from policyd.core.model.steps import (
     Need,
     Read,
     Record,
+    RequestBody,
     Reserve,
+    ResponseChunk,
     Settle,
     Step,
     Tick,
@@ -44,6 +48,10 @@ from policyd.core.model.steps import (
 from policyd.core.model.tokens import NoVocabularies, Vocabularies
 
 log = logging.getLogger("policyd")
+
+LARGE = 16_384  # bytes of one message that are worked on in a thread
+LARGE_ENCODED = 32  # the same where they are compressed: a thousand times as many may come of them
+THREADS = 4  # large messages that are worked on at once
 
 
 class CounterStore(Protocol):
@@ -99,6 +107,7 @@ class Enforcer:
         self.vocabularies = vocabularies or NoVocabularies()
         self.withheld = Withheld()  # it outlives every policy set, too
         self.estimates = Estimates()  # INVARIANT: what was learned of models outlives every policy set
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="policyd-large")
         self._settling: set[asyncio.Task[None]] = set()
         self.calls: set[Call] = set()
         self._told: tuple[CompiledPolicy, ...] = ()  # the policies for calls in flight that calls know of
@@ -228,6 +237,7 @@ class Call:
         self.outstanding: asyncio.Future[Readings] | None = None
         self.wake: Callable[[], None] = lambda: None  # who carries out the call is to look: `join` has news
         self._over = False
+        self._large = False  # what is worked on may take long
 
     @property
     def id(self) -> str:
@@ -263,7 +273,8 @@ class Call:
         """What is to be done about this event. Never raises for anything that a policy could judge."""
         steps: list[Step] = []
         try:
-            steps += self._exchange.receive(event)
+            self._large = self._is_large(event)
+            steps += await self._work(lambda: self._exchange.receive(event))
             if self._exchange.need is not None:
                 await self._fetch(steps)
         except Exception:
@@ -271,6 +282,29 @@ class Call:
         if isinstance(event, Ended):
             self._end()
         return self._carry_out(steps)
+
+    def _is_large(self, event: Event) -> bool:
+        """Whether this event may take long: many bytes, or few that many may come of."""
+        if not isinstance(event, RequestBody | ResponseChunk):
+            return False
+        facts = self._exchange.call.facts
+        headers = facts.request.headers if isinstance(event, RequestBody) else facts.response.headers
+        encoded = headers.get("content-encoding", "identity") != "identity"
+        return len(event.data) > (LARGE_ENCODED if encoded else LARGE)
+
+    async def _work(self, work: Callable[[], list[Step]]) -> list[Step]:
+        """The core's steps. Long work is done in a thread, so that other calls are served meanwhile.
+
+        INVARIANT: a call is worked on in one place at a time: one that is cancelled waits for the thread first.
+        """
+        if not self._large:
+            return work()
+        future = asyncio.get_running_loop().run_in_executor(self._enforcer.threads, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
 
     def concerns(self, ground: Ground) -> bool:
         """Whether it makes a difference to this call that another set is in force."""
@@ -294,7 +328,7 @@ class Call:
         steps: list[Step] = []
         try:
             self._exchange.at(now)
-            steps += self._exchange.resume(readings)
+            steps += await self._resume(readings)
             await self._fetch(steps)
         except Exception:
             steps += self._defect(Tick(now))
@@ -305,17 +339,20 @@ class Call:
         at_once = self._enforcer.at_once
         while (need := self._exchange.need) is not None and self.outstanding is None:
             if at_once is not None:
-                steps += self._exchange.resume(answer_of(at_once, need))
+                steps += await self._resume(answer_of(at_once, need))
                 continue
             if not isinstance(need, Extend):
-                steps += self._exchange.resume(await self._ask(need))
+                steps += await self._resume(await self._ask(need))
                 continue
             task = asyncio.ensure_future(self._ask(need))
             await asyncio.sleep(0)  # a store that need not wait has answered by now: then nothing has to wait
             if not task.done():
                 self.outstanding = task
                 return
-            steps += self._exchange.resume(await task)
+            steps += await self._resume(await task)
+
+    async def _resume(self, readings: Readings) -> list[Step]:
+        return await self._work(lambda: self._exchange.resume(readings))
 
     async def _ask(self, need: Need) -> Readings:
         store, seconds = self._enforcer.counters, self._enforcer.deadlines.store_s
