@@ -61,6 +61,14 @@ def test_a_caller_who_hangs_up_pays_what_was_held_or_what_was_seen(
     assert play(bed("OutputTokens", "10000 tokens", mode), HEAD, *events) == pytest.approx(output, abs=1)
 
 
+def test_a_request_that_did_not_leave_is_not_charged() -> None:
+    """Envoy gave the call up before it heard that the request may go."""
+    one = bed("OutputTokens", "10000 tokens")
+
+    assert play(one, HEAD, BODY, Ended(0.0, cancelled=True, unsent=True)) == 0
+    assert [(record.ended, record.cost_nano) for record in one.sink.records] == [("cancelled", 0)]
+
+
 def test_calls_that_hang_up_fill_a_budget_as_others_do() -> None:
     one = bed("Cost", "0.0035 USD")
 

@@ -14,7 +14,7 @@ import pytest
 
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
 from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE, largest_message
-from policyd.adapters.envoy.service import handler
+from policyd.adapters.envoy.service import Conversation, handler
 from policyd.core.model.estimate import Rate
 from policyd.core.model.options import Options
 from policyd.core.model.steps import (
@@ -371,6 +371,44 @@ def test_a_cancelled_stream_ends_its_call_once(after: int) -> None:
 
     events = asyncio.run(cancelled())  # gRPC may tell the end before the cancellation: only that it ends once is sure
     assert sum(isinstance(event, Ended) for event in events) == 1
+
+
+def test_a_stream_that_is_given_up_while_policyd_is_busy_says_that_nothing_left() -> None:
+    """Envoy takes its request back while the decision is being made: what was decided never reached it."""
+
+    async def given_up() -> list[Event]:
+        calls, ended = ScriptedCalls(), asyncio.Event()
+
+        def busy(_: Event) -> list[Step]:
+            stream.cancel()
+            until = time.monotonic() + 0.2
+            while time.monotonic() < until:  # the one loop stands still; the cancellation waits in line behind this
+                pass
+            return [PassRequestHeaders()]
+
+        calls.script = but(RequestHeaders=busy, Ended=lambda _: ended.set() or [])
+        async with served(calls) as open_stream:
+            stream = open_stream()
+            await stream.write(WHOLE_CALL[0])
+            await asyncio.wait_for(ended.wait(), 5)
+        return calls.calls[0].events
+
+    assert [event.unsent for event in asyncio.run(given_up()) if isinstance(event, Ended)] == [True]
+
+
+def test_a_stream_that_is_given_up_before_a_message_was_read_is_told_as_a_failure() -> None:
+    class GivenUp:
+        async def read(self) -> object:
+            raise asyncio.CancelledError
+
+    calls = ScriptedCalls()
+    calls.script = but(Failed=lambda _: [])
+
+    with suppress(asyncio.CancelledError):
+        asyncio.run(Conversation(calls, GivenUp(), set(), None, None).hold())
+
+    assert [event.reason for event in calls.calls[0].events if isinstance(event, Failed)] == ["not_read"]
+    assert calls.calls[0].said.count("Ended") == 1
 
 
 @pytest.mark.parametrize("after", range(len(WHOLE_CALL)))

@@ -102,6 +102,7 @@ class Conversation:
         self._order = Order()
         self._out = Outgoing(self._order)
         self._reading: asyncio.Task[Any] | None = None
+        self._unsent = False  # the last message did not reach Envoy
         self._between = Between(self._meanwhile, lambda: self._out.due, self._clock)
 
     # ---- life -------------------------------------------------------------------------------------------------------
@@ -127,8 +128,11 @@ class Conversation:
         self._between.end()
         if self._reading is not None:
             self._reading.cancel()
+        if self._call is None and cancelled:
+            # Envoy, or its caller, gave the call up before a message of it was read: it has a record all the same.
+            await self._handle(Failed("not_read", self._clock(), time.time()))
         if self._call is not None:
-            await self._handle(Ended(self._clock(), cancelled=cancelled))
+            await self._handle(Ended(self._clock(), cancelled=cancelled, unsent=self._unsent))
 
     async def _answer_for_upstream(self, failure: _Broken) -> None:
         """Envoy makes us (rule 3): as long as no header has left, the call is refused before its stream breaks."""
@@ -354,7 +358,9 @@ class Conversation:
             await self._write(answer.SerializeToString())
 
     async def _write(self, raw: bytes) -> None:
+        self._unsent = True  # until it is written: a stream that was given up meanwhile raises here
         try:
             await self._stream.write(raw)
         except grpc.aio.BaseError as failure:
             raise _Gone from failure
+        self._unsent = False

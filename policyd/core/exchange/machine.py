@@ -245,12 +245,14 @@ class Exchange:
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
-    def _on_ended(self, _: Ended) -> list[Step]:
+    def _on_ended(self, event: Ended) -> list[Step]:
         if self._asking is not None:
             self._asking.close()
             self._asking = None
             self.need = None
         call, answering = self.call, self.answering
+        if event.unsent and self.state is State.SENT:
+            call.left = False
         # A stream sends its headers when its output begins: without them it has produced nothing.
         silent = not call.facts.request.stream if answering is None else answering.unseen
         call.unseen = call.left and silent

@@ -88,10 +88,12 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """No more events will come: the call is over, or its peer is gone."""
+    """No more events will come: the call is over, or its peer is gone. `unsent`: the last thing that was to be done did
+    not reach the peer, so that a request that was passed on has not left."""
 
     now: float
     cancelled: bool = False
+    unsent: bool = False
 
 
 Event = RequestHeaders | RequestBody | ResponseHeaders | ResponseChunk | ResponseTrailers | Tick | Failed | Ended
