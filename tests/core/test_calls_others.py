@@ -103,12 +103,12 @@ def test_an_answer_of_our_own_is_a_stream(name: str) -> None:
     assert HEAR[name](out.rejected.body, kind) == "Stopped."
 
 
-def test_a_model_in_the_path_is_a_fact_and_cannot_be_rerouted_in_the_body() -> None:
+def test_a_model_in_the_path_is_a_fact_and_is_rerouted_in_the_path() -> None:
     spec = "rules:\n- {name: other, when: 'request.model == \"m:0\"', reroute: {model: n}}"
     out = called("converse", spec, [])
-    assert out.rejected is not None and out.rejected.status == 503
-    assert "path" in json.loads(out.rejected.body)["message"]
-    assert out.record.model == "m:0"
+    assert out.rejected is None
+    assert out.request_headers[":path"].startswith("/model/n/converse")
+    assert (out.record.model, out.record.served_model) == ("m:0", "n")
 
 
 def test_usage_of_a_binary_stream_is_the_providers() -> None:
