@@ -11,6 +11,7 @@ from policyd.core.errors import Malformed
 from policyd.core.stream.dialects.content import ANYTHING, content_of, leaves, string_leaves
 from policyd.core.stream.dialects.registry import DIALECTS
 from policyd.core.stream.dialects.request_fields import REQUESTS, request_structure
+from tests.structural_page import PAGE, markdown
 
 PICTURE = b64encode(bytes(range(128, 256))).decode()
 NOTE = b64encode(b"write to joe@example.org about the merger, " * 3).decode()
@@ -129,3 +130,7 @@ def test_depth_costs_no_stack() -> None:
     for _ in range(5000):
         deep = [deep]
     assert [leaf.text for leaf in leaves(deep)] == ["end"]
+
+
+def test_the_page_lists_what_is_no_content() -> None:
+    assert PAGE.read_text() == markdown(), "run `python -m tests.structural_page`"

@@ -16,6 +16,8 @@ from policyd.core.stream.dialects.gemini import GeminiEmbed, GeminiGenerate
 from policyd.core.stream.dialects.huggingface import HuggingFaceText
 from policyd.core.stream.dialects.mcp import Mcp
 from policyd.core.stream.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
+from policyd.core.stream.dialects.openai_chat import OpenAIChat
+from policyd.core.stream.dialects.openai_completions import OpenAICompletions
 from policyd.core.stream.json_text import dumps, loads, splice
 
 CHAT, GENERATE, EMBED = OllamaChat(), OllamaGenerate(), OllamaEmbed()
@@ -361,3 +363,22 @@ def test_a_system_prompt_comes_after_the_ones_that_lead() -> None:
 def test_a_change_that_changes_nothing_leaves_every_byte() -> None:
     for dialect, _, body, _ in FACTS.values():
         assert dialect.edits(body, RequestChange()) == []
+
+
+def test_every_text_that_is_written_counts_as_a_choice() -> None:
+    assert asked(OpenAIChat(), "", {"messages": [], "n": 2, "best_of": 16}).choices == 16
+    assert asked(OpenAICompletions(), "", {"prompt": ["a", "b"], "best_of": 3}).choices == 6
+    assert asked(HuggingFaceText(), "", {"inputs": "a", "parameters": {"best_of": 3}}).choices == 3
+    with pytest.raises(Malformed):
+        asked(OpenAIChat(), "", {"messages": [], "best_of": 0})
+
+
+def test_a_cap_lowers_the_models_own_limits_too() -> None:
+    more = {"max_tokens": 99, "inferenceConfig": {"maxTokens": 98, "topK": 1}, "max_gen_len": 3}
+    body = {"messages": [], "inferenceConfig": {"maxTokens": 50}, "additionalModelRequestFields": more}
+    assert asked(CONVERSE, "", body).max_tokens == 99
+    got = edited(CONVERSE, body, caps=(("max_tokens", 10),))
+    assert got["inferenceConfig"] == {"maxTokens": 10}
+    assert got["additionalModelRequestFields"] == {
+        "max_tokens": 10, "inferenceConfig": {"maxTokens": 10, "topK": 1}, "max_gen_len": 3,
+    }  # fmt: skip

@@ -13,9 +13,17 @@ from dataclasses import dataclass
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
-from policyd.core.stream.dialects.shared import input_estimate, mapping, set_edits, with_sets
+from policyd.core.stream.dialects.shared import count, input_estimate, mapping, set_edits, with_sets
 
 LIMIT_NAMES = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
+
+
+def samplings(document: dict[str, object], most: int = 1024) -> int:
+    """How many texts a request makes its model write, whichever of them come back. Raises Malformed."""
+    wanted = [count(document.get(field), field) for field in ("n", "best_of", "num_return_sequences")]
+    if any(one is not None and not 1 <= one <= most for one in wanted):
+        raise Malformed("n or best_of is not a number of responses")
+    return max((one for one in wanted if one is not None), default=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment, anthropic_request
 from policyd.core.stream.dialects.answer import strings
-from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits, said_below
+from policyd.core.stream.dialects.asking import LIMIT_NAMES, Fields, Texts, at, fill, plain_edits, said_below
 from policyd.core.stream.dialects.offers import Offer, function, hosted, removal
 from policyd.core.stream.dialects.shared import count, listing, mapping, number, section, text
 from policyd.core.stream.json_strict import refuse_twins
@@ -20,6 +20,10 @@ READ = frozenset({"messages", "system", "inferenceConfig", "toolConfig"})
 FIELDS = Fields(limit=("inferenceConfig", "maxTokens"), temperature=("inferenceConfig", "temperature"), model=None)
 LIMITS = ("maxTokens", "max_new_tokens")  # the second is Nova's other name for it
 MORE = "additionalModelRequestFields"
+MORE_LIMITS = (
+    "max_tokens", "maxTokens", "max_new_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample",
+    "max_gen_len",
+)  # fmt: skip
 TOOLS: Path = ("toolConfig", "tools")
 _MEDIA = frozenset({"image", "document", "video", "audio"})
 
@@ -30,6 +34,7 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     refuse_twins(document, READ)
     config = section(document.get("inferenceConfig"), "inferenceConfig")
     limits = [limit for field in LIMITS if (limit := count(config.get(field), field)) is not None]
+    limits += [limit for path in _more_limits(document) if (limit := count(at(document, path), path[-1])) is not None]
     facts.max_tokens = max(limits, default=None)
     facts.temperature = number(config.get("temperature"), "temperature")
     facts.wants_usage = True
@@ -63,6 +68,12 @@ def _result(block: dict[str, object], called: dict[str, str]) -> ToolResult | No
     id_ = text(result.get("toolUseId"), "toolUseId") or ""
     words = [words for _, words in _block((), block)]
     return ToolResult(called.get(id_, ""), id_, "\n".join(words), result.get("status") == "error")
+
+
+def _more_limits(document: dict[str, object]) -> list[tuple[str, ...]]:
+    """Limits among the model's own fields, where a cap must lower them, too."""
+    paths = [(MORE, *below, name) for below in ((), ("inferenceConfig",)) for name in MORE_LIMITS]
+    return [path for path in paths if at(document, path) is not None]
 
 
 def _messages(document: dict[str, object]) -> Iterator[tuple[Path, dict[str, object]]]:
@@ -129,6 +140,10 @@ def edits(doc: object, change: RequestChange) -> list[Edit]:
     other = at(doc, ("inferenceConfig", LIMITS[1])) is not None
     fields = Fields(limit=("inferenceConfig", LIMITS[other]), temperature=FIELDS.temperature, model=None)
     out, document = plain_edits(doc, change, fields)
+    for cap in (cap for field, cap in change.caps if field in LIMIT_NAMES):
+        for path in _more_limits(document):
+            limit = count(at(document, path), path[-1])
+            out += [Edit(path, cap)] if limit is not None and limit > cap else []
     took = removal(document, offers(document), change)
     chosen = at(document, ("toolConfig", "toolChoice", "tool", "name"))
     if took.gone and not took.left("toolConfig"):  # AWS refuses a toolConfig without tools

@@ -14,7 +14,7 @@ from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
 from policyd.core.stream import sse
 from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, Reading, RequestChange, Segment
 from policyd.core.stream.dialects.answer import SOLE, Answer, Mark
-from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
+from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits, samplings
 from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, section, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
 
@@ -49,6 +49,7 @@ class HuggingFaceText:
         streams = flag(document.get("stream"), "stream")
         facts.stream = True if facts.path.endswith("/generate_stream") else streams
         facts.max_tokens = count(parameters.get("max_new_tokens"), "max_new_tokens")
+        facts.choices = samplings(parameters)
         facts.temperature = number(parameters.get("temperature"), "temperature")
         prompt = text(document.get("inputs"), "inputs") or ""
         fill(facts, [Message("user", prompt)], [], self.request_segments(document), 0, None)

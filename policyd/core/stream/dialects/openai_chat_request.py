@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
-from policyd.core.stream.dialects.asking import said, said_below
+from policyd.core.stream.dialects.asking import said, said_below, samplings
 from policyd.core.stream.dialects.offers import Offer, openai_tool, openai_tools, removal, side_doors
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input, read_usage_wish
 from policyd.core.stream.dialects.shared import (
@@ -41,6 +41,7 @@ READ = frozenset(
         "functions",
         "prompt",
         "n",
+        "best_of",
     }
 )
 LIMITS = ("max_completion_tokens", "max_tokens")
@@ -59,17 +60,10 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     limits = [limit for field in LIMITS if (limit := count(document.get(field), field)) is not None]
     facts.max_tokens = max(limits, default=None)
     facts.temperature = number(document.get("temperature"), "temperature")
-    facts.choices = _choices(document)
+    facts.choices = samplings(document)
     read_usage_wish(document, facts)
     facts.tools = [one.tool for one in offers(document)]
     _read_messages(document, facts)
-
-
-def _choices(document: dict[str, object]) -> int:
-    wanted = count(document.get("n"), "n")
-    if wanted is not None and not 1 <= wanted <= 1024:
-        raise Malformed("n is not a number of answers")
-    return wanted or 1
 
 
 def _read_messages(document: dict[str, object], facts: RequestFacts) -> None:

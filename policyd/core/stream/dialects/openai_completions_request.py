@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts
 from policyd.core.stream.dialects import Edit, RequestChange, Segment
+from policyd.core.stream.dialects.asking import samplings
 from policyd.core.stream.dialects.offers import removal, side_doors
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input, prompts_of, read_usage_wish
 from policyd.core.stream.dialects.shared import (
@@ -26,7 +27,7 @@ from policyd.core.stream.dialects.shared import (
 )
 from policyd.core.stream.json_strict import refuse_twins
 
-READ = frozenset({"model", "stream", "stream_options", "max_tokens", "temperature", "prompt", "suffix", "n"})
+READ = frozenset({"model", "stream", "stream_options", "max_tokens", "temperature", "prompt", "suffix", "n", "best_of"})
 LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 MOST_ANSWERS = 4096
 
@@ -50,10 +51,10 @@ def read_request(doc: object, facts: RequestFacts) -> None:
 
 
 def _choices(document: dict[str, object], prompts: int) -> int:
-    wanted = count(document.get("n"), "n")
-    if wanted == 0 or (wanted or 1) * prompts > MOST_ANSWERS:
+    wanted = samplings(document, MOST_ANSWERS) * prompts
+    if wanted > MOST_ANSWERS:
         raise Malformed("n is not a number of answers")
-    return (wanted or 1) * prompts
+    return wanted
 
 
 def segments(document: dict[str, object]) -> list[Segment]:
