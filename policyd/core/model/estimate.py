@@ -16,7 +16,7 @@ LEAST = 5  # finished calls before they are believed
 MODELS = 1024  # that are remembered
 SLOWEST = 0.12  # of what a call says more is taken over, once many have been heard
 AGAIN = 16  # of so many calls whose events are counted, one has its text counted too
-_BOUNDS = (0.05, 20.0)  # a rate beyond these is no rate: what was asked for is not what is billed
+_BOUNDS = (0.2, 20.0)  # a rate beyond these is no rate: what was asked for is not what is billed
 
 
 def _only(members: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 Rule 1: the estimate is additive: however a text is cut, its pieces add up to the same.
 Rule 2: the provider's own numbers replace the estimate as soon as they come; they are final only when they say so.
+Rule 3: numbers that the text contradicts are not believed: what was seen is estimated, and the source says so.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from policyd.core.errors import Malformed
-from policyd.core.model.estimate import weigh
+from policyd.core.model.estimate import UNKNOWN, weigh
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.model.prices import NONE, PARENTS, Usage
 from policyd.core.model.tokens import Running
@@ -86,6 +87,16 @@ def bounded(bill: Bill) -> Mapping[str, int]:
     return kept
 
 
+MOST_TOKENS = 1 << 40  # that a provider is believed
+LEAST_SHOWN = 8  # tokens: so little text contradicts no claim
+
+
+def shown(pieces: int, chars: int) -> int:
+    """Tokens that output of so many pieces and characters is at least: no real vocabulary makes less of it. A piece is
+    no token where somebody cuts text into characters, and many blanks are one token."""
+    return max(min(pieces, chars // 16), chars // 256)
+
+
 BLOCK = 96  # characters of text that are weighed at once: weighing costs by the call
 
 
@@ -98,7 +109,11 @@ class Tally:
     """
 
     __slots__ = (
+        "_all_milli",
+        "_all_pieces",
         "_base",
+        "_chars",
+        "_contradicted",
         "_count",
         "_counted",
         "_milli",
@@ -117,6 +132,8 @@ class Tally:
         self.response = response
         self.seen = False  # the provider has named numbers
         self._base = self._milli = self._pieces = 0
+        self._all_milli = self._all_pieces = self._chars = 0  # of the whole output
+        self._contradicted = False
         self._reasoning = 0
         self._rate = response.rate
         self._weighs = bool(request.stream) and response.rate.weighs
@@ -133,6 +150,10 @@ class Tally:
     def add(self, text: str, channel: Channel | None = None) -> None:
         """Output text, visible or not; `channel`: which text it is more of."""
         self._pieces += 1
+        self._all_pieces += 1
+        self._chars += len(text)
+        milli = 250 * len(text) if text.isascii() else milli_tokens(text)
+        self._all_milli += milli
         self.response.seen.pieces += 1
         if self._weighs:
             self._pending.append(text)
@@ -144,7 +165,7 @@ class Tally:
             return
         rate = self._rate
         if not rate.known:
-            self._milli += 250 * len(text) if text.isascii() else milli_tokens(text)
+            self._milli += milli
             estimate = -(-self._milli // 1000)
             self.response.output_tokens = self._base + (estimate if estimate > self._pieces else self._pieces)
             return
@@ -199,6 +220,10 @@ class Tally:
             response.cache_write_tokens,
         )
         self.weigh()
+        self._contradicted = self._contradicts(bill)
+        if self._contradicted:
+            self._go_by_the_text()
+            return
         response.input_tokens, response.output_tokens = bill.input, bill.output
         response.cached_input_tokens = min(bill.cached, bill.input)
         response.cache_write_tokens = min(bill.cache_write, bill.input - response.cached_input_tokens)
@@ -215,6 +240,22 @@ class Tally:
         self._running.clear()
         self._reasoning = 1000 * response.reasoning_tokens
 
+    def _contradicts(self, bill: Bill) -> bool:
+        """Whether these numbers cannot be true of the text that was seen."""
+        if self.response.is_error:
+            return False
+        least = shown(self._all_pieces, self._chars)
+        return (least >= LEAST_SHOWN and bill.output < least // 2) or max(bill.input, bill.output) > MOST_TOKENS
+
+    def _go_by_the_text(self) -> None:
+        """The provider's numbers are not believed: the plain estimate of all text counts, and goes on."""
+        response = self.response
+        response.usage_source = "contradicted"
+        self._rate, self._count, self._weighs, self.seen = UNKNOWN, None, False, False
+        self._base, self._milli, self._pieces = 0, self._all_milli, self._all_pieces
+        estimate = max(-(-self._milli // 1000), self._pieces)
+        response.output_tokens = max(response.output_tokens, estimate)
+
     def start(self, bill: Bill) -> None:
         """Numbers that come before the answer: its input is known, its output is not."""
         so_far = self.response.output_tokens
@@ -225,7 +266,9 @@ class Tally:
 
     def settle(self) -> None:
         """The answer is over: numbers that nothing came after are the final ones."""
-        if self.seen:
+        if self._contradicted:
+            self.response.usage_source = "contradicted"
+        elif self.seen:
             self.response.usage_source = "estimate" if self._pieces else "provider"
 
     def nothing(self) -> None:
