@@ -87,6 +87,7 @@ class Rule:
     glance: Glance | None = None
     either: bool = False  # table or glance, else table and glance
     answer: bool = False  # reads the answer too, and is true of it wherever the rest is
+    whose: str = ""  # the user whom it is about; empty: everybody
     severity: str = "Medium"
     mode: str | None = None
     implied: str = ""  # the counter whose limit this is
@@ -109,6 +110,7 @@ class Policy:
     fails: bool = True  # failurePolicy: Fail
     models: frozenset[str] = frozenset()  # of `match`; empty: all
     condition: Mapping[str, str] | None = None  # of `matchConditions`: model -> YES | NO | ERROR
+    whose: str = ""  # the user whom this condition is about, too; empty: everybody
     counters: tuple[Counter, ...] = ()
     rules: tuple[Rule, ...] = ()
 
@@ -296,12 +298,10 @@ class _Decision:
     # -- one pass
 
     def _early(self) -> list[tuple[Policy, Rule]]:
-        """What can be judged over the request, and what about the answer is known never to be."""
+        """What can be judged over the request, and what about the answer is known never to be: the rules of policies
+        that cannot tell whether they are about the call. Any other rule may be false of the answer."""
         rules = [(p, r) for p, r in self._matching() if not _reads_exceeded(r)]
-        return [(p, r) for p, r in rules if not r.answer or self._hopeless(p, r)]
-
-    def _hopeless(self, policy: Policy, rule: Rule) -> bool:
-        return self._applies(policy) == ERROR or (rule.table is not None and self.model is None)
+        return [(p, r) for p, r in rules if not r.answer or self._applies(p) == ERROR]
 
     def _reserved(self) -> list[tuple[Policy, Rule]]:
         return [(p, r) for p, r in self._matching() if not r.answer and _reads_exceeded(r)]
@@ -416,7 +416,7 @@ class _Decision:
         return mode == "Full"
 
     def _outcome(self, policy: Policy, rule: Rule) -> str:
-        if self._hopeless(policy, rule) or policy.qualified in self.blind:
+        if self._applies(policy) == ERROR or policy.qualified in self.blind:
             return ERROR
         said = self._said(policy, rule)
         if said == YES and self.model is None and self._changes_body(rule):
@@ -428,22 +428,28 @@ class _Decision:
         return isinstance(rule.action, Reroute) or (isinstance(rule.action, Constrain) and rule.action.edits_body)
 
     def _said(self, policy: Policy, rule: Rule) -> str:
-        table = YES if rule.table is None else rule.table[self.model or ""]
+        """What the condition gives: an error only where its value depends on what cannot be judged."""
+        if rule.whose and rule.whose != self.call.user:
+            return NO
+        table = YES if rule.table is None else self._read(rule.table)
         if rule.glance is None:
             return table
         seen = self._seen(policy, rule.glance)
-        if seen is None:
-            return ERROR  # the readers are errored, never judged over emptiness
-        return _either(table, seen) if rule.either else _both(table, seen)
+        glanced = ERROR if seen is None else YES if seen else NO
+        return _either(table, glanced) if rule.either else _both(table, glanced)
+
+    def _read(self, table: Mapping[str, str]) -> str:
+        """What a table says of the model; what was never read is errored, never judged over emptiness."""
+        return ERROR if self.model is None else table[self.model]
 
     def _applies(self, policy: Policy) -> str:
         """Whether a policy is about this call; as in ValidatingAdmissionPolicy a condition can fail to say."""
-        unread = self.model is None
-        if policy.models and not unread and self.model not in policy.models:
+        if policy.models and self.model is not None and self.model not in policy.models:
             return NO
-        if unread and (policy.models or policy.condition is not None):
-            return ERROR
-        return YES if policy.condition is None else policy.condition[self.model or ""]
+        said = YES if policy.condition is None else self._read(policy.condition)
+        if policy.condition is not None and policy.whose and policy.whose != self.call.user:
+            said = NO
+        return ERROR if said == YES and policy.models and self.model is None else said
 
     # -- counters
 
@@ -500,14 +506,18 @@ def _grows(policy: Policy, rule: Rule) -> bool:
     return any(one.name == rule.glance.counter and one.charge != "Requests" for one in policy.counters)
 
 
-def _both(table: str, seen: bool) -> str:
+def _both(one: str, other: str) -> str:
     """CEL's `&&`: what is false is false whatever fails beside it."""
-    return table if seen else NO
+    if NO in (one, other):
+        return NO
+    return ERROR if ERROR in (one, other) else YES
 
 
-def _either(table: str, seen: bool) -> str:
+def _either(one: str, other: str) -> str:
     """CEL's `||`: what is true is true whatever fails beside it."""
-    return YES if seen else table
+    if YES in (one, other):
+        return YES
+    return ERROR if ERROR in (one, other) else NO
 
 
 def merge(judged: Iterable[Judged]) -> Merged:

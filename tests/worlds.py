@@ -86,6 +86,7 @@ Draw = Callable[[st.SearchStrategy[int]], int]
 RULES = ("r0", "r1", "c.exceeded", "r2", "d.exceeded")
 ABOUT = (*(frozenset[str](),) * 4, frozenset({"m1", "m9"}), frozenset({"m2", "m3"}))
 # Rare things are rare, or every call would be refused for its least interesting reason.
+WHOSE = ("", "", "u", "", "v")
 SEVERITIES = ("Medium", "Critical", "Low", "High", "Critical", "Info", "Medium")
 ACTS = ("constrain", "reroute", "allow", "constrain", "terminate", "reroute", "constrain", "reroute", "constrain")
 
@@ -115,6 +116,7 @@ def a_rule(draw: Draw, name: str, counters: Sequence[Counter], named: Sequence[s
         glance,
         either=glance is not None and pick(draw, (False, False, False, True)),
         answer=glance is None and isinstance(action, Terminate) and pick(draw, (True, False, True)),
+        whose=pick(draw, WHOSE),
         severity=pick(draw, SEVERITIES),
         mode=pick(draw, (None, None, None, None, "Full", "Soft", "Monitor")),
     )
@@ -148,6 +150,7 @@ def _a_policy(draw: Draw, name: tuple[str, str], modes: Sequence[str], named: Se
         fails=pick(draw, (False, True, False)),
         models=pick(draw, ABOUT),
         condition=pick(draw, TABLES) if pick(draw, (False, False, False, True)) else None,
+        whose=pick(draw, WHOSE),
         counters=counters,
         rules=tuple(a_rule(draw, f"r{at}", counters, named) for at in range(pick(draw, (2, 1, 3, 0)))),
     )
@@ -239,7 +242,7 @@ def written(policy: Policy) -> str:
         "rules": [_rule(one, policy) for one in policy.rules],
     }
     if policy.condition is not None:
-        spec["matchConditions"] = [{"name": "condition", "expression": _table(policy.condition)}]
+        spec["matchConditions"] = [{"name": "condition", "expression": _whose(policy.whose, _table(policy.condition))}]
     kind = "LLMPolicy" if policy.namespace else "ClusterLLMPolicy"
     return json.dumps({"apiVersion": "policyd.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
 
@@ -280,10 +283,14 @@ def _when(rule: Rule, policy: Policy) -> str:
         at_least = rule.glance.at_least
         seen = "exceeded" if at_least is None else f"value >= {float(_units(counter, at_least))}"
         parts = [*(parts or ["true"]), f"counters.{counter.name}.{seen}"]
-    joined = f"({(' || ' if rule.either else ' && ').join(parts)})" if parts else "true"
+    joined = _whose(rule.whose, f"({(' || ' if rule.either else ' && ').join(parts)})" if parts else "true")
     if rule.answer:
         return f"response.output_tokens >= 1 && {joined}"
-    return joined if parts else ""
+    return joined if parts or rule.whose else ""
+
+
+def _whose(user: str, condition: str) -> str:
+    return f'({condition} && caller.user == "{user}")' if user else condition
 
 
 def _table(table: dict[str, str] | object) -> str:

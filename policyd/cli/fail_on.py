@@ -16,8 +16,9 @@ from policyd.cli.dry_run import Played
 from policyd.core.compile.cel import CompiledProgram, Scope
 from policyd.core.compile.cel_problems import Want
 from policyd.core.compile.expressions import ANSWERED, is_below
-from policyd.core.compile.policyset import Batch, CompiledRule, PolicySet
+from policyd.core.compile.policyset import Batch, CompiledRule, PolicySet, Unknown
 from policyd.core.decide.plan import SESSION_STORE_READS
+from policyd.core.decide.unknown import unknown_facts
 from policyd.core.model.decision import Outcome, RuleResult
 from policyd.core.stream.hits import Hits
 
@@ -94,4 +95,4 @@ def _program(text: str) -> CompiledProgram:
 def _judge(batch: Batch, played: Played) -> bool:
     facts = played.facts
     facts.response.cost_nano = played.record.cost_nano  # what rules saw last of it may be older than the answer
-    return batch.evaluate(facts, {}, Hits())[0] is not False
+    return batch.evaluate(facts, {}, Hits(), Unknown(unknown_facts(facts)))[0] is not False

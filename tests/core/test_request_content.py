@@ -131,12 +131,16 @@ def test_content_is_found_only_where_an_expression_reads_it() -> None:
         "matchConditions: [{name: c, expression: 'request.content.size() < 5'}]\nrules: [{name: r, terminate: {}}]",
         "counters: [{name: n, key: request.content, charge: Requests, window: {idle: 1h}, limit: 9 requests}]\n"
         "rules: [{name: r, when: counters.n.exceeded, terminate: {}}]",
-        "rules: [{name: r, terminate: {messageExpression: request.content}}]",
         "rules: [{name: r, when: 'request.content.contains(response.text)', terminate: {}}]",
     ):
         sent = Bed(policy(spec), max_content=10).call(body=chat("x" * 101))
         assert sent.rejected is not None, spec
         assert sent.rejected.status == 503, spec
+    sent = Bed(policy("rules: [{name: r, terminate: {messageExpression: request.content}}]"), max_content=10).call(
+        body=chat("x" * 101)
+    )
+    assert sent.rejected is not None
+    assert sent.rejected.status == 403  # an expression that fails leaves the plain text
 
 
 NEVER = policy("rules: [{name: no, when: 'request.text == \"never\"', terminate: {}}]")

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import pytest
 
-from policyd.core.compile.policyset import Batch, Program
+from policyd.core.compile.policyset import ALL_KNOWN, Batch, Program
 from policyd.core.model.decision import Verdict
 from policyd.core.stream.dialects import registry
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
@@ -53,10 +53,10 @@ class BrokenBatch:
     def __init__(self, engine: BrokenEngine, inner: Batch) -> None:
         self.engine, self.inner = engine, inner
 
-    def evaluate(self, facts: Any, counters: Mapping[Any, Any], hits: Any) -> list[object]:
+    def evaluate(self, facts: Any, counters: Mapping[Any, Any], hits: Any, unknown: Any = ALL_KNOWN) -> list[object]:
         if not self.engine.when_built:
             self.engine.count()
-        return self.inner.evaluate(facts, counters, hits)
+        return self.inner.evaluate(facts, counters, hits, unknown)
 
 
 class Bent:

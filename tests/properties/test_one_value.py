@@ -21,7 +21,7 @@ from policyd.cli.aloud.secrets import scrubber
 from policyd.cli.aloud.telling import Told
 from policyd.cli.dry_run import DryRun
 from policyd.cli.fail_on import conditions
-from policyd.core.exchange.opening import pseudonym
+from policyd.core.model.credentials import pseudonym
 from policyd.core.model.options import Options
 from tests.driving import Bed, NoPrices, Outcome, answer_of, chat, policy, stream_of
 from tests.worlds import RUNNER

@@ -14,6 +14,7 @@ from policyd.core.compile.cel import CelEngine, CompiledProgram
 from policyd.core.compile.cel_batch import Inputs
 from policyd.core.compile.cel_parts import Part, parts
 from policyd.core.compile.policyset import (
+    ALL_KNOWN,
     Batch,
     CelFailure,
     CompiledPolicy,
@@ -22,6 +23,7 @@ from policyd.core.compile.policyset import (
     PolicySet,
     Program,
     TextTruth,
+    Unknown,
 )
 from policyd.core.model.facts import CounterFacts, Facts
 from policyd.core.model.route import Route
@@ -44,14 +46,16 @@ class Heard:
     facts: Facts
     counters: Mapping[CounterRef, CounterFacts]
     hits: TextTruth
+    unknown: Unknown = ALL_KNOWN
     answer: object = False
     values: tuple[Value, ...] = ()
 
     def now(self) -> tuple[Value, ...]:
         """Its sub-expressions over what it was judged over, as that stands now."""
         found = parts(self.program)
-        answers = CelEngine().batch([part.program for part in found]).evaluate(self.facts, self.counters, self.hits)
-        held = Inputs(self.program.inputs).values(self.facts, self.counters, self.hits)
+        world = (self.facts, self.counters, self.hits, self.unknown)
+        answers = CelEngine().batch([part.program for part in found]).evaluate(*world)
+        held = Inputs(self.program.inputs).values(*world)
         return tuple(
             Value(part.text, part.depth, _told(part, answer, held)) for part, answer in zip(found, answers, strict=True)
         )
@@ -86,11 +90,17 @@ class _Batch:
     programs: tuple[Program, ...]
     inner: Batch
 
-    def evaluate(self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: TextTruth) -> list[object]:
-        answers = self.inner.evaluate(facts, counters, hits)
+    def evaluate(
+        self,
+        facts: Facts,
+        counters: Mapping[CounterRef, CounterFacts],
+        hits: TextTruth,
+        unknown: Unknown = ALL_KNOWN,
+    ) -> list[object]:
+        answers = self.inner.evaluate(facts, counters, hits, unknown)
         for program, answer in zip(self.programs, answers, strict=True):
             if isinstance(program, CompiledProgram):
-                self._note(Heard(program, facts, counters, hits, answer))
+                self._note(Heard(program, facts, counters, hits, unknown, answer))
         return answers
 
     def _note(self, new: Heard) -> None:

@@ -9,6 +9,7 @@ Rule 4: no plan's root can give a null, see cel_native.py: a condition's is `…
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ from policyd.core.compile.cel_facts import (
     COUNTER_FACTS,
     FACTS,
     TEXT_SIZES,
+    fields_of,
     part_of,
     part_rows,
     well_formed,
@@ -28,7 +30,15 @@ from policyd.core.compile.cel_lower import CounterInput, FactInput, Input, TextS
 from policyd.core.compile.cel_native import Activation, Failed, Plan, activate
 from policyd.core.compile.cel_problems import Want
 from policyd.core.compile.cel_tree import Call, Const, Ident, Node
-from policyd.core.compile.policyset import CelFailure, CounterRef, TextTruth, Watcher
+from policyd.core.compile.policyset import (
+    ALL_KNOWN,
+    KNOWN_OF_COUNTERS,
+    CelFailure,
+    CounterRef,
+    TextTruth,
+    Unknown,
+    Watcher,
+)
 from policyd.core.model.facts import CounterFacts, Facts
 
 GROUP = 16
@@ -61,12 +71,18 @@ class CelBatch:
         self._others = [index for index, program in enumerate(programs) if program.want is not Want.BOOL]
         self._bare = _bare(programs)
 
-    def evaluate(self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: TextTruth) -> list[object]:
+    def evaluate(
+        self,
+        facts: Facts,
+        counters: Mapping[CounterRef, CounterFacts],
+        hits: TextTruth,
+        unknown: Unknown = ALL_KNOWN,
+    ) -> list[object]:
         """One value per program, in order, or its CelFailure."""
-        if self._bare and (texts := _texts(self._bare, facts)):
+        if self._bare and not unknown and (texts := _texts(self._bare, facts)):
             return texts
         try:
-            values = self._inputs.values(facts, counters, hits)
+            values = self._inputs.values(facts, counters, hits, unknown)
             activation = activate(values)
         except Exception:  # a fact of a type that it cannot have: law 2 makes it data
             return [CelFailure("the facts could not be read")] * len(self._plans)
@@ -74,10 +90,29 @@ class CelBatch:
         for group, together in self._groups:
             if together.truth(activation) is not False:
                 for index in group:
-                    answers[index] = _truth(self._plans[index], activation, values)
+                    answers[index] = self._truth(self._plans[index], activation, values, unknown)
         for index in self._others:
-            answers[index] = _value(self._plans[index], activation, values)
+            answers[index] = self._value(self._plans[index], activation, values, unknown)
         return answers
+
+    def _truth(self, plan: Plan, activation: Activation, values: Mapping[str, object], unknown: Unknown) -> object:
+        truth = plan.truth(activation)
+        return self._again(plan, values, unknown) if truth is None else truth
+
+    def _value(self, plan: Plan, activation: Activation, values: Mapping[str, object], unknown: Unknown) -> object:
+        try:
+            return plan.value(activation)
+        except Failed:
+            return self._again(plan, values, unknown)
+
+    def _again(self, plan: Plan, values: Mapping[str, object], unknown: Unknown) -> object:
+        """Once more with texts made well-formed: half of a surrogate pair in a fact is no fault of the rule."""
+        try:
+            return plan.value(activate({name: _cleaned(value) for name, value in values.items()}))
+        except Failed as error:
+            words = str(error)
+            path = self._inputs.unknown_path(missing(words), unknown) if unknown else ""
+            return CelFailure(f"`{path}` is not known", path) if path else CelFailure(reason(words))
 
 
 def _bare(programs: Sequence[Judgeable]) -> list[Callable[[Facts], object]]:
@@ -97,26 +132,6 @@ def _texts(getters: Sequence[Callable[[Facts], object]], facts: Facts) -> list[o
     """These texts, where the runtime would give them back as they are; else nothing."""
     texts = [get(facts) for get in getters]
     return texts if all(type(text) is str and text.isascii() for text in texts) else []
-
-
-def _truth(plan: Plan, activation: Activation, values: Mapping[str, object]) -> object:
-    truth = plan.truth(activation)
-    return _again(plan, values) if truth is None else truth
-
-
-def _value(plan: Plan, activation: Activation, values: Mapping[str, object]) -> object:
-    try:
-        return plan.value(activation)
-    except Failed:
-        return _again(plan, values)
-
-
-def _again(plan: Plan, values: Mapping[str, object]) -> object:
-    """Once more with texts made well-formed: half of a surrogate pair in a fact is no fault of the rule."""
-    try:
-        return plan.value(activate({name: _cleaned(value) for name, value in values.items()}))
-    except Failed as error:
-        return CelFailure(reason(str(error)))
 
 
 def _cleaned(value: object) -> object:
@@ -166,10 +181,12 @@ class Inputs:
         self._facts: list[tuple[str, Callable[[Facts], object]]] = []
         self._counters: list[tuple[str, CounterRef, Callable[[CounterFacts], object]]] = []
         self._watchers: list[tuple[str, Watcher]] = []
+        self._paths: dict[str, frozenset[str]] = {}  # by name: what may be unknown of it
         for one in _merged(inputs):
             self._add(one)
 
     def _add(self, one: Input) -> None:
+        self._paths[one.name] = frozenset(paths_of(one))
         match one:
             case FactInput():
                 self._facts.append((one.name, _fact_getter(one)))
@@ -182,8 +199,17 @@ class Inputs:
             case WatchInput(name=name, watcher=watcher):
                 self._watchers.append((name, watcher))
 
-    def values(self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: TextTruth) -> dict[str, object]:
-        """What the programs read, by name. A counter that was not brought is left out: its readers fail."""
+    def values(
+        self,
+        facts: Facts,
+        counters: Mapping[CounterRef, CounterFacts],
+        hits: TextTruth,
+        unknown: Unknown = ALL_KNOWN,
+    ) -> dict[str, object]:
+        """What the programs read, by name. What is unknown is left out, and so is a counter that was not brought: an
+        expression fails where its value depends on it."""
+        if unknown:
+            return self._known_values(facts, counters, hits, unknown)
         values = {name: get(facts) for name, get in self._facts}
         for name, ref, read in self._counters:
             counter = counters.get(ref)
@@ -192,6 +218,44 @@ class Inputs:
         for name, watcher in self._watchers:
             values[name] = hits.truth(watcher, facts)
         return values
+
+    def _known_values(
+        self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: TextTruth, unknown: Unknown
+    ) -> dict[str, object]:
+        paths = self._paths
+        values = {name: get(facts) for name, get in self._facts if not paths[name] & unknown.facts}
+        for name, ref, read in self._counters:
+            counter = counters.get(ref)
+            if counter is not None and not (ref in unknown.counters and paths[name]):
+                values[name] = read(counter)
+        for name, watcher in self._watchers:
+            if not paths[name] & unknown.facts:
+                values[name] = hits.truth(watcher, facts)
+            elif hits.stays_true(watcher, facts):
+                values[name] = True  # the part of the text that was read is enough
+        return values
+
+    def unknown_path(self, name: str, unknown: Unknown) -> str:
+        """The path of an unknown input by its name; empty where it is known."""
+        paths = self._paths.get(name, frozenset())
+        if found := paths & unknown.facts:
+            return min(found)
+        refs = [ref for one, ref, _ in self._counters if one == name]
+        return min(paths, default="") if unknown.counters.intersection(refs) else ""
+
+
+def paths_of(one: Input) -> tuple[str, ...]:
+    """The paths of what an input is made of; of a counter, those that only the store can tell."""
+    match one:
+        case FactInput(path=path):
+            return (path,)
+        case TextSizeInput(of=view) | WatchInput(watcher=Watcher(of=view)):
+            return (f"response.{view}",)
+        case WholeInput(root=root):
+            return fields_of(root)
+        case CounterInput(counter=(_, counter), field=field):
+            fields = (field,) if field else tuple(COUNTER_FACTS)
+            return tuple(f"counters.{counter}.{each}" for each in fields if each not in KNOWN_OF_COUNTERS)
 
 
 def _merged(inputs: Iterable[Input]) -> Iterator[Input]:
@@ -243,6 +307,15 @@ _REASONS = (
     ("type that its place cannot use", "a value has another type than its place needs"),
     ("no string", "the list holds something that is no string"),
 )
+
+
+_MISSING = re.compile(r'No value with name "(.*)" found', re.DOTALL)
+
+
+def missing(words: str) -> str:
+    """The name of the input without a value that an evaluation failed over; empty where it failed for another cause."""
+    found = _MISSING.search(words)
+    return found[1] if found else ""
 
 
 def reason(words: str) -> str:

@@ -21,7 +21,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from policyd.core.compile.cel_batch import Inputs, reason
 from policyd.core.compile.cel_problems import Want
 from policyd.core.compile.cel_unparse import NoText, unparse
-from policyd.core.compile.policyset import Batch, CelFailure, CounterRef, Program, TextTruth
+from policyd.core.compile.policyset import ALL_KNOWN, Batch, CelFailure, CounterRef, Program, TextTruth, Unknown
 from policyd.core.model.facts import CounterFacts, Facts
 
 _NOT_OFFERED = CelFailure("the second engine does not offer what this expression uses")
@@ -54,9 +54,15 @@ class _CelpyBatch:
     def _name(self, name: str) -> str:
         return self._names.setdefault(name, f"v{len(self._names)}")
 
-    def evaluate(self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: TextTruth) -> list[object]:
+    def evaluate(
+        self,
+        facts: Facts,
+        counters: Mapping[CounterRef, CounterFacts],
+        hits: TextTruth,
+        unknown: Unknown = ALL_KNOWN,
+    ) -> list[object]:
         """One value per program, in order, or its CelFailure."""
-        values = self._inputs.values(facts, counters, hits)
+        values = self._inputs.values(facts, counters, hits, unknown)
         known = {self._name(name): _to_cel(value) for name, value in values.items()}
         return [_judged(runner, want, known) for runner, want in zip(self._runners, self._wants, strict=True)]
 

@@ -34,9 +34,27 @@ CounterRef = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class CelFailure:
-    """An evaluation that gave no value; `reason` is safe to record."""
+    """An evaluation that gave no value; `reason` is safe to record. `missing`: the path of an unknown input that the
+    value depends on."""
 
     reason: str
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Inputs that could not be had: facts by path, and counters, of which only `limit` and `available` are known. An
+    expression fails where its value depends on one of them."""
+
+    facts: frozenset[str] = frozenset()
+    counters: frozenset[CounterRef] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.facts or self.counters)
+
+
+ALL_KNOWN = Unknown()
+KNOWN_OF_COUNTERS = frozenset({"limit", "available"})  # whether or not the store answers
 
 
 class Program(Protocol):
@@ -58,12 +76,21 @@ class TextTruth(Protocol):
     """Tells whether a text condition is true of the response so far."""
 
     def truth(self, watcher: Watcher, facts: Facts) -> bool: ...
+    def stays_true(self, watcher: Watcher, facts: Facts) -> bool:
+        """Whether it is true, and more text cannot make it false."""
+        ...
 
 
 class Batch(Protocol):
     """Programs that are judged together over one activation; build once, evaluate often."""
 
-    def evaluate(self, facts: Facts, counters: Mapping[CounterRef, CounterFacts], hits: TextTruth) -> list[object]:
+    def evaluate(
+        self,
+        facts: Facts,
+        counters: Mapping[CounterRef, CounterFacts],
+        hits: TextTruth,
+        unknown: Unknown = ALL_KNOWN,
+    ) -> list[object]:
         """One value per program, in order: bool, str, int, float or list[str]; or a CelFailure. Never raises."""
         ...
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-from policyd.core.compile.policyset import Batch, CelFailure, CompiledPolicy, CompiledRule, CounterRef, TextTruth
+from policyd.core.compile.policyset import (
+    Batch,
+    CelFailure,
+    CompiledPolicy,
+    CounterRef,
+    TextTruth,
+    Unknown,
+)
 from policyd.core.decide.docket import Docket, docket_of
 from policyd.core.decide.docket import Judged as Judged
-from policyd.core.decide.plan import (
-    BoundRule,
-    Plan,
-    counters_read,
-    edits_request_body,
-    reads_request_body,
-    reads_response_body,
-    reads_session,
-    reads_spending,
-    redacts_response,
-)
+from policyd.core.decide.plan import BoundRule, Plan, edits_request_body, redacts_response
+from policyd.core.decide.unknown import unknown_of, values_of, why_unknown
 from policyd.core.model.decision import Outcome
 from policyd.core.model.facts import CounterFacts, Facts
 from policyd.core.stream.hits import Hits
@@ -34,6 +32,7 @@ class World:
     session_failure: str = ""
     blind: dict[str, str] = field(default_factory=dict)  # identity of a policy -> why nothing of it can be judged
     hits: TextTruth = field(default_factory=Hits)
+    lost: str = ""  # why no condition can be evaluated any more: evaluating itself has failed
 
 
 def judge(plan: Plan, rules: Sequence[BoundRule], world: World) -> list[Judged]:
@@ -60,6 +59,7 @@ def _unclear(docket: Docket, world: World) -> bool:
         or facts.unreadable_response
         or facts.unmetered
         or world.blind
+        or world.lost
         or world.session_failure
         or world.counter_failures
         or (docket.edits and not facts.request.dialect)
@@ -68,20 +68,24 @@ def _unclear(docket: Docket, world: World) -> bool:
 
 def _judged_apart(plan: Plan, docket: Docket, judged: list[Judged], world: World) -> list[Judged]:
     """The same where some cannot be judged: each is looked at."""
-    asked = []
+    unknown, asked = unknown_of(plan, world), []
     for index, bound in enumerate(docket.rules):
-        known = _without_cel(bound, world)
+        known = _without_cel(bound, world, unknown)
         if known is None:
             asked.append(index)
         else:
             judged[index] = known
     if asked:
         programs = [program for index in asked if (program := docket.rules[index].rule.when) is not None]
-        _ask(plan.batch(programs), asked, judged, world)
-    for index in asked:
-        if judged[index].outcome is Outcome.MATCHED and (why := cannot_act(judged[index].bound, world)):
-            judged[index] = Judged(judged[index].bound, Outcome.ERRORED, why)
-    return judged
+        for index, value in zip(asked, values_of(plan, programs, world), strict=True):
+            judged[index] = _outcome(docket.rules[index], value)
+    return [_possible(one, world) for one in judged]
+
+
+def _possible(judged: Judged, world: World) -> Judged:
+    """A rule that matched, and asks for what cannot be done, is errored."""
+    why = cannot_act(judged.bound, world) if judged.outcome is Outcome.MATCHED else ""
+    return Judged(judged.bound, Outcome.ERRORED, why) if why else judged
 
 
 def _ask(batch: Batch, asked: Sequence[int], judged: list[Judged], world: World) -> None:
@@ -93,41 +97,29 @@ def _ask(batch: Batch, asked: Sequence[int], judged: list[Judged], world: World)
 
 
 def _outcome(bound: BoundRule, value: object) -> Judged:
-    if value is True:
-        return Judged(bound, Outcome.MATCHED)
+    if isinstance(value, bool):
+        return Judged(bound, Outcome.MATCHED if value else Outcome.NOT_MATCHED)
     reason = value.reason if isinstance(value, CelFailure) else "the condition gave no boolean"
     return Judged(bound, Outcome.ERRORED, reason)
 
 
-def _without_cel(bound: BoundRule, world: World) -> Judged | None:
+def _without_cel(bound: BoundRule, world: World, unknown: Unknown) -> Judged | None:
+    """What a rule says whose condition need not be evaluated; None for all others."""
     rule = bound.rule
-    if failure := cannot_judge(bound, world):
-        return Judged(bound, Outcome.ERRORED, failure)
-    if rule.implied:
-        exceeded = world.counters[(bound.policy.qualified, rule.implied)].exceeded
-        return Judged(bound, Outcome.MATCHED if exceeded else Outcome.NOT_MATCHED)
-    if rule.when is None:
-        why = cannot_act(bound, world)
-        return Judged(bound, Outcome.ERRORED if why else Outcome.MATCHED, why)
-    return None
-
-
-def cannot_judge(bound: BoundRule, world: World) -> str:
-    """Why this rule cannot be judged over this world; empty when it can."""
-    rule, facts = bound.rule, world.facts
     if world.blind and (why := world.blind.get(bound.policy.identity)):
-        return why
-    if facts.unreadable_request and reads_request_body(rule.reads):
-        return f"request not readable: {facts.unreadable_request}"
-    if facts.unreadable_response and _needs_unread(rule, facts):
-        return f"answer not readable: {facts.unreadable_response}"
-    if facts.unmetered and reads_spending(bound):
-        return f"answer not readable: {facts.unmetered}"
-    if world.session_failure and reads_session(rule.reads):
-        return f"session: {world.session_failure}"
-    if world.counter_failures:
-        return _counter_failure(bound, world.counter_failures)
-    return ""
+        return Judged(bound, Outcome.ERRORED, why)
+    if rule.implied:
+        return _limit(bound, rule.implied, world, unknown)
+    if rule.when is None:
+        return Judged(bound, Outcome.MATCHED)
+    return Judged(bound, Outcome.ERRORED, world.lost) if world.lost else None
+
+
+def _limit(bound: BoundRule, counter: str, world: World, unknown: Unknown) -> Judged:
+    ref = (bound.policy.qualified, counter)
+    if ref in unknown.counters:
+        return Judged(bound, Outcome.ERRORED, why_unknown(f"counters.{counter}", bound.policy.qualified, world))
+    return Judged(bound, Outcome.MATCHED if world.counters[ref].exceeded else Outcome.NOT_MATCHED)
 
 
 def cannot_act(bound: BoundRule, world: World) -> str:
@@ -137,44 +129,34 @@ def cannot_act(bound: BoundRule, world: World) -> str:
         return f"request not readable: {facts.unreadable_request}"
     if not facts.request.dialect and (edits_request_body(rule) or redacts_response(rule)):
         return "the call is in no dialect that policyd can edit"
+    if facts.unreadable_response and redacts_response(rule):
+        return f"answer not readable: {facts.unreadable_response}"
     return ""
 
 
-def is_hopeless(bound: BoundRule, world: World) -> bool:
-    """Whether it is known before the rule is judged that it cannot be, or that what it asks for cannot be done."""
-    return bool(cannot_judge(bound, world) or cannot_act(bound, world))
+def hopeless(plan: Plan, rules: Iterable[BoundRule], world: World) -> list[BoundRule]:
+    """Those of these rules that cannot be judged whatever the response is: known before it comes."""
+    unknown = unknown_of(plan, world)
+    return [one for one in rules if one.policy.identity in world.blind or _fails(plan, one, world, unknown)]
 
 
-def _needs_unread(rule: CompiledRule, facts: Facts) -> bool:
-    """Whether this rule needs what could not be read of the answer. That it could not be read is itself a fact, which
-    rules can act on: `inspection` is known exactly then; and so is the time, while the answer is still followed."""
-    told = {"response.inspection"} if facts.response.inspection != "full" else set[str]()
-    if told and not facts.unmetered:
-        told.add("response.elapsed_ms")
-    return reads_response_body(rule.reads - told) or redacts_response(rule)
-
-
-def _counter_failure(bound: BoundRule, failures: Mapping[CounterRef, str]) -> str:
-    names = {bound.rule.implied} if bound.rule.implied else counters_read(bound.rule.reads)
-    for name in sorted(name for name in names if name):
-        if why := failures.get((bound.policy.qualified, name)):
-            return f"counter {name}: {why}"
-    return ""
+def _fails(plan: Plan, bound: BoundRule, world: World, unknown: Unknown) -> bool:
+    when = bound.rule.when
+    if when is None or not unknown.facts & when.reads:
+        return False
+    known = plan.outlook(when)
+    values = plan.batch(known.settled).evaluate(world.facts, world.counters, world.hits) if known.settled else []
+    return known.always_fails(unknown, values)
 
 
 def may_apply(plan: Plan, world: World) -> tuple[CompiledPolicy, ...]:
-    """The policies that no match condition over headers alone rules out: known before the body is asked for."""
-    conditions = [
-        (policy, condition)
-        for policy in plan.policies
-        for condition in policy.conditions
-        if not reads_request_body(condition.program.reads)
-    ]
+    """The policies that no match condition rules out, as far as headers tell: known before the body is asked for."""
+    conditions = [(policy, condition) for policy in plan.policies for condition in policy.conditions]
     if not conditions:
         return plan.policies
-    values = plan.batch([condition.program for _, condition in conditions]).evaluate(
-        world.facts, world.counters, world.hits
-    )
+    if plan.conditions_read_body:
+        world = replace(world, facts=replace(world.facts, unreadable_request="not read yet"))
+    values = values_of(plan, [condition.program for _, condition in conditions], world)
     out = {policy.identity for (policy, _), value in zip(conditions, values, strict=True) if value is False}
     return tuple(policy for policy in plan.policies if policy.identity not in out)
 
@@ -184,15 +166,12 @@ def applies(plan: Plan, world: World) -> tuple[CompiledPolicy, ...]:
     conditions = [(policy, condition) for policy in plan.policies for condition in policy.conditions]
     if not conditions:
         return plan.policies
-    values = plan.batch([condition.program for _, condition in conditions]).evaluate(
-        world.facts, world.counters, world.hits
-    )
     out: set[str] = set()
+    values = values_of(plan, [condition.program for _, condition in conditions], world)
     for (policy, condition), value in zip(conditions, values, strict=True):
-        unreadable = world.facts.unreadable_request and reads_request_body(condition.program.reads)
-        if unreadable or not isinstance(value, bool):
-            why = world.facts.unreadable_request if unreadable else getattr(value, "reason", "no boolean")
-            world.blind[policy.identity] = f"matchCondition {condition.name}: {why}"
-        elif not value:
+        if value is False:
             out.add(policy.identity)
+        elif value is not True:
+            why = value.reason if isinstance(value, CelFailure) else "no boolean"
+            world.blind[policy.identity] = f"matchCondition {condition.name}: {why}"
     return tuple(policy for policy in plan.policies if policy.identity not in out)

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from policyd.core.compile.cel_facts import fields_of
+from policyd.core.compile.cel_outlook import Outlook, outlook
 from policyd.core.compile.policyset import (
     Batch,
     CompiledCounter,
     CompiledPolicy,
     CompiledRule,
+    CounterRef,
     Engine,
     Phase,
     PolicySet,
@@ -59,7 +62,11 @@ REQUEST_BODY_READS = frozenset(
 CONTENT_READS = frozenset({"request", "request.content"})
 RESPONSE_HEADER_READS = frozenset({"response.status", "response.headers"})
 SESSION_STORE_READS = frozenset(f"session.{name}" for name in ("calls", "cost_usd", "tokens", "age", "similarity"))
-
+EARLY = (
+    frozenset({*fields_of("request"), *fields_of("caller"), *fields_of("session"), "now"})
+    - REQUEST_BODY_READS
+    - SESSION_STORE_READS
+)  # known from the request's headers
 
 PRICE_READS = frozenset({"request.estimated_cost_usd", "request.price"})
 
@@ -123,12 +130,6 @@ def needs_usage(counter: CompiledCounter) -> bool:
     return not counter.charge.per_call
 
 
-def reads_spending(bound: BoundRule) -> bool:
-    """Whether this rule is about what the answer costs."""
-    names = {bound.rule.implied} if bound.rule.implied else counters_read(bound.rule.reads)
-    return any(counter.name in names and needs_usage(counter) for counter in bound.policy.counters)
-
-
 class Made(Generic[Thing]):
     """What was made of some of a plan's parts, by their ids. INVARIANT: each keeps its parts alive, or the plan does,
     so that an id is never reused while it is remembered."""
@@ -155,8 +156,23 @@ class Plan:
     engine: Engine
     process: Mode
     _batches: Made[Batch] = field(default_factory=Made)
+    _outlooks: Made[Outlook] = field(default_factory=Made)
     dockets: Made[Docket] = field(default_factory=Made)  # docket.py's
     rosters: Made[Roster] = field(default_factory=Made)  # roster.py's
+
+    def outlook(self, program: Program) -> Outlook:
+        """What can be said of this condition before the response comes, made once."""
+        return self._outlooks.of((id(program),), lambda: outlook(program, EARLY))
+
+    @cached_property
+    def usage_counters(self) -> frozenset[CounterRef]:
+        """The counters whose charge only the response can tell."""
+        return frozenset((policy.qualified, one.name) for policy, one in self.counters if needs_usage(one))
+
+    @cached_property
+    def conditions_read_body(self) -> bool:
+        """Whether a match condition of these policies reads the request's body."""
+        return any(reads_request_body(one.program.reads) for policy in self.policies for one in policy.conditions)
 
     @cached_property
     def rules(self) -> tuple[BoundRule, ...]:

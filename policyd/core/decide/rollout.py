@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from policyd.core.compile.policyset import CelFailure, CompiledPolicy, Rollout
-from policyd.core.decide.plan import Plan, reads_request_body
+from policyd.core.compile.policyset import CelFailure, CompiledPolicy, Rollout, Unknown
+from policyd.core.decide.plan import Plan
+from policyd.core.decide.unknown import unknown_facts
 from policyd.core.model.decision import Mode
 from policyd.core.model.facts import Facts
 from policyd.core.stream.hits import Hits
@@ -49,12 +50,12 @@ def rolled_out(plan: Plan, facts: Facts, variants: Variants) -> tuple[CompiledPo
     shares = plan.rollouts
     if not shares:
         return plan.policies
-    values = plan.batch([share.by for _, _, share in shares]).evaluate(facts, {}, Hits())
+    unknown = Unknown(unknown_facts(facts))
+    values = plan.batch([share.by for _, _, share in shares]).evaluate(facts, {}, Hits(), unknown)
     whole: set[str] = set()
     some: dict[str, set[int]] = {}
     for (policy, position, share), value in zip(shares, values, strict=True):
-        unread = facts.unreadable_request and reads_request_body(share.by.reads)
-        if not unread and in_share(policy.qualified, position, share, value):
+        if in_share(policy.qualified, position, share, value):
             continue
         if position is None:
             whole.add(policy.identity)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from policyd.core.compile.policyset import CompiledPolicy, Phase
 from policyd.core.decide.combine import Decision, combine, exempted_counters, join
-from policyd.core.decide.evaluate import Judged, World, applies, is_hopeless, judge
+from policyd.core.decide.evaluate import Judged, World, applies, hopeless, judge
 from policyd.core.decide.plan import BoundRule, Plan
 from policyd.core.decide.rollout import rolled_out
 from policyd.core.exchange.call import Call
@@ -129,7 +129,8 @@ class _Pass:
         """Rules about the answer of which it is known before the request leaves that they cannot be judged."""
         if not self.world.facts.unreadable_request and not self.world.blind:
             return []
-        return [b for b in self.plan.rules if b.rule.phase > Phase.RESERVED and is_hopeless(b, self.world)]
+        late = [bound for bound in self.plan.rules if bound.rule.phase > Phase.RESERVED]
+        return hopeless(self.plan, late, self.world)
 
     def _judge(self, rules: Sequence[BoundRule]) -> Decision:
         self.judged += judge(self.plan, rules, self.world)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from policyd.core.compile.policyset import CompiledPolicy, Phase
 from policyd.core.decide.combine import Decision, combine
-from policyd.core.decide.evaluate import Judged, World, applies, is_hopeless, judge
+from policyd.core.decide.evaluate import Judged, World, applies, hopeless, judge
 from policyd.core.decide.plan import Plan, effective
 from policyd.core.decide.rollout import rolled_out
 from policyd.core.errors import Malformed
@@ -77,7 +77,8 @@ def hear(call: Call, fresh: Sequence[CompiledPolicy], stand: Stand) -> bool:
     if not plan.policies:
         return False
     call.note_joined(plan.policies)
-    rules = [bound for bound in plan.rules if bound.rule.phase <= stand.phase or is_hopeless(bound, world)]
+    lost = hopeless(plan, plan.rules, world)
+    rules = [bound for bound in plan.rules if bound.rule.phase <= stand.phase or bound in lost]
     call.heard.update(bound.rule for bound in rules)
     own = call.plan.policies if call.plan else ()
     call.plan = call.ground.plans.of((*own, *plan.policies))

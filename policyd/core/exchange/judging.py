@@ -12,7 +12,7 @@ from policyd.core.compile.policyset import CompiledRule, Phase
 from policyd.core.decide.combine import Decision, acting, combine
 from policyd.core.decide.concern import INSPECTION
 from policyd.core.decide.concern import Touch as Touch
-from policyd.core.decide.evaluate import Judged, judge
+from policyd.core.decide.evaluate import Judged, cannot_act, judge
 from policyd.core.decide.plan import BoundRule, enforceable
 from policyd.core.decide.roster import roster_of
 from policyd.core.exchange.call import Call
@@ -36,7 +36,7 @@ class Bench:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self._blind = False
+        self._undone: tuple[BoundRule, ...] = ()  # matched, and cannot be carried out on what cannot be read
         self._window = LOOK_AHEAD
         rules = self._rules()
         self._known = {bound.rule for bound in rules}
@@ -91,18 +91,19 @@ class Bench:
         roster = self.roster
         rules = [bound for bound in roster.now if bound.concern.mask & touched] if touched & roster.mask else []
         if touched & INSPECTION and self.call.facts.unreadable_response:
-            rules = [*self._redacting(), *rules]
+            rules = [*self._redacting(), *rules] if not self._undone else rules
         if roster.later and (forced or touched & roster.force or self._past()):
             rules += roster.later
         return rules
 
-    def _redacting(self) -> list[BoundRule]:
-        """Rules that have matched and cannot be carried out on what cannot be read: judged anew, once."""
-        if self._blind or self.call.plan is None:
-            return []
-        self._blind = True
+    def _redacting(self) -> tuple[BoundRule, ...]:
+        """Rules that have matched and cannot be carried out on what cannot be read: they err, once."""
+        if self.call.plan is None:
+            return ()
         done = {(r.namespace, r.policy, r.rule) for r in self.call.decision.results if r.outcome is Outcome.MATCHED}
-        return [b for b in self.call.plan.redacting if (b.rule.namespace, b.rule.policy, b.rule.name) in done]
+        redacting = self.call.plan.redacting
+        self._undone = tuple(b for b in redacting if (b.rule.namespace, b.rule.policy, b.rule.name) in done)
+        return self._undone
 
     def _past(self) -> bool:
         response = self.call.facts.response
@@ -138,7 +139,14 @@ class Bench:
                 tell_cost(call, usage)
             if self.roster.counts:
                 call.meter.refresh(call.world, usage)
-        return judge(call.plan, rules, call.world)
+        judged = judge(call.plan, rules, call.world)
+        return [self._as_done(one) for one in judged] if self._undone else judged
+
+    def _as_done(self, judged: Judged) -> Judged:
+        """A rule that has matched before does not have to match again to be one that cannot be carried out."""
+        if judged.bound not in self._undone:
+            return judged
+        return Judged(judged.bound, Outcome.ERRORED, cannot_act(judged.bound, self.call.world))
 
     def _ahead(self, rules: Sequence[BoundRule]) -> bool:
         """Whether every rule that looks ahead is among these: only then it can be told how far they stay false."""

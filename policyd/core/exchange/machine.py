@@ -55,6 +55,8 @@ from policyd.core.model.steps import (
 )
 from policyd.core.stream.dialects.stored import STORING, stored_id
 
+INTERNAL = "internal"  # the reason of a failure that is a defect of policyd
+
 
 class Exchange:
     """One call. `receive` an event, do the steps; while `need` is set, bring it and `resume`."""
@@ -270,6 +272,8 @@ class Exchange:
         call, answering = self.call, self.answering
         if not self._begun:
             self._begin(event.now, event.wall)
+        if event.reason == INTERNAL:
+            call.world.lost = f"answer not readable: {INTERNAL}"
         if answering is not None and call.answered:
             steps = answering.fail(event.reason, event.now)
             if answering.done:
@@ -289,7 +293,7 @@ class Exchange:
             return []
         along = self.answering is not None and self.answering.reads_along
         if self._fails_closed() and not along:
-            return self._on_failed(Failed("internal", event.now))
+            return self._on_failed(Failed(INTERNAL, event.now))
         self.need = self._asking = None
         self.call.degraded = True
         return self._unread(event, self.answering)

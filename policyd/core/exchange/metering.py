@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from policyd.core.compile.policyset import CelFailure, CompiledCounter, CompiledPolicy
 from policyd.core.decide.evaluate import World
-from policyd.core.decide.plan import Plan, charges_money, reads_request_body
+from policyd.core.decide.plan import Plan, charges_money
+from policyd.core.decide.unknown import values_of
 from policyd.core.exchange.estimating import Estimate
 from policyd.core.exchange.gauge import FOREVER, Gauge, member_of
 from policyd.core.exchange.missing import absent_in, is_absent
@@ -177,13 +178,13 @@ def gauges_of(
     programs = [program for gauge in gauges for program in gauge.counter.key]
     programs += [limit.by for gauge in gauges if (limit := gauge.counter.limit) and limit.by]
     programs += [gauge.counter.value for gauge in gauges if gauge.counter.value]
-    values = iter(plan.batch(programs).evaluate(world.facts, world.counters, world.hits))
+    values = iter(values_of(plan, programs, world))
     keys = [[next(values) for _ in gauge.counter.key] for gauge in gauges]
     bys = [next(values) if (limit := gauge.counter.limit) and limit.by else None for gauge in gauges]
     members = [next(values) if gauge.counter.value else None for gauge in gauges]
     for gauge, key, by, member in zip(gauges, keys, bys, members, strict=True):
         _bind(gauge, key, by, world, process)
-        _bind_member(gauge, member, world)
+        _bind_member(gauge, member)
         if gauge.id is None:
             continue
         if not gauge.failure:
@@ -205,7 +206,7 @@ def _estimate(gauge: Gauge, estimate: Estimate) -> None:
 
 def _bind(gauge: Gauge, key: list[object], by: object, world: World, process: Mode) -> None:
     counter, policy = gauge.counter, gauge.policy
-    parts, failure = _key_parts(gauge, key, world)
+    parts, failure = _key_parts(gauge, key)
     gauge.failure = failure or _bind_limit(gauge, by)
     if failure or not _identified(gauge, parts, key):
         return
@@ -225,15 +226,13 @@ def _bind(gauge: Gauge, key: list[object], by: object, world: World, process: Mo
     gauge.refuses = gauge.holds and counter.denies and gauge.limit is not None
 
 
-def _bind_member(gauge: Gauge, value: object, world: World) -> None:
+def _bind_member(gauge: Gauge, value: object) -> None:
     """Name the value that a counter of different values is to count. INVARIANT: without one it counts nothing."""
     program = gauge.counter.value
     if program is None or gauge.id is None:
         return
-    if world.facts.unreadable_request and reads_request_body(program.reads):
-        gauge.failure = f"request not readable: {world.facts.unreadable_request}"
-    elif isinstance(value, CelFailure):
-        gauge.failure = f"distinct: {value.reason}"
+    if isinstance(value, CelFailure):
+        gauge.failure = value.reason if value.missing else f"distinct: {value.reason}"
     else:
         gauge.id = replace(gauge.id, member=member_of(value))
         return
@@ -247,12 +246,12 @@ def _owner(counter: CompiledCounter, caller: CallerFacts) -> str:
     return caller.session_owner(everywhere=counter.scope == "Global")
 
 
-def _key_parts(gauge: Gauge, key: list[object], world: World) -> tuple[tuple[str, ...], str]:
+def _key_parts(gauge: Gauge, key: list[object]) -> tuple[tuple[str, ...], str]:
     """The parts of the key, and why they cannot be told. A part that the call does not name is empty."""
     parts: list[str] = []
     for program, value in zip(gauge.counter.key, key, strict=True):
-        if world.facts.unreadable_request and reads_request_body(program.reads):
-            return (), f"request not readable: {world.facts.unreadable_request}"
+        if isinstance(value, CelFailure) and value.missing:
+            return (), value.reason
         if isinstance(value, list) and value:
             parts += map(str, value)
         elif is_absent(program, value):

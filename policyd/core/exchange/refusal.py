@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from policyd.core.decide.combine import CANNOT_JUDGE, acting
 from policyd.core.decide.evaluate import Judged
+from policyd.core.decide.unknown import values_of
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.ratelimits import limit_headers, wait_s
 from policyd.core.model.decision import Outcome, Terminate
@@ -33,7 +34,7 @@ def texts(call: Call, winner: Judged) -> Terminate:
     asked = [program for program in (rule.message_expression, rule.fallback_expression) if program]
     if not asked or action is CANNOT_JUDGE or call.plan is None:
         return replace(action, message=plain, fallback=_fallback(action, plain))
-    values = iter(call.plan.batch(asked).evaluate(call.facts, call.world.counters, call.world.hits))
+    values = iter(values_of(call.plan, asked, call.world))
     message = _text(next(values), plain) if rule.message_expression else plain
     fallback = _fallback(action, message)
     fallback = _text(next(values), fallback) if rule.fallback_expression else fallback

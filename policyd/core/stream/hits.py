@@ -40,6 +40,10 @@ class Hits:
             return not may_cease(watcher) or watcher in self._certain or self._search(watcher, facts.response)
         return watcher not in self.followed and self._search(watcher, facts.response)
 
+    def stays_true(self, watcher: Watcher, facts: Facts) -> bool:
+        """Whether this condition is true of the response so far, and of any longer one."""
+        return self.truth(watcher, facts) and (watcher in self._certain or not may_cease(watcher))
+
     def _search(self, watcher: Watcher, response: ResponseFacts) -> bool:
         length = (response.events, response.text_chars, response.contents.size, response.thoughts.size)
         if self._response is not response or self._length != length:
