@@ -70,6 +70,8 @@ class Undoable:
             estimates.become(before)
         for step in self._taken():
             self._memory.settle_now(Settle(step.op, step.call, ()))
+        # What the store remembers of the call has to be gone before the clock is set back: it comes again with its id.
+        self._memory.read_now(Read(()))
 
     def _taken(self) -> list[Settle]:
         kept, self._kept = self._kept or [], None
