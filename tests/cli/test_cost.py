@@ -100,7 +100,7 @@ def test_what_is_billed_beside_the_tokens_is_in_the_money_alone(desk: Desk) -> N
 
 def test_what_is_not_known_is_counted_apart(desk: Desk) -> None:
     other = call()
-    other["request"]["path"] = "/v1/files"
+    other["request"]["path"] = "/v7/whatever"
     desk.record(call(model="nobody-knows-it"), other, exchange(response=None))
     _, found, _ = costs(desk, desk.recorded)
     total = found["summary"]
