@@ -120,7 +120,13 @@ class Enforcer:
         if ground is None or ground.policies is not policies:
             # Of the whole set at once: this is on the way of the first call after each change of ten thousand policies.
             session_readers, likeness_readers = reads_session(policies.reads), reads_likeness(policies.reads)
-            plans = Plans(policies.engine, self.options.mode, session_readers, likeness_readers=likeness_readers)
+            plans = Plans(
+                policies.engine,
+                self.options.mode,
+                session_readers,
+                likeness_readers=likeness_readers,
+                also_reads=self.options.also_reads,
+            )
             ground = Ground(
                 policies,
                 plans,

@@ -96,6 +96,7 @@ def fields(record: DecisionRecord) -> dict[str, object]:
         "caller_key": record.caller_key,
         "identity_missing": list(record.identity_missing),
         "labels": dict(record.labels),
+        "detections": {root: dict(counts) for root, counts in record.detections.items()},
         "rules": [_rule(result) for result in record.rules],
         "counters": [counter_fields(result) for result in record.counters],
         "shadow": [_shadow(result) for result in record.shadow],

@@ -31,6 +31,7 @@ class Condition:
 
     text: str
     finds: Finds
+    reads: frozenset[str] = frozenset()  # the facts that it looks at
     calls: int = 0
     first: str = ""  # the first call that it found
 
@@ -46,12 +47,12 @@ class Condition:
 
 def conditions(texts: Sequence[str], policies: PolicySet) -> list[Condition]:
     """What was asked for. Raises BadParameter for what is neither a rule of these policies nor CEL."""
-    return [Condition(text, _finds(text.strip(), policies)) for text in texts]
+    return [_condition(text, policies) for text in texts]
 
 
-def _finds(text: str, policies: PolicySet) -> Finds:
-    rules = [rule for policy in policies.policies for rule in policy.rules if text in _names(rule)]
-    return _of_rules(rules) if rules else _of_cel(text, policies)
+def _condition(text: str, policies: PolicySet) -> Condition:
+    rules = [rule for policy in policies.policies for rule in policy.rules if text.strip() in _names(rule)]
+    return Condition(text, _of_rules(rules)) if rules else _of_cel(text, policies)
 
 
 def _names(rule: CompiledRule) -> tuple[str, ...]:
@@ -71,10 +72,10 @@ def _acts(result: RuleResult) -> bool:
     return result.outcome is Outcome.MATCHED or (result.outcome is Outcome.ERRORED and result.enforced)
 
 
-def _of_cel(text: str, policies: PolicySet) -> Finds:
-    program = _program(text)
+def _of_cel(text: str, policies: PolicySet) -> Condition:
+    program = _program(text.strip())
     batch = policies.engine.batch([program])
-    return lambda played: _judge(batch, played)
+    return Condition(text, lambda played: _judge(batch, played), program.reads)
 
 
 def _program(text: str) -> CompiledProgram:

@@ -65,10 +65,12 @@ def replay(
     """
     if seed is not None and rechunk is None:
         raise typer.BadParameter("goes with --rechunk", param_hint="--seed")
-    options = Options(mode=mode, namespace=namespace, observe_all=True)
     cut = Rechunk(rechunk, seed) if rechunk is not None else None
     policy_set = compiled(policies)
-    summary = Summary(conditions(fail_on or (), policy_set))
+    looked_for = conditions(fail_on or (), policy_set)
+    summary = Summary(looked_for)
+    also = frozenset().union(*(one.reads for one in looked_for))
+    options = Options(mode=mode, namespace=namespace, observe_all=True, also_reads=also)
     table = load_prices(prices)
     run = DryRun(policy_set, table, options, cut, vocabularies=load_vocabularies())
     with closing(JsonPrinter() if format is Format.JSON else _text(run)) as printer, looking_seldom():

@@ -16,7 +16,7 @@ from policyd.core.compile.cel_batch import CelBatch
 from policyd.core.compile.cel_check import Checked, Vocabulary, check, problem
 from policyd.core.compile.cel_explain import a
 from policyd.core.compile.cel_limits import MAX_NODES, Finding, findings, too_many
-from policyd.core.compile.cel_lower import FactInput, Input, TextSizeInput, WholeInput, lower
+from policyd.core.compile.cel_lower import DetectionInput, FactInput, Input, TextSizeInput, WholeInput, lower, watcher
 from policyd.core.compile.cel_native import DYN, Checker, StaticType
 from policyd.core.compile.cel_problems import CelProblem, Refused, Want
 from policyd.core.compile.cel_tokens import place
@@ -24,6 +24,7 @@ from policyd.core.compile.cel_tree import Ident, Node, conjuncts, placed, rebuil
 from policyd.core.compile.cel_trend import is_monotone
 from policyd.core.compile.cel_warn import constant, places, warnings
 from policyd.core.compile.policyset import Batch, Program, Watcher
+from policyd.core.model.detectors import DETECTORS
 from policyd.core.model.reach import VIEWS
 
 __all__ = ["CelEngine", "CelProblem", "CompiledProgram", "Scope", "Want"]
@@ -43,6 +44,13 @@ class CompiledProgram:
     inputs: tuple[Input, ...]
     tree: Node  # lowered: its free names are those of `inputs`
     parts: tuple[tuple[int, int], ...]  # line and column of each part that must be true, in the order of the text
+
+    @property
+    def sought(self) -> tuple[Watcher, ...]:
+        """What its detectors look for in response.content: text that could become a find is kept back for them."""
+        names = [one.detector for one in self.inputs if isinstance(one, DetectionInput) and one.root == "response"]
+        patterns = [pattern for name in names for pattern in DETECTORS[name].patterns]
+        return tuple(watcher("matches", pattern, "content") for pattern in patterns)
 
     @property
     def whole_texts(self) -> frozenset[str]:

@@ -26,7 +26,15 @@ from policyd.core.compile.cel_facts import (
     whole,
     whole_counter,
 )
-from policyd.core.compile.cel_lower import CounterInput, FactInput, Input, TextSizeInput, WatchInput, WholeInput
+from policyd.core.compile.cel_lower import (
+    CounterInput,
+    DetectionInput,
+    FactInput,
+    Input,
+    TextSizeInput,
+    WatchInput,
+    WholeInput,
+)
 from policyd.core.compile.cel_native import Activation, Failed, Plan, activate
 from policyd.core.compile.cel_problems import Want
 from policyd.core.compile.cel_tree import Call, Const, Ident, Node
@@ -194,6 +202,8 @@ class Inputs:
                 self._facts.append((name, TEXT_SIZES[view].get))
             case WholeInput(name=name, root=root):
                 self._facts.append((name, partial(whole, root)))
+            case DetectionInput(name=name, root=root, detector=detector):
+                self._facts.append((name, partial(_count, root, detector)))
             case CounterInput():
                 self._counters.append((one.name, one.counter, _counter_getter(one)))
             case WatchInput(name=name, watcher=watcher):
@@ -253,6 +263,8 @@ def paths_of(one: Input) -> tuple[str, ...]:
             return (f"response.{view}",)
         case WholeInput(root=root):
             return fields_of(root)
+        case DetectionInput(root=root):
+            return (f"{root}.detections",)
         case CounterInput(counter=(_, counter), field=field):
             fields = (field,) if field else tuple(COUNTER_FACTS)
             return tuple(f"counters.{counter}.{each}" for each in fields if each not in KNOWN_OF_COUNTERS)
@@ -278,6 +290,12 @@ def _fact_getter(wanted: FactInput) -> Callable[[Facts], object]:
         return fact.get
     names = tuple(sorted(wanted.parts))
     return lambda facts: part_rows(part, fact.get(facts), names)
+
+
+def _count(root: str, detector: str, facts: Facts) -> int:
+    """The finds of a detector."""
+    known = facts.request.detections if root == "request" else facts.response.detections
+    return known.get(detector, 0)
 
 
 def _counter_getter(wanted: CounterInput) -> Callable[[CounterFacts], object]:

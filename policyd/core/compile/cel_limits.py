@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import re2
 
+from policyd.core.compile.cel_detections import misread
 from policyd.core.compile.cel_facts import PACKAGE, ROOTS
 from policyd.core.compile.cel_tree import Call, Const, Fields, Fold, Ident, Node, children, depth, walk
 
@@ -33,6 +34,7 @@ def findings(tree: Node) -> Iterator[Finding]:
         yield 0, "CEL006", "nested too deeply once its variables are inlined", "shorten the chain of variables"
         return
     yield from _loops(tree, 0)
+    yield from misread(tree)
     for node in walk(tree):
         match node:
             case Call(function="matches"):

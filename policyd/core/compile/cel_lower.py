@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from policyd.core.compile.cel_detections import FIELD, detection
 from policyd.core.compile.cel_facts import COUNTER_FACTS, FACTS, PACKAGE, PART_FIELDS, ROOTS, fields_of, part_of
 from policyd.core.compile.cel_tree import Call, Const, Ident, Node, Select, children, rebuild, walk
 from policyd.core.compile.policyset import CounterRef, Watcher
@@ -62,7 +63,16 @@ class WatchInput:
     watcher: Watcher
 
 
-Input = FactInput | TextSizeInput | WholeInput | CounterInput | WatchInput
+@dataclass(frozen=True, slots=True)
+class DetectionInput:
+    """How often a detector found something in the content of the request, or of the response so far."""
+
+    name: str
+    root: str  # request | response
+    detector: str
+
+
+Input = FactInput | TextSizeInput | WholeInput | CounterInput | WatchInput | DetectionInput
 
 
 @dataclass(slots=True)
@@ -98,6 +108,8 @@ class _Lowering:
     reads: set[str] = field(default_factory=set)
 
     def node(self, node: Node) -> Node:
+        if found := detection(node):
+            return self._detection(node, *found)
         match node:
             case Ident():
                 return self._ident(node)
@@ -146,6 +158,16 @@ class _Lowering:
         some = Call("optional.of", (value,), None, ("optional_of",))
         none = Call("optional.none", (), None, ("optional_none",))
         return Call("_?_:_", (there, some, none), None, ("conditional",))
+
+    def _detection(self, node: Node, root: str, detector: str) -> Node:
+        """The count of one detector, which is always there."""
+        if isinstance(node, Select) and node.test:
+            return Const("bool", True, "bool", node.at)
+        self.reads.add(f"{root}.{FIELD}.{detector}")
+        count = self._take(DetectionInput(f'{root}.{FIELD}["{detector}"]', root, detector))
+        if isinstance(node, Call) and node.function != "_[_]":
+            return Call("optional.of", (count,), None, ("optional_of",))
+        return count
 
     def _call(self, node: Call) -> Node:
         match node.function, node.operands:

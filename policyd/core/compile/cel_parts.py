@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 
 from policyd.core.compile.cel import CompiledProgram
 from policyd.core.compile.cel_literals import quoted
-from policyd.core.compile.cel_lower import CounterInput, FactInput, Input, TextSizeInput, WatchInput, WholeInput
+from policyd.core.compile.cel_lower import (
+    CounterInput,
+    DetectionInput,
+    FactInput,
+    Input,
+    TextSizeInput,
+    WatchInput,
+    WholeInput,
+)
 from policyd.core.compile.cel_problems import Want
 from policyd.core.compile.cel_tree import Call, Const, Fold, Ident, Items, Node, children, walk
 from policyd.core.compile.cel_unparse import NoText, Writer
@@ -111,6 +119,8 @@ def _name(one: Input) -> str:
             return f"has({path})" if present else path
         case TextSizeInput():
             return "response.text.size()"
+        case DetectionInput(name=name):
+            return name
         case WholeInput(root=root):
             return root
         case WatchInput(watcher=watcher):

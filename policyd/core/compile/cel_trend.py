@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum
 
+from policyd.core.compile.cel_detections import detection
 from policyd.core.compile.cel_facts import COUNTER_FACTS, FACTS, FIXED, GROWS, PACKAGE, ROOTS
 from policyd.core.compile.cel_tree import Call, Const, Fields, Fold, Ident, Items, Node, Select, children
 
@@ -50,6 +51,8 @@ def join(*trends: Trend) -> Trend:
 
 def trend(node: Node, bound: Bound) -> Trend:
     """What the value of this node does."""
+    if found := detection(node):
+        return Trend.UP if found[0] == "response" else Trend.FIXED
     match node:
         case Const():
             return Trend.FIXED

@@ -69,6 +69,8 @@ class Program(Protocol):
     @property
     def watchers(self) -> tuple[Watcher, ...]: ...
     @property
+    def sought(self) -> tuple[Watcher, ...]: ...  # what its detectors look for in response.content
+    @property
     def whole_texts(self) -> frozenset[str]: ...  # texts of the response (VIEWS), beside what is watched as they grow
 
 

@@ -17,7 +17,7 @@ from policyd.core.model.decision import Action, FailurePolicy, Mode, RuleSeverit
 from policyd.core.model.policy import ACTIONS, PolicyDocument, RuleSpec
 from policyd.core.model.reach import VIEWS, bound_hint
 
-_TEXT = ("response.delta", *(f"response.{view}" for view in VIEWS))
+_TEXT = ("response.delta", "response.detections", *(f"response.{view}" for view in VIEWS))
 
 
 def rule_of(
@@ -131,7 +131,7 @@ def _hold_back(spec: RuleSpec, path: Path, action: Action, when: CompiledProgram
     for watcher in when.watchers:
         if watcher.reach is None:
             _warn_endless(watcher, (*path, "when"), findings)
-    return _derived(when.watchers)
+    return _derived((*when.watchers, *when.sought))
 
 
 def _derived(watchers: Sequence[Watcher]) -> int:

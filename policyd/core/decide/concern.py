@@ -25,7 +25,8 @@ class Touch(IntFlag):
     CALLS = 1 << 20  # a tool call is complete: its arguments are known
     CONTENT = 1 << 21  # response.content has grown
     REASONING = 1 << 22  # response.reasoning has grown
-    ALL = (1 << 23) - 1
+    FINDS = 1 << 23  # a detector has found something
+    ALL = (1 << 24) - 1
 
 
 COST_FACTS = frozenset(f"response.{name}" for name in ("cost_usd", "cost_source", "cost_confidence"))
@@ -35,6 +36,7 @@ _TOUCHES: dict[str, int] = {
     "response.text": Changed.TEXT,
     "response.content": Touch.CONTENT,
     "response.reasoning": Touch.REASONING,
+    "response.detections": Touch.FINDS,
     "response.delta": Changed.TEXT | Touch.EVENT,
     "response.events": Touch.EVENT,
     "response.tool_calls": Changed.TOOLS | Touch.CALLS,

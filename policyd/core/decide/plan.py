@@ -6,11 +6,12 @@ Rule 2: a rule's answer is needed again only when something that it reads has ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from policyd.core.compile.cel_detections import FIELD
 from policyd.core.compile.cel_facts import fields_of
 from policyd.core.compile.cel_outlook import Outlook, outlook
 from policyd.core.compile.policyset import (
@@ -30,6 +31,7 @@ from policyd.core.decide.bound import effective as effective
 from policyd.core.decide.bound import enforceable as enforceable
 from policyd.core.model.counters import Charge
 from policyd.core.model.decision import Allow, Constrain, Mode, Reroute, Terminate
+from policyd.core.model.detectors import DETECTOR_NAMES
 from policyd.core.model.reach import VIEWS
 from policyd.core.stream.hits import may_cease
 
@@ -155,6 +157,7 @@ class Plan:
     policies: tuple[CompiledPolicy, ...]
     engine: Engine
     process: Mode
+    also_reads: frozenset[str] = frozenset()  # by whoever looks at calls that are over
     _batches: Made[Batch] = field(default_factory=Made)
     _outlooks: Made[Outlook] = field(default_factory=Made)
     dockets: Made[Docket] = field(default_factory=Made)  # docket.py's
@@ -226,9 +229,20 @@ class Plan:
     @cached_property
     def reads_content(self) -> bool:
         """Whether any expression of this selection reads `request.content`."""
-        return any(read in CONTENT_READS for reads in self._all_reads() for read in reads)
+        reads = {read for reads in self._all_reads() for read in reads}
+        return not reads.isdisjoint(CONTENT_READS) or bool(self.detectors("request"))
+
+    def detectors(self, root: str) -> frozenset[str]:
+        """The detectors whose finds in the request, or in the response, any expression of this selection reads."""
+        return self._detectors[root]
+
+    @cached_property
+    def _detectors(self) -> dict[str, frozenset[str]]:
+        reads = {read for reads in self._all_reads() for read in reads}
+        return {root: frozenset(_detectors_of(root, reads)) for root in ("request", "response")}
 
     def _all_reads(self) -> Iterator[frozenset[str]]:
+        yield self.also_reads
         yield from (bound.rule.reads for bound in self.rules)
         for bound in self.rules:
             texts = (bound.rule.message_expression, bound.rule.fallback_expression)
@@ -275,12 +289,12 @@ class Plan:
         yield from (bound.rule.reads for bound in self.rules)
         yield from self._other_reads()
 
-    def _other_reads(self) -> Iterator[frozenset[str]]:
+    def _other_reads(self) -> Iterable[frozenset[str]]:
         """What is read by expressions that are not conditions of rules."""
         rules = [bound.rule for bound in self.rules]
         texts = [one for rule in rules for one in (rule.message_expression, rule.fallback_expression)]
         programs = [*texts, *(counter.amount for _, counter in self.counters)]
-        return (program.reads for program in programs if program is not None)
+        return (self.also_reads, *(program.reads for program in programs if program is not None))
 
     @cached_property
     def reads_price(self) -> bool:
@@ -353,6 +367,15 @@ def _answers(rule: CompiledRule) -> bool:
     return isinstance(rule.action, Terminate) and rule.action.status == 200
 
 
+def _detectors_of(root: str, reads: Iterable[str]) -> Iterator[str]:
+    path = f"{root}.{FIELD}"
+    for read in reads:
+        if read == path:  # read whole, as a part of its root
+            yield from DETECTOR_NAMES
+        elif read.startswith(f"{path}."):
+            yield read.removeprefix(f"{path}.")
+
+
 def edits_request_body(rule: CompiledRule) -> bool:
     """Whether acting on this rule would change the request's body: what cannot be read cannot be changed either."""
     match rule.action:
@@ -394,11 +417,12 @@ class Plans:
         bound: int = 4096,
         *,
         likeness_readers: bool = False,
+        also_reads: frozenset[str] = frozenset(),
     ) -> None:
         self._engine, self._process, self._bound = engine, process, bound
         self._plans: dict[tuple[int, ...], Plan] = {}
         self._newest: Plan | None = None
-        self.session_readers = session_readers
+        self.session_readers, self._also_reads = session_readers, also_reads
         self.likeness_readers = likeness_readers
         self._enforces: bool | None = None
 
@@ -417,7 +441,7 @@ class Plans:
         if plan is None:
             if len(self._plans) >= self._bound:
                 self._plans.clear()
-            plan = self._plans[key] = Plan(policies, self._engine, self._process)
+            plan = self._plans[key] = Plan(policies, self._engine, self._process, self._also_reads)
         self._newest = plan
         return plan
 

@@ -38,6 +38,7 @@ class Roster:
     counts: bool  # one looks at counters
     whole_texts: frozenset[str]  # texts of the response (VIEWS) that one reads whole, beside what is watched
     watchers: tuple[Watcher, ...]
+    sought: tuple[Watcher, ...]  # what detectors look for, of those that keep text back
     # Of those that are enforced:
     keeps: Mapping[str, Keep]  # by text of the response (VIEWS): how much of it waits
     arguments: bool  # one reads the arguments of tool calls: then a tool call leaves only when they are whole
@@ -67,9 +68,15 @@ def _made(rules: tuple[BoundRule, ...], process: Mode) -> Roster:
         counts=any(one.concern.counts for one in rules),
         whole_texts=frozenset().union(*(when.whole_texts for when in conditions)),
         watchers=tuple(sorted(watchers, key=lambda watcher: (watcher.of, watcher.kind, watcher.pattern))),
+        sought=_sought(enforced),
         keeps={view: keep for view in VIEWS if (keep := _kept(view, enforced)).most},
         arguments=any(_reads_arguments(one.rule) for one in rules if enforceable(one.rule, process)),
     )
+
+
+def _sought(rules: Iterable[CompiledRule]) -> tuple[Watcher, ...]:
+    conditions = [rule.when for rule in rules if rule.hold_back and rule.when]
+    return tuple(dict.fromkeys(one for when in conditions for one in when.sought))
 
 
 def _union(masks: Iterable[int]) -> int:
@@ -89,17 +96,24 @@ def _kept(view: str, rules: Iterable[CompiledRule]) -> Keep:
 
 
 def _texts_read(rule: CompiledRule) -> frozenset[str]:
-    return rule.reads | {"response.text"} if "response.delta" in rule.reads else rule.reads
+    found = rule.reads | {"response.text"} if "response.delta" in rule.reads else rule.reads
+    return found | {"response.content"} if any(map(_is_detection, rule.reads)) else found
+
+
+def _is_detection(read: str) -> bool:
+    return read.startswith("response.detections")
 
 
 def _kept_blind(rule: CompiledRule) -> int:
     """What a rule keeps back beyond what the texts that it watches for can span: nobody knows which of it matters."""
-    reach = max((watcher.reach or 0 for watcher in rule.when.watchers), default=0) if rule.when else 0
+    seen = (*rule.when.watchers, *rule.when.sought) if rule.when else ()
+    reach = max((watcher.reach or 0 for watcher in seen), default=0)
     return rule.hold_back if rule.hold_back >= max(reach, 1) else 0
 
 
 def _reads_arguments(rule: CompiledRule) -> bool:
     return any(
-        read.startswith("response.tool_calls") and (read.endswith(".arguments") or read.count(".") == 1)
+        _is_detection(read)
+        or (read.startswith("response.tool_calls") and (read.endswith(".arguments") or read.count(".") == 1))
         for read in rule.reads
     )

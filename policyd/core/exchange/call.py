@@ -23,6 +23,7 @@ from policyd.core.model.prices import FREE, Price, PriceTable
 from policyd.core.model.route import Route
 from policyd.core.model.steps import RequestHeaders, Settle
 from policyd.core.model.tokens import NoVocabularies, Vocabularies
+from policyd.core.stream.detections import count_finds
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.billing import asked_tier
 from policyd.core.stream.dialects.content import content_of
@@ -188,6 +189,8 @@ class Call:
         request = self.facts.request
         if plan.reads_content and request.content is None and self.document is not None:
             request.content = content_of(self.document, request_structure(request.dialect), self.options.max_content)
+        if request.content is not None and (new := plan.detectors("request") - request.detections.keys()):
+            request.detections.update(count_finds(request.content, new))
 
     def estimate_by(self, model: str | None) -> None:
         """Pin what is known of this model now: the input is estimated by it, and what it will answer."""

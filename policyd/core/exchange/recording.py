@@ -12,6 +12,7 @@ from policyd.core.exchange.owing import charged, final_usage
 from policyd.core.model.counters import CounterId, Hold, SessionCharge
 from policyd.core.model.credentials import pseudonym
 from policyd.core.model.decision import CounterResult, DecisionRecord, ShadowResult, Verdict
+from policyd.core.model.facts import Facts
 from policyd.core.model.prices import Usage
 from policyd.core.model.steps import Extend, Record, Settle
 
@@ -113,10 +114,19 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             duration_ms=max(0.0, call.elapsed_ms(now)),
             ended=ended,
             conflicts=decision.conflicts,
+            detections=_detections(facts),
             joined_digest=call.joined_digest,
             shadow=tuple(ShadowResult(f.policy.name, f.policy.namespace, f.rule, f.event) for f in call.fates.values()),
         )
     )
+
+
+def _detections(facts: Facts) -> dict[str, dict[str, int]]:
+    """The finds in the bodies that could be read."""
+    return {
+        "request": {} if facts.unreadable_request else dict(facts.request.detections),
+        "response": {} if facts.unreadable_response else dict(facts.response.detections),
+    }
 
 
 def _done(decision: Decision) -> Verdict:

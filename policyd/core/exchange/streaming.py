@@ -23,6 +23,7 @@ from policyd.core.model.decision import Verdict
 from policyd.core.model.facts import ResponseFacts
 from policyd.core.model.reach import Watcher
 from policyd.core.model.steps import Extend, Release, Step, WakeAt
+from policyd.core.stream.detections import Finds
 from policyd.core.stream.dialects import AnswerReader, Changed, Reading, Repeating
 from policyd.core.stream.hits import Hits
 from policyd.core.stream.outbox import Outbox
@@ -32,6 +33,7 @@ from policyd.core.stream.sse import SseEvent
 # Plain integers: an event is read in less time than one operation of an IntFlag takes.
 TEXT, FINISH, USAGE = int(Changed.TEXT), int(Changed.FINISH), int(Changed.USAGE)
 TOOLS, CALLS = int(Changed.TOOLS), int(Touch.CALLS)
+FINDS = int(Touch.FINDS)
 EVENT, SPEND, HITS, INSPECTION = int(Touch.EVENT), int(Touch.SPEND), int(Touch.HITS), int(Changed.INSPECTION)
 FIRST = int(Touch.ALL) & ~int(Touch.TIME)
 
@@ -60,6 +62,8 @@ class Streaming:
         self.paced_tokens = 0
         # Entries that are not released yet, and the characters of text by then.
         self.marks: deque[tuple[int, object, int]] = deque([(-1, reader.mark(), 0)])
+        self.finds = Finds(self.response.detections)
+        self.finds.look_for(call.plan.detectors("response") if call.plan else ())
         self.contents = Contents(self.response)
         self.contents.want(call.plan.texts_kept if call.plan else ())
         self.outbox = self._outbox()
@@ -71,6 +75,7 @@ class Streaming:
         outbox = Outbox(
             redactors=() if passive else redactors(redactions),
             watchers=roster.watchers,
+            sought=roster.sought,
             keep={} if passive else roster.keeps,
             hold_args=not passive and roster.arguments,
             repeats=not passive and getattr(self.reader, "repeats", False),
@@ -210,6 +215,8 @@ class Streaming:
             touched |= self._text_came(response)
         if self.contents.wanted:
             touched |= self._content_came(reading)
+        if self.finds.take(reading.segments, reading.closes):
+            touched |= FINDS
         if reading.closes or touched & TOOLS:
             touched |= self._calls_came(reading, response)
         if response.events == 1:
@@ -354,6 +361,7 @@ class Streaming:
         was, self.behind = response.inspection, 1
         self.reader.finish()
         touched = self._calls_end(response) | (INSPECTION if response.inspection != was else 0)
+        touched |= FINDS if self.finds.finish() else 0
         if response.events == 0:
             touched = int(Touch.ALL)
         if touched:
@@ -379,7 +387,7 @@ class Streaming:
         said = texts(call, winner)
         call.reason, call.message, call.phase = said.reason, said.message, "response"
         when = winner.bound.rule.when
-        data = self.outbox.cut(entry, when.watchers if when is not None else (), self.last)
+        data = self.outbox.cut(entry, (*when.watchers, *when.sought) if when is not None else (), self.last)
         self._forget_marks()
         self.reader.rewind(self.marks[0][1])
         if isinstance(self.reader, Repeating):

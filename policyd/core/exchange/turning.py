@@ -28,6 +28,7 @@ def join(streaming: Streaming, now: float, *, refused: bool) -> list[Step]:
     late = bench.follow()
     streaming.contents.want(streaming.call.plan.texts_kept if streaming.call.plan else ())
     _look_for(streaming, late)
+    _count_also(streaming)
     if streaming.passive and (refused or may_change_answer(streaming.call)):
         _turn(streaming)
     if late and response.events:
@@ -47,6 +48,13 @@ def _look_for(streaming: Streaming, late: Sequence[BoundRule]) -> None:
     if watchers:
         response = streaming.response
         streaming.outbox.watch_also(watchers, {choice: response.text(choice) for choice in response.texts})
+
+
+def _count_also(streaming: Streaming) -> None:
+    plan, response = streaming.call.plan, streaming.response
+    names = plan.detectors("response") if plan else frozenset[str]()
+    if not names <= response.detections.keys():
+        streaming.finds.look_for(names, {choice: response.text(choice) for choice in response.texts})
 
 
 def _turn(streaming: Streaming) -> None:

@@ -10,6 +10,7 @@ from policyd.core.exchange.contents import Contents
 from policyd.core.exchange.judging import Bench, Touch
 from policyd.core.model.decision import Verdict
 from policyd.core.stream import json_text
+from policyd.core.stream.detections import Finds
 from policyd.core.stream.dialects import BLANKS, AnswerReader, Channel, Edit, Segment
 from policyd.core.stream.holdback import HoldBack, redact_text, swapped
 from policyd.core.stream.redactor import redactors
@@ -35,6 +36,10 @@ class Whole:
             contents = Contents(response)
             contents.want(self.call.plan.texts_read)
             contents.take(segments)
+            finds = Finds(response.detections)
+            finds.look_for(self.call.plan.detectors("response"))
+            finds.take(segments, ())
+            finds.finish()
         decision = self.bench.judge(self.bench.due(int(Touch.ALL), forced=True), 0)
         if decision.verdict is Verdict.TERMINATE:
             self.call.trimmed = True

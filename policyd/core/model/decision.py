@@ -264,4 +264,5 @@ class DecisionRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     shadow: tuple[ShadowResult, ...] = ()
     identity_missing: tuple[str, ...] = ()  # fields of --identity without a value; `any`: the metadata told nothing
+    detections: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # request, response: finds by detector
     joined_digest: str = ""  # of the later policy set whose policies joined while the call ran; empty when none did

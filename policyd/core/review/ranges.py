@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from policyd.core.compile.cel_facts import COUNTER_FACTS, FACTS, Fact
-from policyd.core.compile.cel_lower import CounterInput, FactInput, Input, TextSizeInput, WatchInput
+from policyd.core.compile.cel_lower import CounterInput, DetectionInput, FactInput, Input, TextSizeInput, WatchInput
 from policyd.core.compile.cel_tree import Call, Ident, Node
 from policyd.core.compile.policyset import CompiledCounter, CompiledPolicy, CounterRef
 from policyd.core.model.operations import OPERATIONS
@@ -68,7 +68,7 @@ class Leaves:
                 return _BOTH
             case FactInput(path=path):
                 return _fact(path)
-            case TextSizeInput():
+            case TextSizeInput() | DetectionInput():
                 return between(0)
             case CounterInput() as one if one.field:
                 return _counter(one.field, self.counters.get(one.counter))
@@ -82,7 +82,7 @@ class Leaves:
                 return "bool"
             case FactInput(path=path):
                 return FACTS[path].type
-            case TextSizeInput():
+            case TextSizeInput() | DetectionInput():
                 return "int"
             case CounterInput(field=name) if name:
                 return COUNTER_FACTS[name].type

@@ -31,7 +31,8 @@ _Raw = tuple[bytes, Sequence[Segment], Sequence[Channel]]
 class Outbox:
     """The queue of a stream's events.
 
-    `redactors` edit text of every kind; `watchers` look at the texts of the response; `keep`: characters of visible
+    `redactors` edit text of every kind; `watchers` look at the texts of the response; `sought`: what else text is kept
+    back for, found by others; `keep`: characters of visible
     text kept back until the channel closes (all of them for rules that do not say which text they look for), or how
     much is kept of each text of the response (see VIEWS); `hold_args`: an event that carries a tool call's arguments
     waits until that tool call is complete; `repeats`: texts are said again, or `told` will be asked, so what leaves is
@@ -43,6 +44,7 @@ class Outbox:
         *,
         redactors: Iterable[Redactor] = (),
         watchers: Iterable[Watcher] = (),
+        sought: Iterable[Watcher] = (),
         keep: int | Mapping[str, Keep] = 0,
         hold_args: bool = False,
         repeats: bool = False,
@@ -50,8 +52,8 @@ class Outbox:
     ) -> None:
         self._redactors = tuple(redactors)
         self._keeps = keep if not isinstance(keep, int) else {"text": Keep(keep, keep)} if keep else {}
-        self._watches = Watches(watchers, keeps=self._keeps)
-        self._looks = bool(self._watches.watchers)
+        self._watches = Watches(watchers, keeps=self._keeps, sought=sought)
+        self._looks = bool(self._watches.watchers or self._watches.sought)
         self._hold_args = hold_args
         self._edit = edit
         self._holds = bool(self._redactors or self._keeps or hold_args or repeats)
@@ -155,7 +157,7 @@ class Outbox:
 
     def _open(self, channel: Channel) -> Lane:
         keep = self._kept(channel[0])
-        watch = self._watches.of(channel) if keep.most and self._watches.watchers else None
+        watch = self._watches.of(channel) if keep.most and (self._watches.watchers or self._watches.sought) else None
         lane = self._lanes[channel] = Lane(channel, self._redactors, watch, keep)
         return lane
 

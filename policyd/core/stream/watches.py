@@ -74,11 +74,12 @@ class Watches:
     """What is looked for in the texts of a response (see VIEWS). `hits` grows as it is found. `keeps`: the texts of
     which something is kept back."""
 
-    def __init__(self, watchers: Iterable[Watcher], *, keeps: Collection[str]) -> None:
+    def __init__(self, watchers: Iterable[Watcher], *, keeps: Collection[str], sought: Iterable[Watcher] = ()) -> None:
         self.watchers = tuple(dict.fromkeys(watchers))
         self.hits: set[Watcher] = {watcher for watcher in self.watchers if matches_nothing(watcher)}
         self.followed: set[Watcher] = set(self.watchers)
         self._keeps = frozenset(keeps)
+        self.sought = tuple(dict.fromkeys(sought))  # text is kept back for these, but others tell whether they match
         self._views = {of: _View(of, tuple(those)) for of, those in groupby(sorted(self.watchers, key=_VIEW), _VIEW)}
         self._by_channel: dict[Channel, Watch] = {}
 
@@ -98,7 +99,7 @@ class Watches:
         """The watch that tells where in this channel a match stands."""
         watch = self._by_channel.get(channel)
         if watch is None:
-            about = [watcher for watcher in self.watchers if covers(watcher.of, channel[0])]
+            about = [watcher for watcher in (*self.watchers, *self.sought) if covers(watcher.of, channel[0])]
             watch = self._by_channel[channel] = Watch(about, keeps=True)
         return watch
 
