@@ -88,15 +88,7 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             inspection=_inspection(call),
             inspection_reason=facts.unreadable_request or facts.unreadable_response or response.partial_reason,
             status=call.status,
-            usage={
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "cached_input_tokens": usage.cached_input_tokens,
-                "cache_write_tokens": usage.cache_write_tokens,
-                "reasoning_tokens": usage.reasoning_tokens,
-                **usage.extra,
-                "source": usage.source,
-            },
+            usage=_usage(usage),
             cost_nano=call.price.cost_nano(usage) if call.price and call.left else 0,
             cost_source=usage.source if call.price else UNPRICED,
             cost_confidence=confidence(call, usage),
@@ -119,6 +111,18 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             shadow=tuple(ShadowResult(f.policy.name, f.policy.namespace, f.rule, f.event) for f in call.fates.values()),
         )
     )
+
+
+def _usage(usage: Usage) -> dict[str, object]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_input_tokens": usage.cached_input_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        **usage.extra,
+        "source": usage.source,
+    }
 
 
 def _detections(facts: Facts) -> dict[str, dict[str, int]]:
