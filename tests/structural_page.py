@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from policyd.core.stream.dialects.content import a_model, an_id, base64, media
+from policyd.core.stream.dialects.content import Structure, a_model, a_time, an_id, base64, media
 from policyd.core.stream.dialects.request_fields import REQUESTS
+from policyd.core.stream.dialects.response_fields import RESPONSES
+from policyd.core.stream.dialects.response_openai import padding
 
 PAGE = Path(__file__).parent.parent / "docs" / "structural-fields.md"
-SHAPES = {a_model: "the name of a model", an_id: "an id", base64: "base64", media: "base64 or a data URL"}
-HEAD = """# Structural fields of requests
+SHAPES = {
+    a_model: "the name of a model",
+    a_time: "a date or time of ISO 8601",
+    an_id: "an id",
+    base64: "base64",
+    media: "base64 or a data URL",
+    padding: "letters and digits",
+}
+HEAD = """# Structural fields
 
 `request.content` holds every string of a request's body, and redaction edits every one, except the fields listed here.
 A value in a listed field is content, too, if it does not have the shape that the list names: an id with spaces, of more
@@ -22,17 +32,30 @@ structural.
 """
 
 
+RESPONSES_HEAD = """# Responses
+
+`response.content` holds every string of a response, whole or streamed, except the fields listed here. The same shapes
+count. A string in a field that the dialect does not define is content and makes `inspection: partial`; a redaction that
+finds something in the name of a member renames the member. The name of a tool that the request offers is structural.
+
+A path that begins with `response.`, `item.`, `delta.` or `message.` is one of an event of a stream.
+"""
+
+
 def markdown() -> str:
     """The page."""
-    lines = [HEAD]
-    for dialect, structure in REQUESTS.items():
-        lines += [f"## {dialect}", "", "| field | shape |", "|---|---|"]
-        lines += [
-            f"| `{path}` | {SHAPES.get(shape, 'base64, if `type` says so')} |"
-            for path, shape in structure.fields.items()
-        ]
-        lines += ["", f"words: {', '.join(f'`{name}`' for name in sorted(structure.words)) or 'none'}", ""]
-    return "\n".join(lines)
+    return "\n".join([HEAD, "# Requests", "", *_tables(REQUESTS), RESPONSES_HEAD, *_tables(RESPONSES)])
+
+
+def _tables(structures: Mapping[str, Structure]) -> Iterator[str]:
+    for dialect, structure in structures.items():
+        if dialect == "bedrock.invoke":
+            yield from (f"## {dialect}", "", "Those of the dialect of the model's family.", "")
+            continue
+        yield from (f"## {dialect}", "", "| field | shape |", "|---|---|")
+        for path, shape in structure.fields.items():
+            yield f"| `{path}` | {SHAPES.get(shape, 'base64, if `type` says so')} |"
+        yield from ("", f"words: {', '.join(f'`{name}`' for name in sorted(structure.words)) or 'none'}", "")
 
 
 if __name__ == "__main__":

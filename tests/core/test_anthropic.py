@@ -8,7 +8,7 @@ import pytest
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ToolResult
-from policyd.core.stream.dialects import Changed, Edit, Ending, RequestChange
+from policyd.core.stream.dialects import ALONE, Changed, Edit, Ending, RequestChange
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.json_text import dumps, loads, splice
 from tests.streams import Read, cuts, read_json, read_stream, sse
@@ -241,7 +241,8 @@ def test_tool_calls_are_put_together() -> None:
     assert read.response.inspection == "full"
     assert read.readings[3].segments[0].channel == ("args", 0, 0)
     assert read.readings[3].segments[0].path == ("delta", "partial_json")
-    assert read.readings[6].segments[0].path == ("content_block", "input", "query")
+    names = {(segment.path, segment.name) for segment in read.readings[6].segments if segment.channel == ALONE}
+    assert (("content_block", "input", "query"), False) in names
     assert read.readings[5].closes == [("args", 0, 0)]
 
 
@@ -410,8 +411,9 @@ def test_a_whole_answer() -> None:
     assert (got.text(), got.delta, got.finish_reasons, got.inspection) == ("Hi!", "Hi!", ["tool_use"], "full")
     assert (got.input_tokens, got.output_tokens, got.cached_input_tokens, got.usage_source) == (110, 4, 100, "provider")
     assert [(call.name, call.arguments) for call in got.tool_calls] == [("f", '{"a":"in","b":["deep",1]}')]
-    assert [segment.text for segment in read.readings[0].segments] == ["hm", "Hi", "in", "deep", "!"]
-    for segment in read.readings[0].segments:
+    segments = [segment for segment in read.readings[0].segments if segment.text and not segment.name]
+    assert [segment.text for segment in segments] == ["hm", "s", "Hi", "f", "in", "deep", "!"]
+    for segment in segments:
         at: Any = whole()
         for key in segment.path:
             at = at[key]

@@ -88,6 +88,8 @@ def test_what_is_recognised_reads_as_if_it_were_parsed(name: str, data: st.DataO
     quick_facts, slow_facts = ResponseFacts(status=200), ResponseFacts(status=200)
     quick, slow = dialect.reader(RequestFacts(), quick_facts), dialect.reader(RequestFacts(), slow_facts)
     quick.want_segments = slow.want_segments = wants  # type: ignore[attr-defined]
+    quick.want_content(wants)
+    slow.want_content(wants)
     for event, text in data.draw(events(name)):
         slow._like = Likeness("nothing")  # type: ignore[attr-defined]
         seen, expected = quick.read_event(event, text), slow.read_event(event, text)

@@ -285,6 +285,17 @@ class Plan:
         other = {view for view in VIEWS for reads in self._other_reads() if f"response.{view}" in reads}
         return frozenset(watched | whole | other)
 
+    @cached_property
+    def wants_content(self) -> bool:
+        """Whether anything of this selection needs every string of the response."""
+        detects = any("response.detections" in reads for reads in self._every_reads())
+        return detects or "content" in self.texts_read or bool(self.redacting)
+
+    @cached_property
+    def reads_calls(self) -> bool:
+        """Whether anything of this selection reads the tool calls of the response."""
+        return any(read.startswith("response.tool_calls") for reads in self._every_reads() for read in reads)
+
     def _every_reads(self) -> Iterator[frozenset[str]]:
         yield from (bound.rule.reads for bound in self.rules)
         yield from self._other_reads()

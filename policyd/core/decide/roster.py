@@ -112,7 +112,8 @@ def _kept_blind(rule: CompiledRule) -> int:
 
 
 def _reads_arguments(rule: CompiledRule) -> bool:
-    return any(
+    """Whether it reads the arguments of tool calls, be it as content."""
+    return "response.content" in rule.reads or any(
         _is_detection(read)
         or (read.startswith("response.tool_calls") and (read.endswith(".arguments") or read.count(".") == 1))
         for read in rule.reads

@@ -40,7 +40,7 @@ from policyd.core.model.steps import (
 from policyd.core.stream.encodings import MOST_STREAMED, Decoding, codings_of, decode
 from policyd.core.stream.framing import framing_of
 
-BODILESS = frozenset({204, 205, 304})
+BODILESS = frozenset({204, 304})  # a response of status 205 may have a body, whatever the standard says
 PLAIN = HeaderEdit(remove=("content-encoding",))  # of a body that leaves without the encoding that it came in
 _AS_IT_CAME = HeaderEdit()
 

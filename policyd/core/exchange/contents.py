@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from policyd.core.decide.concern import Touch
+from policyd.core.exchange.call import Call
+from policyd.core.exchange.judging import Touch, redacts_answer
 from policyd.core.model.facts import ResponseFacts
-from policyd.core.stream.dialects import ALONE, Segment
-from policyd.core.stream.watches import covers
+from policyd.core.stream.dialects import LOOSE, Segment
+from policyd.core.stream.dialects.content import decoded
+from policyd.core.stream.watches import STANDS_ALONE, covers
 
 CONTENT, REASONING = int(Touch.CONTENT), int(Touch.REASONING)
+
+
+def wants_content(call: Call) -> bool:
+    """Whether every string of this call's response is content that somebody reads, or that may be redacted."""
+    return (call.plan is not None and call.plan.wants_content) or redacts_answer(call)
 
 
 class Contents:
@@ -53,9 +60,18 @@ class Contents:
             if not segment.text or segment.again:
                 continue
             if wanted & CONTENT and covers("content", channel[0]):
-                self._response.contents.add(None if channel == ALONE else channel, segment.text)
+                self._add(segment)
                 grown |= CONTENT
             if wanted & REASONING and covers("reasoning", channel[0]):
                 self._response.thoughts.add(channel, segment.text)
                 grown |= REASONING
         return grown
+
+    def _add(self, segment: Segment) -> None:
+        contents, channel = self._response.contents, segment.channel
+        if channel[0] not in STANDS_ALONE:
+            contents.add(channel, segment.text)
+            return
+        contents.add(channel if channel[0] == LOOSE else None, segment.text)
+        for one in decoded(segment.text):
+            contents.add(None, one)

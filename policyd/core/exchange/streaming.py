@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 
 from policyd.core.exchange.call import Call
-from policyd.core.exchange.contents import Contents
+from policyd.core.exchange.contents import Contents, wants_content
 from policyd.core.exchange.extending import Extending
 from policyd.core.exchange.intake import Intake
 from policyd.core.exchange.judging import Bench, Touch, may_change_answer
@@ -20,11 +20,12 @@ from policyd.core.exchange.refusal import break_off, ending, texts
 from policyd.core.exchange.turning import join, turn
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Verdict
-from policyd.core.model.facts import ResponseFacts
+from policyd.core.model.facts import ResponseFacts, ToolCall
 from policyd.core.model.reach import Watcher
 from policyd.core.model.steps import Extend, Release, Step, WakeAt
+from policyd.core.stream.arguments import decode_call
 from policyd.core.stream.detections import Finds
-from policyd.core.stream.dialects import AnswerReader, Changed, Reading, Repeating
+from policyd.core.stream.dialects import ALONE, AnswerReader, Changed, Reading, Repeating, Segment
 from policyd.core.stream.hits import Hits
 from policyd.core.stream.outbox import Outbox
 from policyd.core.stream.redactor import redactors
@@ -65,7 +66,8 @@ class Streaming:
         self.finds = Finds(self.response.detections)
         self.finds.look_for(call.plan.detectors("response") if call.plan else ())
         self.contents = Contents(self.response)
-        self.contents.want(call.plan.texts_kept if call.plan else ())
+        self.grown = 0  # what the decoded arguments of tool calls have added, bits of Touch
+        self.read_for_plan()
         self.outbox = self._outbox()
         call.world.hits = Hits(self.outbox.hits, self.outbox.followed)  # they grow as the outbox reads
 
@@ -89,6 +91,14 @@ class Streaming:
         """The text conditions that charges read: they may be asked for at every event."""
         gauges = self.call.meter.gauges
         return [watcher for gauge in gauges if gauge.counter.amount for watcher in gauge.counter.amount.watchers]
+
+    def read_for_plan(self) -> None:
+        """Read what the policies in force need of the response."""
+        call, plan = self.call, self.call.plan
+        self.contents.want(plan.texts_kept if plan else ())
+        self.wants_content = wants_content(call)
+        self.reads_calls = self.wants_content or (plan is not None and plan.reads_calls)
+        self.reader.want_content(self.wants_content)
 
     # ---- events ----------------------------------------------------------------------------------------------------
 
@@ -195,30 +205,35 @@ class Streaming:
 
     def read(self, event: SseEvent) -> tuple[int, int]:
         """The entry of this event, and what it touched; 0 for a block that is no event."""
+        if event.damage:
+            self._unreadable(event.damage)
+        raw = event.raw if event.tidy is None or self.passive else event.tidy
         if event.data is None and event.complete:
-            return self.outbox.add(event.raw, (), ()), 0
+            return self.outbox.add(raw, (), ()), INSPECTION if event.damage else 0
         response, found = self.response, self.outbox.hits
         before, hits = response.output_tokens, len(found)
         if not event.complete or event.malformed:
             self._unreadable("the answer ends within an event" if not event.complete else self.intake.framing.damage)
             response.events += event.complete
             self.behind = int(not event.complete)
-            return self._add(event.raw, Reading()), INSPECTION
+            return self._add(raw, Reading()), INSPECTION
         reading = self.reader.read_event(event.name, event.data or "")
+        if event.beside and self.wants_content:
+            reading.segments = [*reading.segments, *(Segment(ALONE, path, text) for path, text in event.beside)]
         response.events += 1
         if reading.malformed:
             self._unreadable(response.partial_reason)
         withheld = reading.extra and self.call.asked_usage
-        entry = self._add(b"" if withheld else event.raw, reading)
-        touched = int(reading.changed) | EVENT
+        entry = self._add(b"" if withheld else raw, reading)
+        touched = int(reading.changed) | EVENT | (INSPECTION if event.damage else 0)
         if touched & TEXT:
             touched |= self._text_came(response)
-        if self.contents.wanted:
-            touched |= self._content_came(reading)
         if self.finds.take(reading.segments, reading.closes):
             touched |= FINDS
         if reading.closes or touched & TOOLS:
             touched |= self._calls_came(reading, response)
+        if self.contents.wanted:
+            touched |= self._content_came(reading)
         if response.events == 1:
             touched = FIRST
         if touched & USAGE:
@@ -236,7 +251,8 @@ class Streaming:
         return self._too_long(response.text_chars) if "text" in self.bench.whole_texts else 0
 
     def _content_came(self, reading: Reading) -> int:
-        grown = self.contents.take(reading.segments)
+        grown = self.contents.take(reading.segments) | self.grown
+        self.grown = 0
         return grown | self._too_long(self.contents.longest) if grown else 0
 
     def _too_long(self, chars: int) -> int:
@@ -255,19 +271,31 @@ class Streaming:
         self.calls = len(calls)
         for channel in reading.closes:
             if channel[0] == "args" and channel[2] < len(calls):
-                calls[channel[2]].open = False
+                self._call_complete(calls[channel[2]])
                 complete = CALLS
         if len(calls) > self.call.options.bounds.tool_calls:
             self._unreadable(f"more than {self.call.options.bounds.tool_calls} tool calls (bound tool_calls)")
             return complete | INSPECTION
         return complete
 
+    def _call_complete(self, call: ToolCall) -> None:
+        """A tool call is complete: what its arguments say decoded is content, too."""
+        call.open = False
+        if not self.reads_calls:
+            return
+        escaped = self.wants_content and "\\" in call.arguments
+        decode_call(call)
+        if escaped:
+            said = [Segment(ALONE, (), text) for text in call.strings if text]
+            self.outbox.look(said)
+            self.grown |= self.contents.take(said)
+
     def _calls_end(self, response: ResponseFacts) -> int:
         """The body is over: no tool call gets any longer."""
-        unknown = [call for call in response.tool_calls if call.open]
+        unknown, hits = [call for call in response.tool_calls if call.open], len(self.outbox.hits)
         for call in unknown:
-            call.open = False
-        return CALLS if unknown else 0
+            self._call_complete(call)
+        return (CALLS | self.grown if unknown else 0) | (HITS if len(self.outbox.hits) != hits else 0)
 
     def _add(self, raw: bytes, reading: Reading) -> int:
         entry = self.outbox.add(raw, reading.segments, reading.closes)
@@ -391,7 +419,7 @@ class Streaming:
         self._forget_marks()
         self.reader.rewind(self.marks[0][1])
         if isinstance(self.reader, Repeating):
-            self.reader.told(self.outbox.told())
+            self.reader.told(self.outbox.told(), self.outbox.clean)
         data += self.reader.ending(ending(call, said, self._last_text(said.fallback)))
         self.done = self.cut = self.call.trimmed = True
         self.intake.queue.clear()

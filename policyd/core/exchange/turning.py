@@ -26,7 +26,7 @@ def join(streaming: Streaming, now: float, *, refused: bool) -> list[Step]:
     """Policies have joined the call, or left it. `refused`: they end it, whatever is still to come."""
     response, bench = streaming.response, streaming.bench
     late = bench.follow()
-    streaming.contents.want(streaming.call.plan.texts_kept if streaming.call.plan else ())
+    streaming.read_for_plan()
     _look_for(streaming, late)
     _count_also(streaming)
     if streaming.passive and (refused or may_change_answer(streaming.call)):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
-from policyd.core.exchange.contents import Contents
+from policyd.core.exchange.contents import Contents, wants_content
 from policyd.core.exchange.judging import Bench, Touch
 from policyd.core.model.decision import Verdict
 from policyd.core.stream import json_text
+from policyd.core.stream.alone import alone_changes, redact_alone, veil_changes
+from policyd.core.stream.arguments import decode_call
 from policyd.core.stream.detections import Finds
-from policyd.core.stream.dialects import BLANKS, AnswerReader, Channel, Edit, Segment
+from policyd.core.stream.dialects import ALONE, BLANKS, LOOSE, AnswerReader, Channel, Edit, Path, Segment
 from policyd.core.stream.holdback import HoldBack, redact_text, swapped
-from policyd.core.stream.redactor import redactors
+from policyd.core.stream.redactor import Redactor, redactors
+
+_EMPTY = frozenset({204, 205, 304})  # statuses of responses that need no body
 
 
 class Whole:
@@ -22,6 +26,7 @@ class Whole:
     def __init__(self, call: Call, reader: AnswerReader) -> None:
         self.call, self.reader = call, reader
         self.bench = Bench(call)
+        self.page: str | None = None  # the text of an error page that is no document
 
     def judge(self, body: bytes | Malformed, now: float) -> bytes | None:
         """The body, or why it cannot be read, as it may leave; None: as it came. Whether it may at all, `call.decision`
@@ -31,11 +36,10 @@ class Whole:
         response.ttft_ms = response.elapsed_ms
         response.events = 1
         response.delta = ""
+        self.reader.want_content(wants_content(self.call))
         segments = self._read(body)
+        self._complete(segments)
         if self.call.plan is not None:
-            contents = Contents(response)
-            contents.want(self.call.plan.texts_read)
-            contents.take(segments)
             finds = Finds(response.detections)
             finds.look_for(self.call.plan.detectors("response"))
             finds.take(segments, ())
@@ -44,12 +48,33 @@ class Whole:
         if decision.verdict is Verdict.TERMINATE:
             self.call.trimmed = True
             return None
-        redacted = None if isinstance(body, Malformed) else self._redacted(body, segments)
+        redacted = None if isinstance(body, Malformed) else self._changed(body, segments)
         self.call.trimmed = redacted is not None
         return redacted
 
+    def _changed(self, body: bytes, segments: Sequence[Segment]) -> bytes | None:
+        """The body as the redactions leave it; None when they leave it as it came."""
+        search = redactors([one for one in self.call.decision.obligations.redactions if one.in_response])
+        if not search:
+            return None
+        return self._redacted(body, segments, search) if self.page is None else _cleaned(body, self.page, search)
+
+    def _complete(self, segments: Sequence[Segment]) -> None:
+        """Fill the facts that the segments tell."""
+        response, plan = self.call.facts.response, self.call.plan
+        if plan is None:
+            return
+        escaped = [call for call in response.tool_calls if "\\" in call.arguments]
+        for call in response.tool_calls if plan.reads_calls or plan.wants_content else ():
+            decode_call(call)
+        contents = Contents(response)
+        contents.want(plan.texts_read)
+        contents.take([*segments, *(Segment(ALONE, (), text) for call in escaped for text in call.strings if text)])
+
     def _read(self, body: bytes | Malformed) -> Sequence[Segment]:
         response = self.call.facts.response
+        if body == b"" and response.status in _EMPTY:
+            return ()
         try:
             if isinstance(body, Malformed):
                 raise body
@@ -62,37 +87,73 @@ class Whole:
             return segments
         except Malformed as failure:
             response.inspection, response.partial_reason = "partial", failure.reason
-            if response.status >= 400:
-                response.is_error = True  # an error page says nothing that a model said
-            else:
+            if response.status < 400:
                 self.call.facts.unreadable_response = self.call.facts.unmetered = failure.reason
-            return ()
+                return ()
+            return self._error_page(body, failure.reason)
 
-    def _redacted(self, data: bytes, segments: Sequence[Segment]) -> bytes | None:
-        search = redactors([one for one in self.call.decision.obligations.redactions if one.in_response])
-        if not search:
-            return None
-        edits, lanes = [], dict[Channel, HoldBack]()
-        texts = [one for one in segments if one.channel[0] == "text" and not one.again]
-        for segment in texts:
+    def _error_page(self, body: bytes | Malformed, reason: str) -> Sequence[Segment]:
+        """An error that is no document: nothing that a model says, but all of it is content."""
+        self.call.facts.response.is_error = True
+        if not isinstance(body, Malformed):
+            self.page = _decoded(body)
+            return (Segment(ALONE, (), self.page),)
+        if wants_content(self.call):
+            self.call.facts.unreadable_response = reason
+        return ()
+
+    def _redacted(self, data: bytes, segments: Sequence[Segment], search: tuple[Redactor, ...]) -> bytes | None:
+        alone = [one for one in segments if one.channel[0] in ("alone", LOOSE)]
+        veils = [one for one in segments if one.channel[0] == "veil"]
+        edits = [*_changed_texts(segments, search), *(Edit(*change) for change in alone_changes(alone, search))]
+        if edits:
+            return json_text.splice(data, [*edits, *(Edit(one.path, BLANKS[one.text]) for one in veils)])
+        veiled = [one for one in segments if one.channel[0] == "veiled"]
+        changes = veil_changes(veils, veiled, search)
+        return json_text.splice(data, [Edit(*change) for change in changes]) if changes else None
+
+
+def _changed_texts(segments: Sequence[Segment], search: tuple[Redactor, ...]) -> Iterable[Edit]:
+    """Texts of known kinds that are redacted: the parts of a visible text together, every other one by itself."""
+    known = [one for one in segments if one.channel[0] not in ("alone", LOOSE, "veil", "veiled")]
+    lanes: dict[Channel, HoldBack] = {}
+    for segment in known:
+        if segment.channel[0] == "text" and not segment.again:
             lanes.setdefault(segment.channel, HoldBack(search)).push(segment.text)
-        for lane in lanes.values():
-            lane.close()
-        starts = dict.fromkeys(lanes, 0)
-        for segment in segments:
-            text = segment.text
-            if segment.channel[0] == "veil":
-                continue
-            if segment.channel in lanes and not segment.again:
-                start = starts[segment.channel]
-                starts[segment.channel] += len(text)
-                text = swapped(text, start, lanes[segment.channel].swaps)
-            else:
-                text = redact_text(text, search, arguments=segment.channel[0] == "args")
-            if text != segment.text:
-                edits.append(Edit(segment.path, text))
-        veils = [Edit(one.path, BLANKS[one.text]) for one in segments if one.channel[0] == "veil"]
-        return json_text.splice(data, edits + veils) if edits else None
+    for lane in lanes.values():
+        lane.close()
+    starts = dict.fromkeys(lanes, 0)
+    for segment in known:
+        path: Path = segment.path
+        if segment.channel in lanes and not segment.again:
+            start = starts[segment.channel]
+            starts[segment.channel] += len(segment.text)
+            text = swapped(segment.text, start, lanes[segment.channel].swaps)
+        elif segment.channel in lanes:
+            text = redact_text(segment.text, search)
+        else:
+            text = redact_alone(segment.text, search, arguments=segment.channel[0] == "args")
+        if text != segment.text:
+            yield Edit(path, text)
+
+
+def _decoded(body: bytes) -> str:
+    """The text of a page, one character a byte where it is not UTF-8."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body.decode("latin-1")
+
+
+def _cleaned(body: bytes, page: str, search: tuple[Redactor, ...]) -> bytes | None:
+    text = redact_alone(page, search)
+    if text == page:
+        return None
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return text.encode("latin-1", "replace")
+    return text.encode()
 
 
 def _id_of(document: object) -> str:

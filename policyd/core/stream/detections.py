@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from policyd.core.model.decision import Redaction
 from policyd.core.stream.dialects import ALONE, Channel, Segment
-from policyd.core.stream.holdback import HoldBack
+from policyd.core.stream.holdback import ArgumentsHold, HoldBack
 from policyd.core.stream.redactor import Redactor, redactors
 from policyd.core.stream.watches import covers
 
@@ -41,7 +41,7 @@ class _Search:
     __slots__ = ("_forgotten", "_hold")
 
     def __init__(self, detector: str, *, arguments: bool) -> None:
-        self._hold = HoldBack(_finders(detector), arguments=arguments)
+        self._hold = ArgumentsHold(_finders(detector)) if arguments else HoldBack(_finders(detector))
         self._forgotten = 0  # finds that the search no longer remembers
 
     @property

@@ -7,11 +7,14 @@ Rule 1: the raws of all events, joined, are the input; how the network cut the b
 Rule 2: a message whose own checksum is wrong is a malformed event; one whose prelude is wrong ends the stream: where
         the next one begins cannot be known.
 Rule 3: `name` is the :event-type or :exception-type; "error" for a message of type error.
-Rule 4: a path that goes on below "bytes" leads into the document that stands there in base64.
+Rule 4: a path that goes on below "bytes" leads into the document that stands there in base64; one below HEADER leads to
+        a header.
+Rule 5: `tidy` has no header but those that name the event, its content type and its error.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
@@ -28,6 +31,17 @@ _CRC = struct.Struct(">I")
 _SMALLEST = 16  # bytes of a message without headers and payload
 _FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}  # bytes of a header's value, by its type
 _STRING = 7
+HEADER = "\0header"  # the first key of a path to a header
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+_KEPT = {
+    ":message-type": frozenset({"event", "exception", "error"}),
+    ":content-type": frozenset(
+        {"application/json", "application/octet-stream", "text/plain", "application/x-amz-json-1.1"}
+    ),
+    ":event-type": None,
+    ":exception-type": None,
+    ":error-code": None,
+}
 _BYTES = 6
 
 
@@ -90,7 +104,11 @@ class EventStream:
     def edit(self, raw: bytes, edits: Sequence[tuple[Path, object]]) -> bytes:
         """One message with these texts at these paths of its payload, its lengths and checksums made anew."""
         start = _PRELUDE.size + _PRELUDE.unpack_from(raw)[1]
-        return _message(raw[_PRELUDE.size : start], _spliced(raw[start:-4], edits))
+        said = {path[1]: str(text) for path, text in edits if path[0] == HEADER}
+        headers = raw[_PRELUDE.size : start]
+        if said:
+            headers = b"".join(_header(name, said.get(name, value)) for name, _, value in _headers(headers))
+        return _message(headers, _spliced(raw[start:-4], [edit for edit in edits if edit[0][0] != HEADER]))
 
 
 def _spliced(payload: bytes, edits: Sequence[tuple[Path, object]]) -> bytes:
@@ -116,10 +134,30 @@ def _event(raw: bytes) -> SseEvent:
     start = _PRELUDE.size + _PRELUDE.unpack_from(raw)[1]
     sound = crc32(raw[:-4]) == _CRC.unpack_from(raw, len(raw) - 4)[0]
     try:
-        name = _name(dict(_headers(raw[_PRELUDE.size : start])))
-        return SseEvent(raw, name, raw[start:-4].decode(), malformed=not sound)
+        headers = list(_headers(raw[_PRELUDE.size : start]))
+        data = raw[start:-4].decode()
     except (Malformed, UnicodeDecodeError):
         return SseEvent(raw, "", raw[start:-4].decode(errors="replace"), malformed=True)
+    kept = [header for header in headers if _needed(*header)]
+    beside = tuple(((HEADER, name), value) for name, _, value in kept if name == ":error-message")
+    tidy = None
+    if len(kept) < len(headers) or len({name for name, _, _ in kept}) < len(kept):
+        tidy = _message(
+            b"".join(_header(name, value) for name, value in {one[0]: one[2] for one in kept}.items()), raw[start:-4]
+        )
+    return SseEvent(
+        raw, _name({name: value for name, _, value in headers}), data, malformed=not sound, tidy=tidy, beside=beside
+    )
+
+
+def _needed(name: str, kind: int, value: str) -> bool:
+    """Whether a client needs this header to read the event."""
+    if kind != _STRING:
+        return False
+    if name == ":error-message":
+        return True
+    words = _KEPT.get(name, frozenset[str]())
+    return _WORD.fullmatch(value) is not None if words is None else value in words
 
 
 def _name(headers: dict[str, str]) -> str:
@@ -128,8 +166,8 @@ def _name(headers: dict[str, str]) -> str:
     return headers.get(":event-type") or headers.get(":exception-type", "")
 
 
-def _headers(data: bytes) -> Iterator[tuple[str, str]]:
-    """Names and values; a value that is no string reads as empty. Raises Malformed."""
+def _headers(data: bytes) -> Iterator[tuple[str, int, str]]:
+    """Names, types and values; a value that is no string reads as empty. Raises Malformed."""
     at = 0
     while at < len(data):
         size = data[at]
@@ -143,7 +181,7 @@ def _headers(data: bytes) -> Iterator[tuple[str, str]]:
             at += 2
         if length < 0 or at + length > len(data):
             raise Malformed("a header of an event is broken")
-        yield name.decode(), data[at : at + length].decode() if kind[0] == _STRING else ""
+        yield name.decode(), kind[0], data[at : at + length].decode() if kind[0] == _STRING else ""
         at += length
 
 

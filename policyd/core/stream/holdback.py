@@ -53,17 +53,18 @@ class HoldBack:
         "_search",
         "_since",
         "_tail",
-        "_view",
         "_window",
         "closed",
         "length",
         "swaps",
+        "view",
     )
 
-    def __init__(self, redactors: Sequence[Redactor] = (), *, arguments: bool = False) -> None:
+    def __init__(self, redactors: Sequence[Redactor] = (), *, view: JsonView | None = None) -> None:
+        """`view`: the text is JSON, decoded by it."""
         self._search: Search = search_for(tuple(redactors))
         self._since: tuple[int, ...] = (0,) * len(redactors)  # where each redactor begins to look
-        self._view: JsonView | None = JsonView() if arguments else None
+        self.view = view
         self._past: deque[str] = deque()  # searched, but not forgotten: from `_base` to where the window begins
         self._base = 0
         self._window = ""  # from one character before `_scan`, to the end
@@ -81,12 +82,8 @@ class HoldBack:
     def push(self, text: str) -> None:
         """The next piece of the text."""
         self.closed = False
-        seen = searchable(text)
-        if self._view is not None:
-            viewed = self._view.push(seen)
-            self._view, seen = (None, seen) if viewed is None else (self._view, viewed)
         self.length += len(text)
-        self._feed(seen)
+        self._feed(searchable(text))
 
     def close(self) -> None:
         """No more text will come."""
@@ -95,8 +92,6 @@ class HoldBack:
 
     def forget(self, offset: int) -> None:
         """Everything before this offset, which must be decided, has left."""
-        if self._view is not None:
-            self._view.forget(offset)
         while self._past and self._base + len(self._past[0]) < offset:
             self._base += len(self._past.popleft())
         while len(self.swaps) > 1 and self.swaps[0].end <= offset:
@@ -107,7 +102,7 @@ class HoldBack:
         forgotten yet."""
         kept = [Swap(swap.start, min(swap.end, end), swap.replacement) for swap in self.swaps if swap.start < start]
         again = HoldBack(self._search.redactors)
-        again._since, again._view = self._since, self._view
+        again._since, again.view = self._since, self.view
         again._scan = max(start, kept[-1].end if kept else 0)
         again.swaps = deque(kept)
         if kept and self.swaps[-1].start < start:
@@ -183,8 +178,8 @@ class HoldBack:
     def _swap(self, index: int, start: int, end: int) -> None:
         redactor = self._search.redactors[index]
         replacement = redactor.replacement
-        if self._view is not None:
-            replacement = json.dumps(replacement)[slice(1, -1) if self._view.in_string(start) else slice(None)]
+        if self.view is not None:
+            replacement = json.dumps(replacement)[slice(1, -1) if self.view.in_string(start) else slice(None)]
         self.swaps.append(Swap(start, end, replacement))
         if redactor.tail is not None:
             self._tail = _Tail(index, end + redactor.tail.most)
@@ -212,9 +207,9 @@ class HoldBack:
 
     def _tail_limit(self, tail: _Tail) -> int:
         """What the tail cannot pass: its own limit, and the end of the JSON string that it began in."""
-        if self._view is None or not self._view.in_string(self._scan):
+        if self.view is None or not self.view.in_string(self._scan):
             return tail.limit
-        quote = self._view.next_quote(self._scan)
+        quote = self.view.next_quote(self._scan)
         return tail.limit if quote is None else min(tail.limit, quote)
 
     def _trim(self, begins: int) -> None:
@@ -226,6 +221,71 @@ class HoldBack:
 
     def _window_base(self) -> int:
         return max(self._scan - 1, 0)
+
+
+class ArgumentsHold:
+    """The JSON text of a tool call's arguments: like HoldBack, but what is searched is decoded. Offsets are those of
+    the text as it came. A text that is no JSON is searched as it is."""
+
+    __slots__ = ("_inner", "_view", "closed", "length")
+
+    def __init__(self, redactors: Sequence[Redactor] = ()) -> None:
+        self._view: JsonView | None = JsonView()
+        self._inner = HoldBack(redactors, view=self._view)
+        self.length = 0
+        self.closed = False
+
+    @property
+    def decided(self) -> int:
+        """No match that begins before this offset is still to come."""
+        return self._raw(self._inner.decided)
+
+    @property
+    def swaps(self) -> Sequence[Swap]:
+        """The final replacements; see HoldBack."""
+        return self._came(self._inner.swaps) if self._inner.swaps else ()
+
+    def push(self, text: str) -> None:
+        """The next piece of the text."""
+        self.closed = False
+        self.length += len(text)
+        seen = None if self._view is None else self._view.push(text)
+        if seen is None:
+            self._inner.push(text)
+            self._view = self._inner.view = None
+        else:
+            self._inner.push(seen)
+
+    def close(self) -> None:
+        """No more text will come."""
+        self.closed = True
+        if self._view is not None and (left := self._view.finish()):
+            self._inner.push(left)
+        self._inner.close()
+
+    def forget(self, offset: int) -> None:
+        """Everything before this offset, which must be decided, has left."""
+        plain = self._plain(offset)
+        self._inner.forget(plain)
+        if self._view is not None and plain:
+            self._view.forget(plain - 1)
+
+    def as_if_closed(self, start: int, end: int) -> list[Swap]:
+        """The replacements, if the text had ended at `end`; see HoldBack."""
+        return self._came(self._inner.as_if_closed(self._plain(start), self._plain(end)))
+
+    def use(self, redactors: Sequence[Redactor], since: int) -> None:
+        """Look for these; see HoldBack."""
+        self._inner.use(redactors, self._plain(since))
+
+    def _came(self, swaps: Iterable[Swap]) -> list[Swap]:
+        return [Swap(self._raw(swap.start), self._raw(swap.end), swap.replacement) for swap in swaps]
+
+    def _raw(self, offset: int) -> int:
+        return offset if self._view is None else self._view.raw(offset)
+
+    def _plain(self, offset: int) -> int:
+        return offset if self._view is None else self._view.plain(offset)
 
 
 # ---- replacing ------------------------------------------------------------------------------------------------------
@@ -253,7 +313,7 @@ def redact_text(text: str, redactors: Sequence[Redactor], *, arguments: bool = F
     found. `arguments`: it is the JSON text of a tool call."""
     if not redactors or not text:
         return text
-    hold = HoldBack(redactors, arguments=arguments)
+    hold = ArgumentsHold(redactors) if arguments else HoldBack(redactors)
     hold.push(text)
     hold.close()
     return swapped(text, 0, hold.swaps) if hold.swaps else text

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 from policyd.core.errors import Malformed
-from policyd.core.stream.dialects import Edit
+from policyd.core.stream.dialects import Edit, Rename
 from policyd.core.stream.json_strict import MAX_COUNT, dumps, loads, loads_event, loads_request, refuse_twins
 
 __all__ = ["MAX_COUNT", "dumps", "loads", "loads_event", "loads_request", "refuse_twins", "splice"]
@@ -33,6 +33,7 @@ class _Node:
     """The edits at and below one place."""
 
     edit: Edit | None = None
+    rename: str | None = None  # the member's new name
     below: dict[Key, _Node] = field(default_factory=dict)
     first_shift: int = 1 << 62  # elements from here on are moved by an insert or a remove of this pass
 
@@ -51,6 +52,8 @@ def splice(data: bytes, edits: Sequence[Edit], known: object = None) -> bytes:
 
 def _plant(root: _Node, edit: Edit) -> bool:
     """False when this edit needs the ones before it to be applied first."""
+    if isinstance(edit.value, Rename):
+        return _plant_name(root, edit.path, edit.value.name)
     node: _Node | None = root
     for key in edit.path:
         if node is None:
@@ -66,6 +69,16 @@ def _plant(root: _Node, edit: Edit) -> bool:
     node.edit = edit
     if edit.path and (edit.insert or edit.remove) and isinstance(edit.path[-1], int):
         parent.first_shift = edit.path[-1]
+    return True
+
+
+def _plant_name(root: _Node, path: Sequence[Key], name: str) -> bool:
+    node = root
+    for key in path:
+        if node.edit is not None:
+            return False
+        node = node.below.setdefault(key, _Node())
+    node.rename = name
     return True
 
 
@@ -176,25 +189,38 @@ def _rewrite(data: bytes, at: int, node: _Node) -> tuple[bytes, int]:
 class _Items:
     """The children of a container as they will be written."""
 
-    __slots__ = ("_at", "_data", "_end", "added", "children", "texts")
+    __slots__ = ("_at", "_data", "_end", "added", "children", "renamed", "texts")
 
     def __init__(self, data: bytes, at: int, end: int, children: list[_Child]) -> None:
         self._data, self._at, self._end = data, at, end
         self.children = children
         self.texts: list[bytes | None] = [data[child.start : child.end] for child in children]
         self.added: dict[int, list[bytes]] = {}  # before the child of this index
+        self.renamed: set[Key] = set()  # new names
 
     def rewrite(self, index: int, node: _Node) -> None:
         """Apply a node's edits to one child."""
         child = self.children[index]
         if node.edit is None:
-            value, _ = _rewrite(self._data, child.value, node)
+            value = _rewrite(self._data, child.value, node)[0] if node.below else self._data[child.value : child.end]
         elif node.edit.remove:
             self.texts[index] = None
             return
         else:
             value = _dump(node.edit.value)
-        self.texts[index] = self._data[child.start : child.value] + value
+        self.texts[index] = self._lead_of(child, node) + value
+
+    def _lead_of(self, child: _Child, node: _Node) -> bytes:
+        """What stands before a member's value: its name and the colon."""
+        lead = self._data[child.start : child.value]
+        if node.rename is None:
+            return lead
+        name, taken = node.rename, {one.key for one in self.children} | self.renamed
+        while name in taken:
+            name += "_"
+        self.renamed.add(name)
+        found = cast("re.Match[bytes]", _KEY.match(lead))
+        return _dump(name) + lead[found.end(1) :]
 
     def joined(self) -> bytes:
         """INVARIANT: what stood between two children that both stay, still does."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from policyd.core.stream.dialects import Channel, Path
-from policyd.core.stream.holdback import HoldBack
+from policyd.core.stream.dialects import Channel, Path, Segment
+from policyd.core.stream.holdback import ArgumentsHold, HoldBack
 from policyd.core.stream.redactor import Redactor
 from policyd.core.stream.watch import Watch
 
@@ -26,7 +26,7 @@ class Lane:
 
     def __init__(self, channel: Channel, redactors: Sequence[Redactor], watch: Watch | None, keep: Keep) -> None:
         self.kind = channel[0]
-        self.hold = HoldBack(redactors, arguments=channel[0] == "args")
+        self.hold: HoldBack | ArgumentsHold = (ArgumentsHold if channel[0] == "args" else HoldBack)(redactors)
         self.watch = watch
         self.keep, self.blind = keep
         self.released = 0  # characters
@@ -90,7 +90,10 @@ class Entry:
     raw: bytes
     pieces: Sequence[Piece]
     echoes: Sequence[Echo] = ()
-    veiled: Sequence[tuple[Path, object]] = ()  # what leaves blank where any of the texts leaves changed
+    veils: Sequence[Segment] = ()  # what leaves blank where any of the texts leaves changed
+    veiled: Sequence[Segment] = ()  # the text that each of them holds
+    alone: Sequence[Segment] = ()  # strings that begin and end here
+    redactors: tuple[Redactor, ...] = ()  # of those strings
 
     def may_leave(self) -> bool:
         for piece in self.pieces:

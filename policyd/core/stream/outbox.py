@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 from policyd.core.model.reach import Watcher
-from policyd.core.stream.dialects import BLANKS, Channel, Path, Segment
+from policyd.core.stream.alone import alone_changes, blank, redact_alone, veil_changes
+from policyd.core.stream.dialects import BLANKS, LOOSE, Channel, Path, Segment
 from policyd.core.stream.holdback import Swap, swapped
 from policyd.core.stream.lanes import Echo, Entry, Keep, Lane, Piece
 from policyd.core.stream.redactor import Redactor
@@ -25,6 +26,7 @@ Edit = Callable[[bytes, list[tuple[Path, object]]], bytes]
 """Re-serialises one raw event with new values at these paths of its document; every other byte stays."""
 
 _NO_KEEP = Keep()
+_NO_LANE = frozenset({"alone", LOOSE, "veil", "veiled"})
 _Raw = tuple[bytes, Sequence[Segment], Sequence[Channel]]
 
 
@@ -79,6 +81,10 @@ class Outbox:
         """What has left of each channel, as far as it is remembered."""
         return self._told if self._cut else {channel: lane.told() for channel, lane in self._lanes.items()}
 
+    def clean(self, text: str) -> str:
+        """A string as it would leave now."""
+        return redact_alone(text, self._redactors)
+
     # ---- in ---------------------------------------------------------------------------------------------------------
 
     def add(self, raw: bytes, segments: Sequence[Segment], closes: Sequence[Channel]) -> int:
@@ -95,6 +101,11 @@ class Outbox:
         else:
             self._plain.append((raw, segments, closes))
         return number
+
+    def look(self, segments: Sequence[Segment]) -> None:
+        """Look for what is watched in texts that are part of no event as they stand."""
+        if self._looks and not self._cut:
+            self._watches.look(segments)
 
     def close(self) -> None:
         """The body is over: all text is final, every tool call complete."""
@@ -116,6 +127,9 @@ class Outbox:
         self._redactors = united
         for channel, lane in self._lanes.items():
             lane.hold.use(united, max(starts[channel], lane.released))
+        for index, entry in enumerate(self._queue):
+            if index >= skipped:
+                entry.redactors = united
         if not self._holds:
             self._begin_to_hold(first, skipped)
 
@@ -134,19 +148,23 @@ class Outbox:
         self._looks = True
 
     def _entry(self, raw: bytes, segments: Sequence[Segment], closes: Sequence[Channel], number: int) -> Entry:
-        pieces = [self._piece(one) for one in segments if not one.again and one.channel[0] != "veil"]
-        echoes = [
-            Echo(self._lanes.get(one.channel) or self._open(one.channel), one.path, one.text)
-            for one in segments
-            if one.again
-        ]
+        pieces: list[Piece] = []
+        echoes: list[Echo] = []
+        others: dict[str, list[Segment]] = {}
+        for one in segments:
+            kind = one.channel[0]
+            if kind in _NO_LANE:
+                others.setdefault(kind, []).append(one)
+            elif one.again:
+                echoes.append(Echo(self._lanes.get(one.channel) or self._open(one.channel), one.path, one.text))
+            else:
+                pieces.append(self._piece(one))
         for channel in closes:
             lane = self._lanes.get(channel)
             if lane is not None:
                 self._close_lane(lane, number)
-        return Entry(
-            raw, pieces, echoes, [(one.path, BLANKS[one.text]) for one in segments if one.channel[0] == "veil"]
-        )
+        alone = [*others.get("alone", ()), *others.get(LOOSE, ())]
+        return Entry(raw, pieces, echoes, others.get("veil", ()), others.get("veiled", ()), alone, self._redactors)
 
     def _piece(self, segment: Segment) -> Piece:
         channel = segment.channel
@@ -166,7 +184,7 @@ class Outbox:
         return Keep(*map(max, zip(*found, strict=True))) if found else _NO_KEEP
 
     def _waits(self, channel: Channel) -> bool:
-        return self._hold_args and channel[0] == "args"
+        return self._hold_args and channel[0] in ("args", "input")
 
     @staticmethod
     def _close_lane(lane: Lane, number: int) -> None:
@@ -211,6 +229,8 @@ class Outbox:
                     changes.append((piece.path, text))
             piece.lane.said.append(text)
             piece.lane.forget(piece.end)
+        if entry.alone:
+            changes += alone_changes(entry.alone, entry.redactors)
         return self._edited(entry, changes)
 
     def _edited(self, entry: Entry, changes: list[tuple[Path, object]]) -> bytes:
@@ -219,9 +239,12 @@ class Outbox:
                 changes.append((echo.path, told))
         if changes:
             self.changed = True
-            changes += entry.veiled
-        elif self.changed and entry.veiled and not any(piece.text for piece in entry.pieces):
-            changes += entry.veiled
+            changes += [(one.path, BLANKS[one.text]) for one in entry.veils]
+        elif self.changed and entry.veils and not any(piece.text for piece in entry.pieces):
+            changes += [(one.path, BLANKS[one.text]) for one in entry.veils]
+        elif entry.veiled and (blanks := veil_changes(entry.veils, entry.veiled, entry.redactors)):
+            self.changed = True
+            changes += blanks
         return self._edit(entry.raw, changes) if changes else entry.raw
 
     # ---- a cut ------------------------------------------------------------------------------------------------------
@@ -263,14 +286,14 @@ class Outbox:
             if not whole and self._first() + index == last:
                 self.spared = _spared(entry, ends, swaps)
                 break
-            out.append(self._cut_entry(entry, ends, swaps))
+            out.append(self._cut_entry(entry, ends, swaps, whole=whole))
             self._left(entry.raw, 1)
             if not whole:
                 self.partial = True
                 break
         return b"".join(out)
 
-    def _cut_entry(self, entry: Entry, ends: Sequence[int], swaps: dict[int, list[Swap]]) -> bytes:
+    def _cut_entry(self, entry: Entry, ends: Sequence[int], swaps: dict[int, list[Swap]], *, whole: bool) -> bytes:
         changes: list[tuple[Path, object]] = []
         for piece, end in zip(entry.pieces, ends, strict=True):
             kept = piece.text[: max(end - piece.start, 0)]
@@ -278,6 +301,7 @@ class Outbox:
             if text != piece.text:
                 changes.append((piece.path, text))
             piece.lane.said.append(text)
+        changes += alone_changes(entry.alone, entry.redactors) if whole else blank(entry.alone)
         return self._edited(entry, changes)
 
     def _limits(

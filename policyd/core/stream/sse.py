@@ -1,5 +1,8 @@
 """Server-sent events: bytes in, events out, by the rules of the WHATWG HTML standard.
 
+Clients differ: some strip a byte order mark from every line, some take lines of JSON without a field. So an event is
+read as the most lenient of them reads it, and `tidy` is what all of them read alike.
+
 Rule 1: the raws of all events, joined, are the input; nothing is dropped, nothing is added.
 Rule 2: how the network cut the bytes changes no event. So a CR at the end of what has come waits for the next byte: it
         may be half of a CRLF, and that LF belongs to this event.
@@ -12,6 +15,8 @@ import re
 from typing import NamedTuple
 
 from policyd.core.errors import Malformed
+from policyd.core.stream.dialects import Path
+from policyd.core.stream.dialects.response_openai import EVENT_NAMES
 
 MAX_EVENT = 1024 * 1024  # bytes of one event, its comments included
 _BOM = b"\xef\xbb\xbf"
@@ -24,6 +29,9 @@ class SseEvent(NamedTuple):
     `raw` holds its exact bytes with the blank line that ends it and all comments before it. `data` is None for a block
     without data (a comment, a keep-alive, a blank line): it is no protocol event. `complete` is false for what was left
     when the body ended. `malformed`: not UTF-8; `data` then has U+FFFD in place of what could not be decoded.
+    `tidy`: the same event without what no client needs (comments, ids, names that no dialect has); None: it is `raw`.
+    `damage`: why it holds what is no part of an event; empty when it holds nothing of that kind. `beside`: texts that
+    it carries outside of its data, by where they stand.
     """
 
     raw: bytes
@@ -31,6 +39,9 @@ class SseEvent(NamedTuple):
     data: str | None
     complete: bool = True
     malformed: bool = False
+    tidy: bytes | None = None
+    damage: str = ""
+    beside: tuple[tuple[Path, str], ...] = ()
 
 
 class SseParser:
@@ -183,18 +194,56 @@ def _parse(raw: bytes, body: bytes, complete: bool) -> SseEvent:
         text, malformed = body.decode(errors="replace"), True
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    name, data = "", []
+    lines = _Lines()
     for line in text.split("\n"):
-        field, _, value = line.partition(":")
-        if not field:
-            continue  # a blank line, or a comment
+        lines.add(line)
+    data = "\n".join(lines.data) if lines.data else None
+    if data is None and not lines.odd:
+        return SseEvent(raw, lines.name, None, complete, malformed)
+    tidy = lines.tidy(data) if lines.odd and complete and not malformed else None
+    return SseEvent(raw, lines.name, data, complete, malformed, tidy, lines.damage)
+
+
+class _Lines:
+    """The lines of one event. `odd`: they are not what all clients read alike, or not only what one needs."""
+
+    __slots__ = ("comment", "damage", "data", "name", "odd")
+
+    def __init__(self) -> None:
+        self.name, self.damage = "", ""
+        self.data: list[str] = []
+        self.comment = self.odd = False
+
+    def add(self, line: str) -> None:
+        """The next line, without its end."""
+        if line.startswith("\ufeff"):
+            line, self.odd = line.lstrip("\ufeff"), True
+        if not line:
+            return
+        field, colon, value = line.partition(":")
         if value.startswith(" "):
             value = value[1:]
-        if field == "data":
-            data.append(value)
-        elif field == "event":
-            name = value
-    return SseEvent(raw, name, "\n".join(data) if data else None, complete, malformed)
+        match field:
+            case "data":
+                self.data.append(value)
+                self.odd = self.odd or not colon
+            case "event":
+                self.odd = self.odd or bool(self.name) or value not in EVENT_NAMES
+                self.name = value
+            case "":
+                self.comment = True
+                self.odd = self.odd or bool(value)
+            case "id" | "retry":
+                self.odd = True
+            case _:
+                self.odd, self.damage = True, "a line of an event is no field of an event"
+
+    def tidy(self, data: str | None) -> bytes:
+        """The event as all clients read it."""
+        comment = b":\n" if self.comment else b""
+        if data is None:
+            return comment + b"\n" if comment else b""
+        return comment + render(data, self.name if self.name in EVENT_NAMES else "")
 
 
 def _ends_blank(block: bytes) -> bool:

@@ -12,10 +12,15 @@ from itertools import groupby
 from operator import attrgetter
 
 from policyd.core.model.reach import Watcher
-from policyd.core.stream.dialects import ALONE, Channel, Segment
+from policyd.core.stream.dialects import LOOSE, Channel, Segment
+from policyd.core.stream.dialects.content import decoded
 from policyd.core.stream.watch import Watch, holds, matches_nothing
 
 _VIEW = attrgetter("of")
+
+
+STANDS_ALONE = frozenset({"alone", "veiled", LOOSE})
+"""Kinds of channels of which each segment is a text by itself."""
 
 
 def covers(view: str, kind: str) -> bool:
@@ -40,9 +45,11 @@ class _View:
             channel = segment.channel
             if not segment.text or segment.again or not covers(self.of, channel[0]):
                 continue
-            if channel == ALONE:
-                hits.update(watcher for watcher in self._every() if holds(watcher, segment.text))
-                continue
+            if channel[0] in STANDS_ALONE:
+                said = (segment.text, *decoded(segment.text))
+                hits.update(watcher for watcher in self._every() if any(holds(watcher, one) for one in said))
+                if channel[0] != LOOSE:
+                    continue
             key: Hashable = channel[1] if self.of == "text" else channel
             texts[key] = texts[key] + segment.text if key in texts else segment.text
         for one, text in texts.items():
@@ -93,7 +100,7 @@ class Watches:
                     self.of(segment.channel).push(segment.text)
 
     def _keeps_back(self, channel: Channel) -> bool:
-        return channel != ALONE and any(covers(view, channel[0]) for view in self._keeps)
+        return channel[0] not in STANDS_ALONE and any(covers(view, channel[0]) for view in self._keeps)
 
     def of(self, channel: Channel) -> Watch:
         """The watch that tells where in this channel a match stands."""

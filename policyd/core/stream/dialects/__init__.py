@@ -7,7 +7,7 @@ Rule 3: policyd never translates between dialects.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -23,13 +23,21 @@ class Edit:
     """One change to a JSON document; every other byte stays as it came.
 
     `value` replaces or, where the last key is missing, adds; `remove` drops the member or element; `insert` puts
-    `value` before the element at the path's last index (an index equal to the length appends).
+    `value` before the element at the path's last index (an index equal to the length appends). A `value` that is a
+    `Rename` gives the member another name and leaves what stands there.
     """
 
     path: Path
     value: object = None
     remove: bool = False
     insert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """The new name of a member. Another member of that name stays apart: the new one is made longer."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,9 @@ blank, as JSON."""
 ALONE: Channel = ("alone", 0, 0)
 """The channel of all strings that begin and end where they stand."""
 
+LOOSE = "loose"
+"""The kind of channels of strings that each begin and end where they stand, and that rules also read as one text."""
+
 BLANKS: dict[str, object] = {"null": None, "[]": [], "0": 0}
 """What may take the place of a veil, by its segment's text."""
 
@@ -66,12 +77,14 @@ class Segment(NamedTuple):
     """A run of editable text inside one event (or JSON answer): `text` is the value at `path` of its document.
 
     `again`: it is the whole of its channel so far, told once more; what leaves of that channel stands here too.
+    `name`: it is the name of the member at `path`.
     """
 
     channel: Channel
     path: Path
     text: str
     again: bool = False
+    name: bool = False
 
 
 class Changed(IntFlag):
@@ -149,6 +162,11 @@ class AnswerReader(Protocol):
         answer becomes `partial` and the reading says INSPECTION."""
         ...
 
+    def want_content(self, wanted: bool) -> None:
+        """Whether every string of the response is content that somebody reads. Without it, only texts of known kinds
+        get segments."""
+        ...
+
     def ending(self, end: Ending) -> bytes:
         """The bytes that end the stream properly from here, with the ending's text as the last visible text: open
         blocks closed, finish/stop reason, usage so far, the protocol's own end. Reads what has been *released*: see
@@ -174,8 +192,9 @@ class Repeating(Protocol):
     @property
     def repeats(self) -> bool: ...
 
-    def told(self, texts: Mapping[Channel, str]) -> None:
-        """What has left of each channel; asked for before an ending, after `rewind`."""
+    def told(self, texts: Mapping[Channel, str], clean: Callable[[str], str]) -> None:
+        """What has left of each channel; asked for before an ending, after `rewind`. `clean`: any other string as it
+        left."""
         ...
 
 

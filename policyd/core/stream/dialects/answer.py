@@ -1,21 +1,24 @@
 """What most readers of answers have in common: where a stream stands, what it said, and what that touched.
 
 Rule 1: a reader says what it read by the verbs below, so that text is counted once and is editable wherever it stands.
-Rule 2: the INVARIANTs of `Tally` and of `Reading` are kept here, not in each dialect.
+Rule 2: the INVARIANTs of `Tally` and of `Reading` are kept here, not in each dialect. What a dialect gives no segment
+        gets one here: see complete.py.
 Rule 3: a stream is ended from what its client has seen: a `Mark` is what has been released.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar, NamedTuple
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
 from policyd.core.stream.dialects import Changed, Channel, Ending, Path, Reading, Segment
+from policyd.core.stream.dialects.complete import Completion
+from policyd.core.stream.dialects.content import ANYTHING, Structure, is_id
 from policyd.core.stream.dialects.open_calls import NO_CALLS, OpenCalls
-from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, has_text, mark_partial
-from policyd.core.stream.json_strict import dumps, loads_event
+from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, dumped, kind_of, mark_partial
+from policyd.core.stream.json_strict import loads_event
 
 TEXT, TOOLS, FINISH = int(Changed.TEXT), int(Changed.TOOLS), int(Changed.FINISH)
 USAGE, MODEL, REFUSAL = int(Changed.USAGE), int(Changed.MODEL), int(Changed.REFUSAL)
@@ -24,7 +27,6 @@ INSPECTION, ERROR = int(Changed.INSPECTION), int(Changed.ERROR)
 MAX_INDEX = 1024  # choices, blocks and calls of one answer
 SOLE: Channel = ("text", 0, 0)
 HIDDEN: Channel = ("reasoning", 0, 0)
-AGAIN: Channel = ("other", 0, 1)  # what repeats other text: editable, but neither counted nor read twice
 
 
 class Stand(NamedTuple):
@@ -55,13 +57,18 @@ class Answer:
     """Reads one answer into its facts. `want_segments` False spares the editable text nobody asks for.
 
     A dialect brings `_event` (one document of a stream), `_whole` (an answer in one piece) and `_ending`.
+    `structure`: its structural fields; `deltas`: see Completion; `payload`: the fields of a response that is no error.
     """
 
     ends_by_itself = True  # the stream has an event that says it is over
+    structure: ClassVar[Structure] = ANYTHING
+    deltas: ClassVar[frozenset[Path]] = frozenset()
+    payload: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.request, self.response = request, response
         self.want_segments = True
+        self.completion = Completion(self.structure, self.deltas, request)
         self._tally = Tally(request, response)
         self._stand = Stand()
         self._calls: dict[int, tuple[ToolCall, Channel]] = {}  # open ones, by block
@@ -84,9 +91,24 @@ class Answer:
         """An answer in one piece. Raises Malformed when it is none."""
         raise NotImplementedError
 
+    def _came(self, document: dict[str, object]) -> object:
+        """What of this document came in the event."""
+        return document
+
+    def _listed(self, doc: object) -> dict[str, object]:  # noqa: ARG002 - for those who need it
+        """The answer as a document, where its body is none."""
+        return {}
+
     def _failed(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002 - for those who need it
-        """Whether this document, or this event, is an error."""
-        return bool(document.get("error"))
+        """Whether this document, or this event, is an error. One that also holds a response is read as both."""
+        if not document.get("error"):
+            return False
+        if any(document.get(field) is not None for field in self.payload):
+            self.response.is_error = True
+            self._changed |= ERROR
+            self._partial("an error beside a response")
+            return False
+        return True
 
     def _ending(self, mark: Mark, end: Ending) -> bytes:
         """The events that end a stream that stands here."""
@@ -97,7 +119,7 @@ class Answer:
     def read_event(self, name: str, data: str) -> Reading:
         """One event of a stream."""
         self._begin_reading()
-        last = False
+        last, document = False, dict[str, object]()
         try:
             document = self._document(name, data)
             if self._stand.done:
@@ -108,7 +130,9 @@ class Answer:
                 last = self._event(name, document)
         except Malformed as failure:
             self._partial(failure.reason)
+            self._complete(self.completion.event(self._came(document), self._segments))
             return self._reading(malformed=True)
+        self._complete(self.completion.event(self._came(document), self._segments))
         self._stand = self._stand._replace(events=self._stand.events + 1)
         return self._reading(last=last)
 
@@ -121,16 +145,22 @@ class Answer:
     def read_json(self, doc: object) -> Reading:
         """The whole answer, or an error."""
         self._begin_reading()
-        document = doc if isinstance(doc, dict) else {}
+        document = doc if isinstance(doc, dict) else self._listed(doc)
         if self.response.status >= 400 or self._failed("", document):
             self._fail()
             self._tally.nothing()
             self._changed |= USAGE
+            self._complete(self.completion.body(doc, self._segments))
             return self._reading()
         self._whole(document)
+        self._complete(self.completion.body(doc, self._segments))
         self._tally.settle()
         self._close_all()
         return self._reading(last=True)
+
+    def want_content(self, wanted: bool) -> None:
+        """Whether every string of the response is content that somebody reads."""
+        self.completion.wanted = wanted
 
     def finish(self) -> None:
         """The body is over."""
@@ -155,7 +185,7 @@ class Answer:
         assert isinstance(mark, Mark)
         self._rewound = mark
 
-    def told(self, texts: Mapping[Channel, str]) -> None:
+    def told(self, texts: Mapping[Channel, str], clean: Callable[[str], str]) -> None:  # noqa: ARG002
         """What has left of each channel."""
         self._told = texts
 
@@ -168,6 +198,11 @@ class Answer:
         self.response.delta = ""
         self._changed = 0
         self._segments, self._closes = [], []
+
+    def _complete(self, why: str) -> None:
+        """The segments of this event are complete; `why` it makes the response partial, or nothing."""
+        if why and not self.response.is_error:
+            self._partial(why)
 
     def _reading(self, *, last: bool = False, malformed: bool = False) -> Reading:
         return Reading(self._segments, self._closes, CHANGES[self._changed], last, malformed)
@@ -208,17 +243,9 @@ class Answer:
             self._tally.add(value, channel)
             self._segment(channel, path, value)
 
-    def _again(self, path: Path, value: object, channel: Channel = AGAIN) -> None:
-        """Every string below a value that repeats what stands elsewhere, or tells about it."""
-        if self.want_segments:
-            for where, said in strings(path, value):
-                self._segment(channel, where, said)
-
     def _once_more(self, path: Path, value: object, channel: Channel = SOLE) -> None:
         """A text that is the whole of its choice's visible text once more: what leaves of that stands here too."""
-        if not isinstance(value, str) or value != self.response.text(channel[1]):
-            self._again(path, value)
-        elif self.want_segments and value:
+        if isinstance(value, str) and value and value == self.response.text(channel[1]) and self.want_segments:
             self._channels[channel] = None
             self._segments.append(Segment(channel, path, value, again=True))
 
@@ -233,13 +260,13 @@ class Answer:
             self._tally.add(value, channel)
             self._segment(channel, path, value)
 
-    def _open_call(self, block: int, name: str, path: Path, choice: int = 0) -> None:
+    def _open_call(self, block: int, name: str, path: Path, choice: int = 0, kind: str = "function") -> None:
         """A tool call begins; `path` is where its arguments stand, or would.
 
         INVARIANT: an event that only names a tool carries a segment too, if an empty one: where arguments are judged
         before they leave, the name must wait with them.
         """
-        call = ToolCall(name)
+        call = ToolCall(name, kind=kind_of(self.request, name, kind))
         channel: Channel = ("args", choice, len(self.response.tool_calls))
         self.response.tool_calls.append(call)
         self._calls[block] = (call, channel)
@@ -259,16 +286,15 @@ class Answer:
             self._tally.add(value, channel)
             self._segment(channel, path, value)
 
-    def _call(self, name: str, path: Path, arguments: object, choice: int = 0) -> None:
+    def _call(self, name: str, path: Path, arguments: object, choice: int = 0, kind: str = "function") -> None:
         """A whole tool call whose arguments stand at `path`: as JSON text, or as the value itself."""
-        self._open_call(-1, name, path, choice)
+        self._open_call(-1, name, path, choice, kind)
         call, channel = self._calls[-1]
         if isinstance(arguments, str):
             self._argue(-1, path, arguments)
         elif arguments is not None:
-            call.arguments = dumps(arguments)
+            call.arguments = dumped(arguments)
             self._tally.add(call.arguments, channel)
-            self._again(path, arguments, channel)
         self._close_call(-1)
 
     def _close_call(self, block: int) -> None:
@@ -295,7 +321,7 @@ class Answer:
         if name and self.response.model is None:
             self.response.model = name
             self._changed |= MODEL
-        if name and not self._stand.model:
+        if name and not self._stand.model and is_id(name):
             self._stand = self._stand._replace(model=name)
 
     def _end(self) -> None:
@@ -308,12 +334,6 @@ class Answer:
             self._partial("the stream ends without a finish reason")
         self._stand = self._stand._replace(done=True, open=())
         self._close_all()
-
-    def _unknown(self, document: dict[str, object], known: frozenset[str], what: str) -> None:
-        """Fields that nobody knows make the answer partial when text stands in them."""
-        for key in document.keys() - known:
-            if has_text(document[key]):
-                self._partial(f"an unknown field with text in {what}")
 
     # ---- channels ----------------------------------------------------------------------------------------------------
 

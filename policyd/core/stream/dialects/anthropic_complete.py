@@ -22,11 +22,11 @@ from policyd.core.stream.dialects import (
 )
 from policyd.core.stream.dialects.answer import Answer, Mark
 from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits
+from policyd.core.stream.dialects.response_openai import ANTHROPIC_COMPLETE_RESPONSE
 from policyd.core.stream.dialects.shared import count, flag, mapping, number, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
 
 READ = frozenset({"model", "prompt", "max_tokens_to_sample", "temperature", "stream"})
-KNOWN = frozenset({"type", "id", "completion", "stop_reason", "model", "stop", "log_id", "truncated", "exception"})
 FIELDS = Fields(limit=("max_tokens_to_sample",), system=False)
 
 
@@ -83,6 +83,10 @@ class AnthropicComplete:
 class CompleteAnswer(Answer):
     """Reads one answer."""
 
+    structure = ANTHROPIC_COMPLETE_RESPONSE
+    deltas = frozenset({()})
+    payload = frozenset({"completion"})
+
     def _whole(self, document: dict[str, object]) -> None:
         if not isinstance(document.get("completion"), str):
             raise Malformed("the answer is no completion")
@@ -103,7 +107,6 @@ class CompleteAnswer(Answer):
         self._say(("completion",), text(document.get("completion"), "completion") or "")
         if (reason := text(document.get("stop_reason"), "stop_reason")) is not None:
             self._reason(0, reason)
-        self._unknown(document, KNOWN, "an answer")
 
     def _ending(self, mark: Mark, end: Ending) -> bytes:
         said = _said(self.request, end.text, _reason(end), mark.stand.id)

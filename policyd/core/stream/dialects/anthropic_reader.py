@@ -10,16 +10,21 @@ Rule 3: `part` of a "text" channel is the index of the first of the text blocks 
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
 from policyd.core.stream.dialects import Changed, Channel, Ending, Path, Reading, Segment
-from policyd.core.stream.dialects.anthropic_blocks import SILENT_BLOCKS, TOOL_BLOCKS, Block, strings
+from policyd.core.stream.dialects.anthropic_blocks import SILENT_BLOCKS, TOOL_BLOCKS, Block
 from policyd.core.stream.dialects.anthropic_ending import Mark, Stand, ending
 from policyd.core.stream.dialects.anthropic_usage import Counts
+from policyd.core.stream.dialects.complete import Completion
+from policyd.core.stream.dialects.content import Structure
 from policyd.core.stream.dialects.likeness import Likeness
 from policyd.core.stream.dialects.open_calls import OpenCalls
-from policyd.core.stream.dialects.shared import CHANGES, Tally, listing, mapping, mark_partial, text
-from policyd.core.stream.json_strict import dumps, loads_event
+from policyd.core.stream.dialects.response_openai import ANTHROPIC_RESPONSE
+from policyd.core.stream.dialects.shared import CHANGES, Tally, dumped, kind_of, listing, mapping, mark_partial, text
+from policyd.core.stream.json_strict import loads_event
 
 TEXT, TOOLS, FINISH = int(Changed.TEXT), int(Changed.TOOLS), int(Changed.FINISH)
 USAGE, MODEL, REFUSAL = int(Changed.USAGE), int(Changed.MODEL), int(Changed.REFUSAL)
@@ -31,9 +36,13 @@ MAX_OPEN = 1024  # blocks of one response that are open at once
 class AnthropicReader:
     """Reads one answer into its facts. `want_segments` False spares the editable text nobody asks for."""
 
+    structure: ClassVar[Structure] = ANTHROPIC_RESPONSE
+    deltas: ClassVar[frozenset[Path]] = frozenset({("delta",)})
+
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.request, self.response = request, response
         self.want_segments = True
+        self.completion = Completion(self.structure, self.deltas, request)
         self._tally = Tally(request, response)
         self._counts, self._stand = Counts(), Stand()
         self._blocks: dict[int, Block] = {}  # open ones
@@ -58,6 +67,7 @@ class AnthropicReader:
             self._visible(block, ("delta", "text"), said)
             return Reading(self._segments, (), CHANGES[self._changed])
         last = False
+        event: Any = None
         try:
             event = loads_event(data)
             if type(event) is not dict:
@@ -69,14 +79,16 @@ class AnthropicReader:
                 self._partial("an event after the end")
             if kind == "content_block_delta":
                 self._block_delta(event)
-                if self._changed == TEXT:
+                if self._changed == TEXT and self.completion.plain(event, ("delta", "text")):
                     self._like.learn(data, event["delta"]["text"])
                     self._like_name, self._like_index = name, event["index"]
             else:
                 last = self._event(kind, event)
         except Malformed as failure:
             self._partial(failure.reason)
+            self._complete(self.completion.event(event, self._segments))
             return Reading(self._segments, self._closes, CHANGES[self._changed], malformed=True)
+        self._complete(self.completion.event(event, self._segments))
         return Reading(self._segments, self._closes, CHANGES[self._changed], last)
 
     def read_json(self, doc: object) -> Reading:
@@ -91,15 +103,26 @@ class AnthropicReader:
                 raise Malformed("the answer is no message")
             response.is_error = True
             self._tally.nothing()
-            return Reading(changed=CHANGES[ERROR | USAGE])
+            self._complete(self.completion.body(doc, self._segments))
+            return Reading(self._segments, changed=CHANGES[ERROR | USAGE])
         self._model(document)
         for index, item in enumerate(listing(document["content"], "content")):
             self._start_block(index, mapping(item, "a content block"), ("content", index))
         self._stop_reason(document)
         self._take(document.get("usage"), final=True)
+        self._complete(self.completion.body(doc, self._segments))
         self._closes = [block.channel for block in self._blocks.values()]
         self._blocks.clear()
         return Reading(self._segments, self._closes, CHANGES[self._changed], last=True)
+
+    def _complete(self, why: str) -> None:
+        """The segments of this event are complete; `why` it makes the response partial, or nothing."""
+        if why and not self.response.is_error:
+            self._partial(why)
+
+    def want_content(self, wanted: bool) -> None:
+        """Whether every string of the response is content that somebody reads."""
+        self.completion.wanted = wanted
 
     def finish(self) -> None:
         """The body is over."""
@@ -243,8 +266,9 @@ class AnthropicReader:
             return Block(kind, self._run, None)
         self._end_run()
         if kind not in TOOL_BLOCKS:
-            return Block(kind, ("reasoning", 0, index), None)
-        call = ToolCall(text(said.get("name"), "the name of a tool") or "")
+            return Block(kind, ("reasoning" if kind == "thinking" else "other", 0, index), None)
+        name = text(said.get("name"), "the name of a tool") or ""
+        call = ToolCall(name, kind=kind_of(self.request, name, TOOL_BLOCKS[kind]))
         self.response.tool_calls.append(call)
         self._changed |= TOOLS
         self._tally.add(call.name)
@@ -253,16 +277,14 @@ class AnthropicReader:
     def _seed(self, block: Block, path: Path, given: object) -> None:
         """Arguments that stand in the block itself: whole in an answer that does not stream, else mostly empty."""
         assert block.call is not None
+        # INVARIANT: the block's name is part of the call: where arguments are judged first, it must wait with them.
+        if self.want_segments:
+            self._segments.append(Segment(block.channel, (*path, "input"), ""))
         if given in (None, {}) and path[0] == "content_block":
-            # INVARIANT: the block's name is part of the call: where arguments are judged first, it must wait with them.
-            if self.want_segments:
-                self._segments.append(Segment(block.channel, (*path, "input"), ""))
             return
-        block.call.arguments = dumps(given)
+        block.call.arguments = dumped(given)
         block.seeded = True
         self._tally.add(block.call.arguments)
-        if self.want_segments:
-            self._segments += strings(block.channel, (*path, "input"), given)
 
     def _stop_block(self, index: int) -> None:
         block = self._blocks.pop(index, None)

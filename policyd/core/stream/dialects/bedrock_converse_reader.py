@@ -1,7 +1,7 @@
 """Answers of Bedrock's Converse, whole or event by event, and what policyd says in its voice.
 
 Rule 1: some models put every word into a block of its own: the text of all blocks is one channel.
-Rule 2: what a guardrail tells in its trace is the text again, and text that it took away: editable, read by no rule.
+Rule 2: what a guardrail tells in its trace is the text again, and text that it took away: content, but no text.
 """
 
 from __future__ import annotations
@@ -11,22 +11,16 @@ from policyd.core.model.facts import RequestFacts
 from policyd.core.stream import eventstream
 from policyd.core.stream.dialects import Body, Ending, Path
 from policyd.core.stream.dialects.answer import HIDDEN, Answer, Mark, Stand, index_of
-from policyd.core.stream.dialects.bedrock_shared import METRICS, TRACE, bill_of, header_bill, is_exception
+from policyd.core.stream.dialects.bedrock_shared import bill_of, header_bill, is_exception
 from policyd.core.stream.dialects.billing import tier_of
 from policyd.core.stream.dialects.half_json import remainder
+from policyd.core.stream.dialects.response_others import CONVERSE_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text
 from policyd.core.stream.json_strict import dumps
 
-KNOWN = frozenset(
-    {
-        "output", "stopReason", "usage", "metrics", "trace", "additionalModelResponseFields", "performanceConfig",
-        "serviceTier", METRICS, TRACE, "amazon-bedrock-guardrailAction",
-    }
-)  # fmt: skip
 EVENTS = frozenset(
     {"messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata"}
 )
-METADATA = frozenset({"usage", "metrics", "trace", "performanceConfig", "serviceTier", "p"})
 SILENT = frozenset({"cachePoint", "image", "video", "audio", "document", "guardContent", "searchResult", "toolResult"})
 Event = tuple[str, dict[str, object]]
 
@@ -34,11 +28,14 @@ Event = tuple[str, dict[str, object]]
 class ConverseAnswer(Answer):
     """Reads one answer."""
 
+    structure = CONVERSE_RESPONSE
+    deltas = frozenset({("delta",)})
+
     def _failed(self, name: str, document: dict[str, object]) -> bool:
         return is_exception(name) or bool(self.response.status >= 400 and document.get("message"))
 
     def _document(self, name: str, data: str) -> dict[str, object]:
-        return {} if is_exception(name) else super()._document(name, data)
+        return {} if is_exception(name) and not data.strip() else super()._document(name, data)
 
     # ---- in one piece ------------------------------------------------------------------------------------------------
 
@@ -48,9 +45,6 @@ class ConverseAnswer(Answer):
             self._block(mapping(item, "a block"), ("output", "message", "content", place))
         if (reason := text(document.get("stopReason"), "stopReason")) is not None:
             self._reason(0, reason)
-        for field in ("trace", "additionalModelResponseFields", TRACE):
-            self._again((field,), document.get(field))
-        self._unknown(document, KNOWN, "an answer")
         self._usage(document.get("usage"), document.get("serviceTier"))
 
     def _block(self, block: dict[str, object], path: Path) -> None:
@@ -66,9 +60,7 @@ class ConverseAnswer(Answer):
                     self._thought(mapping(value, key), (*path, key))
                 case "citationsContent":
                     self._cited(mapping(value, key), (*path, key))
-                case _ if key in SILENT:
-                    self._again((*path, key), value)
-                case _:
+                case _ if key not in SILENT:
                     self._partial("an unknown kind of block")
 
     def _thought(self, said: dict[str, object], path: Path) -> None:
@@ -81,7 +73,6 @@ class ConverseAnswer(Answer):
         for place, item in enumerate(listing(said.get("content"), "content")):
             words = text(mapping(item, "a cited text").get("text"), "text") or ""
             self._say((*path, "content", place, "text"), words)
-        self._again((*path, "citations"), said.get("citations"))
 
     # ---- event by event ----------------------------------------------------------------------------------------------
 
@@ -103,12 +94,8 @@ class ConverseAnswer(Answer):
                 self._stop(index_of(document, "contentBlockIndex"))
             case "messageStop":
                 self._reason(0, text(document.get("stopReason"), "stopReason") or "")
-                fields = document.get("additionalModelResponseFields")
-                self._again((*path, "additionalModelResponseFields"), fields)
                 self._close_all()
             case "metadata":
-                self._again((*path, "trace"), document.get("trace"))
-                self._unknown(document, METADATA, "an event")
                 self._usage(document.get("usage"), document.get("serviceTier"))
                 self._end()
                 return True
@@ -144,9 +131,7 @@ class ConverseAnswer(Answer):
             elif key == "reasoningContent":
                 said = mapping(value, key)
                 self._think((*path, key, "text"), text(said.get("text"), "text") or "", HIDDEN)
-            elif key == "citation" or key in SILENT:
-                self._again((*path, key), value)
-            else:
+            elif key != "citation" and key not in SILENT:
                 self._partial("an unknown delta")
 
     def _stop(self, index: int) -> None:

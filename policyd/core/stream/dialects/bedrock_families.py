@@ -17,6 +17,7 @@ from policyd.core.stream.dialects.bedrock_text_reader import TextAnswer, last, w
 from policyd.core.stream.dialects.cohere_reader import CohereChatAnswer
 from policyd.core.stream.dialects.embeddings import EmbeddingAnswer
 from policyd.core.stream.dialects.openai_chat_reader import OpenAIChatReader
+from policyd.core.stream.dialects.response_others import NOVA_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, mapping, tokens
 from policyd.core.stream.json_strict import dumps
 
@@ -75,6 +76,9 @@ def _continuing(document: dict[str, object], model: str) -> str:
 
 class NovaAnswer(ConverseAnswer):
     """Converse's own words, each event under its name in one document."""
+
+    structure = NOVA_RESPONSE
+    deltas = frozenset({("contentBlockDelta", "delta")})
 
     def _event(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002 - they have no names
         found = [key for key in document if key in EVENTS]

@@ -7,21 +7,22 @@ Rule 2: what AWS adds to a family's own words (metrics, a guardrail's trace) is 
 from __future__ import annotations
 
 from base64 import b64encode
+from typing import Any
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream import eventstream
-from policyd.core.stream.dialects import AnswerReader, Body, Changed, Ending, Path, Reading, Segment
-from policyd.core.stream.dialects.answer import strings
+from policyd.core.stream.dialects import AnswerReader, Body, Changed, Ending, Reading, Segment
 from policyd.core.stream.dialects.bedrock_families import reader_of, voice
-from policyd.core.stream.dialects.bedrock_shared import METRICS, TRACE, bill_of, header_bill, is_exception
-from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, has_text, mark_partial
+from policyd.core.stream.dialects.bedrock_shared import METRICS, bill_of, header_bill, is_exception
+from policyd.core.stream.dialects.complete import Completion, inner
+from policyd.core.stream.dialects.response_others import CHUNK
+from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, mark_partial
 from policyd.core.stream.json_strict import dumps, loads, loads_event
 from policyd.core.stream.ndjson import Ndjson
 from policyd.core.stream.sse import SseParser
 
 USAGE, ERROR, INSPECTION = int(Changed.USAGE), int(Changed.ERROR), int(Changed.INSPECTION)
-TOLD = ("other", 0, 0)  # what a guardrail says about a text
 STREAM = "application/vnd.amazon.eventstream"
 
 
@@ -33,6 +34,12 @@ class InvokeAnswer:
         self._inner: AnswerReader = reader_of(request, response)
         self._failed = False
         self._rewound: tuple[object, bool] | None = None
+        self._around = Completion(CHUNK)
+
+    def want_content(self, wanted: bool) -> None:
+        """Whether every string of the response is content that somebody reads."""
+        self._around.wanted = wanted
+        self._inner.want_content(wanted)
 
     @property
     def repeats(self) -> bool:
@@ -46,36 +53,47 @@ class InvokeAnswer:
             return reading
         if self.response.usage_source != "provider":
             self._bill(reading, header_bill(self.response.headers))
-        self._traced(reading, doc, ())
         return reading
 
     def read_event(self, name: str, data: str) -> Reading:
         """One chunk of a stream."""
         if is_exception(name):
-            self.response.delta = ""
-            self.response.is_error = self._failed = True
-            return Reading(changed=CHANGES[ERROR])
+            return self._exception(data)
         if name != "chunk":
-            return self._odd("an unknown event type", malformed=False)
+            return self._odd("an unknown event type", malformed=True)
         try:
-            outer = loads_event(data)
+            outer: Any = loads_event(data)
             text = eventstream.unwrap(outer).decode()
             document = loads_event(text)
         except Malformed as failure:
             return self._odd(failure.reason, malformed=True)
         except UnicodeDecodeError:
             return self._odd("the bytes of an event are not utf-8", malformed=True)
-        if isinstance(outer, dict) and any(has_text(outer[key]) for key in outer.keys() - {"bytes", "p"}):
-            mark_partial(self.response, "an unknown field with text in a chunk")
-        return self._chunk(document, text)
+        beside: list[Segment] = []
+        if why := self._around.event({key: value for key, value in outer.items() if key != "bytes"}, beside):
+            mark_partial(self.response, why)
+        reading = self._chunk(document, text)
+        reading.segments = [*reading.segments, *beside]
+        return reading
+
+    def _exception(self, data: str) -> Reading:
+        """An error in the place of a chunk: what it says is content."""
+        self.response.delta = ""
+        self.response.is_error = self._failed = True
+        said: list[Segment] = []
+        try:
+            self._around.event(loads_event(data), said)
+        except Malformed:
+            mark_partial(self.response, "an error that is no json")
+            return Reading(changed=CHANGES[ERROR | INSPECTION], malformed=bool(data.strip()))
+        return Reading(said, changed=CHANGES[ERROR])
 
     def _chunk(self, document: object, text: str) -> Reading:
         whole = _with_reasons(document)
         reading = self._inner.read_event("", text if whole is document else dumps(whole))
-        reading.segments = [Segment(one.channel, ("bytes", *one.path), one.text, one.again) for one in reading.segments]
+        reading.segments = inner(("bytes",), reading.segments)
         if isinstance(document, dict) and METRICS in document:
             self._metered(reading, document[METRICS])
-        self._traced(reading, document, ("bytes",))
         return reading
 
     def _odd(self, reason: str, *, malformed: bool) -> Reading:
@@ -96,14 +114,6 @@ class InvokeAnswer:
         if bill is not None:
             Tally(self.request, self.response).take(bill, final=True)
             reading.changed = CHANGES[int(reading.changed) | USAGE]
-
-    def _traced(self, reading: Reading, document: object, path: Path) -> None:
-        """A trace tells the text again, and text that a guardrail took away."""
-        known = {segment.path for segment in reading.segments}
-        trace = document.get(TRACE) if isinstance(document, dict) else None
-        told = [Segment(TOLD, where, said) for where, said in strings((*path, TRACE), trace) if where not in known]
-        if told:
-            reading.segments = [*reading.segments, *told]
 
     def ending(self, end: Ending) -> bytes:
         """The bytes that end the stream from here."""

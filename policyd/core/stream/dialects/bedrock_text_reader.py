@@ -13,7 +13,8 @@ from policyd.core.stream import ndjson
 from policyd.core.stream.dialects import Ending, Path
 from policyd.core.stream.dialects.answer import Answer, Mark, index_of
 from policyd.core.stream.dialects.asking import at
-from policyd.core.stream.dialects.bedrock_shared import METRICS, TRACE, bill_of, header_bill
+from policyd.core.stream.dialects.bedrock_shared import METRICS, bill_of, header_bill
+from policyd.core.stream.dialects.response_others import TEXT_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, listing, mapping, text, tokens
 from policyd.core.stream.json_strict import dumps
 
@@ -34,17 +35,14 @@ NUMBERS = (
     ("inputTextTokenCount", "totalOutputTextTokenCount"),
     ("prompt_token_count", "generation_token_count"),
 )
-KNOWN = frozenset(
-    {
-        *TEXTS, *LISTS, *REASONS, *LAST, *(name for pair in NUMBERS for name in pair), "index", "type", "stop", "id",
-        "prompt", "is_finished", "event_type", "amazon-bedrock-guardrailAction", TRACE, "usage", "model", "object",
-        "created", "system_fingerprint", "response",
-    }
-)  # fmt: skip
 
 
 class TextAnswer(Answer):
     """Reads one answer; in a stream its documents are those within the chunks."""
+
+    structure = TEXT_RESPONSE
+    deltas = frozenset({(), ("completions", 0, "data"), ("outputs", 0), ("generations", 0), ("choices", 0)})
+    payload = frozenset({*TEXTS, *LISTS})
 
     def _whole(self, document: dict[str, object]) -> None:
         if not document.keys() & {*TEXTS, *LISTS}:
@@ -67,8 +65,6 @@ class TextAnswer(Answer):
             self._say(path, said, ("text", choice, 0))
             if reason is not None:
                 self._reason(choice, reason)
-        for field in ("prompt", "response", TRACE):
-            self._again((field,), document.get(field))
         for place, item in enumerate(listing(document.get("completions"), "completions")):  # AI21, token by token
             data = item.get("data") if isinstance(item, dict) else None
             self._blank(
@@ -77,7 +73,6 @@ class TextAnswer(Answer):
         for field, told in ((field, told) for field in ("generations", "choices") for told in ("logprobs", LIKELY)):
             for place, item in enumerate(listing(document.get(field), field)):
                 self._blank((field, place, told), item.get(told) if isinstance(item, dict) else None)
-        self._unknown(document, KNOWN, "an answer")
         try:
             self._bill(self._numbers(document), final=True)
         except Malformed as failure:

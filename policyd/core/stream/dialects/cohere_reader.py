@@ -11,19 +11,11 @@ from policyd.core.errors import Malformed
 from policyd.core.stream.dialects import Channel, Ending, Path
 from policyd.core.stream.dialects.answer import SOLE, Answer, Mark, index_of
 from policyd.core.stream.dialects.cohere_ending import ending, generation_ending, is_second
+from policyd.core.stream.dialects.content import is_id
+from policyd.core.stream.dialects.response_others import COHERE_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text, tokens
 
-FIRST_KNOWN = frozenset(
-    {
-        "response_id", "text", "generation_id", "chat_history", "finish_reason", "meta", "tool_calls", "citations",
-        "documents", "search_results", "search_queries", "is_search_required", "prompt", "event_type", "is_finished",
-        "preamble", "conversation_id", "id",
-    }
-)  # fmt: skip
-SECOND_KNOWN = frozenset({"id", "message", "finish_reason", "usage", "logprobs", "type", "delta", "index"})
-MESSAGE = frozenset({"role", "content", "tool_plan", "tool_calls", "citations"})
 LIKELY = "token_likelihoods"
-AROUND = ("citations", "documents", "search_results", "search_queries", "prompt")
 
 
 def billed(usage: object) -> Bill | None:
@@ -40,6 +32,8 @@ def billed(usage: object) -> Bill | None:
 
 
 class _Cohere(Answer):
+    structure = COHERE_RESPONSE
+    deltas = frozenset({(), ("delta",), ("delta", "message"), ("delta", "message", "content")})
     ends_by_itself = False  # some end with [DONE], some do not
 
     @property
@@ -95,7 +89,7 @@ class CohereChatAnswer(_Cohere):
         match kind:
             case "stream-start":
                 name = document.get("generation_id")
-                self._stand = self._stand._replace(begun=True, id=name if isinstance(name, str) else "")
+                self._stand = self._stand._replace(begun=True, id=name if isinstance(name, str) and is_id(name) else "")
             case "text-generation":
                 self._say(("text",), text(document.get("text"), "text") or "")
             case "tool-calls-chunk":
@@ -109,7 +103,6 @@ class CohereChatAnswer(_Cohere):
                 return True
             case _:
                 self._partial("an unknown event type")
-        self._unknown(document, FIRST_KNOWN | {"tool_call_delta"}, "an event")
         return False
 
     def _first_chunk(self, document: dict[str, object]) -> None:
@@ -130,9 +123,7 @@ class CohereChatAnswer(_Cohere):
         for place, item in enumerate(listing(document.get("tool_calls"), "tool_calls")):
             said = mapping(item, "a tool call")
             path: Path = ("tool_calls", place, "parameters")
-            if told:
-                self._again(path, said.get("parameters"))
-            else:
+            if not told:
                 self._call(text(said.get("name"), "the name of a tool") or "", path, said.get("parameters"))
         for block in list(self._calls):
             self._close_call(block)
@@ -140,9 +131,7 @@ class CohereChatAnswer(_Cohere):
     def _first_end(self, document: dict[str, object]) -> None:
         said = section(document.get("response"), "response")
         self._once_more(("response", "text"), said.get("text"))
-        self._again(("response", "tool_calls"), said.get("tool_calls"))
         self._around(("response",), said)
-        self._unknown(said, FIRST_KNOWN, "an answer")
         self._finish(document.get("finish_reason") or said.get("finish_reason"))
         self._usage(said.get("meta"))
         self._end()
@@ -151,19 +140,15 @@ class CohereChatAnswer(_Cohere):
         self._say(("text",), text(document.get("text"), "text") or "")
         self._first_calls(document)
         self._around((), document)
-        self._unknown(document, FIRST_KNOWN, "an answer")
         self._finish(document.get("finish_reason"))
         self._usage(document.get("meta"))
 
     def _around(self, path: Path, document: dict[str, object]) -> None:
         """Sources, and what has been said before: this very answer too."""
-        for field in AROUND:
-            self._again((*path, field), document.get(field))
         for index, item in enumerate(listing(document.get("chat_history"), "chat_history")):
             where = (*path, "chat_history", index)
             said = mapping(item, "a message")
             self._once_more((*where, "message"), said.get("message"))
-            self._again(where, {key: value for key, value in said.items() if key not in ("role", "message")})
 
     # ---- the second version ------------------------------------------------------------------------------------------
 
@@ -177,10 +162,7 @@ class CohereChatAnswer(_Cohere):
             name = text(said.get("name"), "the name of a tool") or ""
             path = ("message", "tool_calls", place, "function", "arguments")
             self._call(name, path, text(said.get("arguments"), "arguments"))
-        self._again(("message", "citations"), message.get("citations"))
-        self._unknown(message, MESSAGE, "a message")
         self._blank(("logprobs",), document.get("logprobs"))
-        self._unknown(document, SECOND_KNOWN | {"meta"}, "an answer")
         self._finish(document.get("finish_reason"))
         self._usage(document.get("usage") or document.get("meta"))
 
@@ -202,7 +184,7 @@ class CohereChatAnswer(_Cohere):
                 return True
             case "message-start":
                 name = document.get("id")
-                self._stand = self._stand._replace(begun=True, id=name if isinstance(name, str) else "")
+                self._stand = self._stand._replace(begun=True, id=name if isinstance(name, str) and is_id(name) else "")
             case "content-start" | "content-delta":
                 self._content(str(kind), document, section(message.get("content"), "content"))
             case "content-end" | "tool-call-end":
@@ -213,13 +195,12 @@ class CohereChatAnswer(_Cohere):
             case "tool-call-start" | "tool-call-delta":
                 self._tool(str(kind), document, section(message.get("tool_calls"), "tool_calls"))
             case "citation-start" | "citation-end" | "debug":
-                self._again((), {key: value for key, value in document.items() if key != "type"})
+                pass
             case "message-end":
                 self._message_end(section(document.get("delta"), "delta"))
             case _:
                 self._partial("an unknown event type")
         self._blank(("logprobs",), document.get("logprobs"))
-        self._unknown(document, SECOND_KNOWN, "an event")
         return False
 
     def _content(self, kind: str, document: dict[str, object], content: dict[str, object]) -> None:
@@ -253,8 +234,6 @@ class CohereChatAnswer(_Cohere):
             self._close_call(index)
 
     def _message_end(self, delta: dict[str, object]) -> None:
-        if error := text(delta.get("error"), "error"):
-            self._again(("delta", "error"), error)
         self._finish(delta.get("finish_reason"))
         self._usage(delta.get("usage"))
         self._stand = self._stand._replace(stopped=True)
@@ -278,8 +257,6 @@ class CohereGenerateAnswer(_Cohere):
             self._finish(said.get("finish_reason"), choice)
         if "generations" not in document:
             raise Malformed("the answer says nothing")
-        self._again(("prompt",), document.get("prompt"))
-        self._unknown(document, FIRST_KNOWN | {"generations"}, "an answer")
         self._usage(document.get("meta"))
 
     def _event(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002 - lines have no names
@@ -296,7 +273,6 @@ class CohereGenerateAnswer(_Cohere):
             self._once_more(("response", "generations", choice, "text"), one.get("text"), ("text", choice, 0))
             self._blank(("response", "generations", choice, LIKELY), one.get(LIKELY))
             self._finish(one.get("finish_reason"), choice)
-        self._again(("response", "prompt"), said.get("prompt"))
         if not self._reasons:
             self._finish(document.get("finish_reason"))
         self._usage(document.get("meta") or said.get("meta"))

@@ -47,6 +47,11 @@ def an_id(value: str, _: Mapping[str, object]) -> bool:
     return _ID.fullmatch(value) is not None and _NUMBER.fullmatch(value) is None
 
 
+def is_id(value: object) -> bool:
+    """Whether this is an id or the name of a model, which an ending may repeat as it came."""
+    return isinstance(value, str) and (an_id(value, {}) or a_model(value, {}))
+
+
 def a_model(value: str, _: Mapping[str, object]) -> bool:
     """The name of a model: one word, as providers write it."""
     return _MODEL.fullmatch(value) is not None

@@ -11,7 +11,8 @@ from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import Ending
 from policyd.core.stream.dialects.answer import Answer, Mark
-from policyd.core.stream.dialects.shared import Bill, listing, mapping
+from policyd.core.stream.dialects.response_others import EMBEDDING_RESPONSE
+from policyd.core.stream.dialects.shared import Bill, mapping
 
 Usage = Callable[[dict[str, object], ResponseFacts], Bill | None]
 VECTORS = ("data", "embedding", "embeddings", "embeddingsByType")
@@ -19,6 +20,8 @@ VECTORS = ("data", "embedding", "embeddings", "embeddingsByType")
 
 class EmbeddingAnswer(Answer):
     """Reads one answer; `usage` finds its bill."""
+
+    structure = EMBEDDING_RESPONSE
 
     def __init__(self, request: RequestFacts, response: ResponseFacts, usage: Usage) -> None:
         super().__init__(request, response)
@@ -35,8 +38,6 @@ class EmbeddingAnswer(Answer):
             self._partial(failure.reason)
         else:
             self._bill(bill, final=True)
-        for place, said in enumerate(listing(document.get("texts"), "texts")):  # Cohere says the input again
-            self._again(("texts", place), said)
 
     def _event(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002
         mapping(document, "an event")

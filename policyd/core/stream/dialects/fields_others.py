@@ -237,7 +237,7 @@ MCP = Structure(
 _INVOKED = (CHAT, ANTHROPIC, CONVERSE, COHERE)
 
 
-def _together(structures: Iterable[Structure]) -> Structure:
+def together(structures: Iterable[Structure]) -> Structure:
     fields: dict[str, Shape] = {}
     words: dict[str, frozenset[str]] = {}
     names, free = frozenset[str](), frozenset[str]()
@@ -249,7 +249,7 @@ def _together(structures: Iterable[Structure]) -> Structure:
     return Structure(fields, words, names, free)
 
 
-INVOKE = _together(
+INVOKE = together(
     (
         *_INVOKED,
         Structure(

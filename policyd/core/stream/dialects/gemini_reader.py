@@ -18,6 +18,9 @@ from policyd.core.stream import sse
 from policyd.core.stream.dialects import UNMARKED, Body, Ending, Path, Reading
 from policyd.core.stream.dialects.answer import Answer, Mark, Stand, index_of
 from policyd.core.stream.dialects.billing import classes, tier_of
+from policyd.core.stream.dialects.complete import inner
+from policyd.core.stream.dialects.content import is_id
+from policyd.core.stream.dialects.response_others import GEMINI_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
 from policyd.core.stream.json_strict import dumps
 
@@ -27,14 +30,6 @@ KNOWN = frozenset(
         "automaticFunctionCallingHistory",
     }
 )  # fmt: skip
-CANDIDATE = frozenset(
-    {
-        "content", "finishReason", "finishMessage", "index", "safetyRatings", "citationMetadata", "tokenCount",
-        "groundingMetadata", "groundingAttributions", "avgLogprobs", "logprobsResult", "urlContextMetadata", "score",
-        "urlRetrievalMetadata",
-    }
-)  # fmt: skip
-AROUND = ("finishMessage", "citationMetadata", "groundingMetadata", "groundingAttributions")
 # What a part holds beside its text: no text of the model's, or none that can be read.
 SILENT = frozenset(
     {"thought", "thoughtSignature", "inlineData", "fileData", "videoMetadata", "mediaResolution", "partMetadata"}
@@ -47,12 +42,17 @@ class GeminiAnswer(Answer):
     """Reads one answer."""
 
     ends_by_itself = False
+    structure = GEMINI_RESPONSE
+    deltas = frozenset({("candidates", 0, "content", "parts", 0)})
+    payload = frozenset({"candidates", "promptFeedback"})
 
     def read_json(self, doc: object) -> Reading:
         """The whole answer; an array of one is how some errors come."""
-        if isinstance(doc, list) and len(doc) == 1:
-            doc = doc[0]
-        return super().read_json(doc)
+        if not isinstance(doc, list) or len(doc) != 1:
+            return super().read_json(doc)
+        reading = super().read_json(doc[0])
+        reading.segments = inner((0,), reading.segments)
+        return reading
 
     def _whole(self, document: dict[str, object]) -> None:
         if not isinstance(document.get("candidates"), list) and "promptFeedback" not in document:
@@ -68,13 +68,12 @@ class GeminiAnswer(Answer):
 
     def _read(self, document: dict[str, object]) -> None:
         self._model(text(document.get("modelVersion"), "modelVersion"))
-        if isinstance(name := document.get("responseId"), str):
+        if isinstance(name := document.get("responseId"), str) and is_id(name):
             self._stand = self._stand._replace(id=name)
         for place, item in enumerate(listing(document.get("candidates"), "candidates")):
             self._candidate(place, mapping(item, "a candidate"))
         if (feedback := document.get("promptFeedback")) is not None:
             self._feedback(mapping(feedback, "promptFeedback"))
-        self._unknown(document, KNOWN, "an answer")
         self._usage(document.get("usageMetadata"))
 
     def _candidate(self, place: int, candidate: dict[str, object]) -> None:
@@ -85,11 +84,7 @@ class GeminiAnswer(Answer):
         content = section(candidate.get("content"), "content")
         for number, item in enumerate(listing(content.get("parts"), "parts")):
             self._part(index, (*path, "content", "parts", number), mapping(item, "a part"))
-        for field in AROUND:
-            self._again((*path, field), candidate.get(field), ("other", index, 1))
         self._blank((*path, "logprobsResult"), candidate.get("logprobsResult"))
-        self._unknown(content, frozenset({"parts", "role"}), "a content")
-        self._unknown(candidate, CANDIDATE, "a candidate")
         if (reason := text(candidate.get("finishReason"), "finishReason")) is not None:
             self._reason(index, reason)
             self._stand = self._stand._replace(stopped=self._finished())
@@ -110,14 +105,13 @@ class GeminiAnswer(Answer):
                 self._function(index, (*path, key), mapping(value, key))
             elif key in SERVER:
                 words = text(mapping(value, key).get(SERVER[key]), SERVER[key]) or ""
-                self._aside((*path, key, SERVER[key]), words, ("reasoning", index, 2))
+                self._aside((*path, key, SERVER[key]), words, ("other", index, 2))
             elif key != "text" and key not in SILENT:
                 self._partial("an unknown kind of part")
 
     def _function(self, index: int, path: Path, call: dict[str, object]) -> None:
         if "partialArgs" in call or "willContinue" in call:
             self._partial("arguments that come in pieces")
-            self._again((*path, "partialArgs"), call.get("partialArgs"))
         self._call(text(call.get("name"), "the name of a function") or "", (*path, "args"), call.get("args"), index)
 
     def _feedback(self, feedback: dict[str, object]) -> None:

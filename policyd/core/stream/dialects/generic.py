@@ -21,7 +21,6 @@ from policyd.core.stream.dialects import (
     Edit,
     Ending,
     Path,
-    Reading,
     RequestChange,
     Segment,
 )
@@ -164,13 +163,17 @@ class GenericReader(Answer):
     """Reads one response by its strings."""
 
     ends_by_itself = False
+    structure = _MEDIA
     _bare = False  # the document is no object: it stands alone in one of ours
 
-    def read_json(self, doc: object) -> Reading:
-        """The whole response."""
-        return super().read_json(self._wrapped(doc))
+    def _listed(self, doc: object) -> dict[str, object]:
+        return self._wrapped(doc)
+
+    def _came(self, document: dict[str, object]) -> object:
+        return document[""] if self._bare else document
 
     def _document(self, name: str, data: str) -> dict[str, object]:  # noqa: ARG002
+        self._bare = False
         if not data.strip() or data.strip() == "[DONE]":
             return {}
         return self._wrapped(loads_event(data))
@@ -190,10 +193,13 @@ class GenericReader(Answer):
         """An `error` member fails a response only where there is nothing else: stored objects have one."""
         return document.keys() == {"error"} and bool(document["error"])
 
+    def _complete(self, why: str) -> None:
+        """No field is unknown where all of them are read alike."""
+
     def _read(self, document: dict[str, object]) -> None:
-        for leaf in leaves(document, _MEDIA):
-            if not leaf.key:
-                self._say(leaf.path[1:] if self._bare else leaf.path, leaf.text)
+        said = [leaf for leaf in leaves(document, _MEDIA) if not leaf.key]
+        for place, leaf in enumerate(said):  # a text by itself; in a stream, what stands at its place in other events
+            self._say(leaf.path[1:] if self._bare else leaf.path, leaf.text, ("text", place, 0))
         model = document.get("model")
         self._model(model if isinstance(model, str) else None)
         self._bill(_bill_of(document.get("usage")), final=True)

@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ResponseFacts
 from policyd.core.stream import sse
-from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, Reading, RequestChange, Segment
+from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, RequestChange, Segment
 from policyd.core.stream.dialects.answer import SOLE, Answer, Mark
-from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits, samplings
-from policyd.core.stream.dialects.shared import count, flag, listing, mapping, number, section, text
+from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits, samplings
+from policyd.core.stream.dialects.response_others import HUGGINGFACE_RESPONSE
+from policyd.core.stream.dialects.shared import count, flag, mapping, number, section, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
 
 READ = frozenset({"inputs", "parameters", "stream"})
 FIELDS = Fields(
     limit=("parameters", "max_new_tokens"), temperature=("parameters", "temperature"), model=None, system=False
 )
-KNOWN = frozenset({"generated_text", "details", "token", "index", "top_tokens"})
 HOSTS = (".huggingface.cloud", ".huggingface.co")
 
 
@@ -83,10 +83,12 @@ class HuggingFaceAnswer(Answer):
     """Reads one answer. `repeats`: the last event says the whole text."""
 
     repeats = True
+    structure = HUGGINGFACE_RESPONSE
+    deltas = frozenset({(), ("token",)})
+    payload = frozenset({"generated_text", "token"})
 
-    def read_json(self, doc: object) -> Reading:
-        """The whole answer: an object, or a list of them. Raises Malformed."""
-        return super().read_json({"answers": doc} if isinstance(doc, list) else doc)
+    def _listed(self, doc: object) -> dict[str, object]:
+        return {"answers": doc} if isinstance(doc, list) else {}
 
     def _whole(self, document: dict[str, object]) -> None:
         answers = document.get("answers")
@@ -100,7 +102,6 @@ class HuggingFaceAnswer(Answer):
             raise Malformed("the answer says nothing")
         self._say((*path, "generated_text"), str(said["generated_text"]), ("text", choice, 0))
         self._details(choice, path, said.get("details"))
-        self._unknown(said, KNOWN, "an answer")
 
     def _event(self, name: str, document: dict[str, object]) -> bool:
         token = document.get("token")
@@ -110,7 +111,6 @@ class HuggingFaceAnswer(Answer):
             self._say(("token", "text"), text(token.get("text"), "text") or "")
             self._blank(("token", "id"), token.get("id"), "0")
         self._blank(("top_tokens",), document.get("top_tokens"), "[]")
-        self._unknown(document, KNOWN, "an event")
         if document.get("generated_text") is None:
             return False
         self._once_more(("generated_text",), document["generated_text"])
@@ -127,9 +127,6 @@ class HuggingFaceAnswer(Answer):
             self._reason(choice, reason)
         for field in ("tokens", "top_tokens"):
             self._blank((*path, "details", field), said.get(field), "[]")
-        for field in ("prefill", "best_of_sequences"):
-            for place, one in enumerate(listing(said.get(field), field)):
-                self._again((*path, "details", field, place, "text"), at(one, ("text",)), ("other", choice, 2))
         made = count(said.get("generated_tokens"), "generated_tokens")
         if made is not None:
             self.response.output_tokens = made

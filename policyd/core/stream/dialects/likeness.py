@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 
 TRIES = 64  # documents that are learned from, at most: a stream that is never alike pays for no more
+_PADDING = re.compile(r"[A-Za-z0-9]*\Z")
 _OPENS = re.compile(r':\s*"')
 
 
@@ -63,7 +64,7 @@ class Likeness:
                 return ""
             place = stop + len(between)
             end = data.find('"', place)
-            if not data[place:end].isprintable():
+            if not _PADDING.match(data, place, end):
                 return ""
         if data[end:] != self._after:
             return ""

@@ -14,20 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ResponseFacts, ToolResult, functions
 from policyd.core.stream import sse
-from policyd.core.stream.dialects import (
-    UNMARKED,
-    AnswerReader,
-    Body,
-    Edit,
-    Ending,
-    Path,
-    Reading,
-    RequestChange,
-    Segment,
-)
+from policyd.core.stream.dialects import UNMARKED, AnswerReader, Body, Edit, Ending, Path, RequestChange, Segment
 from policyd.core.stream.dialects.answer import Answer, Mark, strings
 from policyd.core.stream.dialects.asking import Fields, Texts, fill, plain_edits, said, said_below
 from policyd.core.stream.dialects.offers import function, removal
+from policyd.core.stream.dialects.response_others import MCP_RESPONSE
 from policyd.core.stream.dialects.shared import has_text, listing, mapping, text
 from policyd.core.stream.json_strict import dumps, refuse_twins
 from policyd.core.stream.ndjson import unbroken
@@ -42,7 +33,6 @@ _QUIET = (
 QUIET = frozenset(_QUIET.split())
 FETCHES = frozenset({"resources/read", "prompts/get", "completion/complete", "tasks/get", "tasks/result"})
 REFUSED = -32000  # JSON-RPC: the first code that is a server's own
-RESULT = frozenset({"content", "structuredContent", "isError", "_meta"})
 SILENT_PARTS = frozenset({"image", "audio", "resource_link"})
 
 
@@ -161,18 +151,18 @@ def _result(request: RequestFacts, end: Ending) -> dict[str, object]:
 class McpAnswer(Answer):
     """Reads one answer: a message, a batch, or a stream of messages that ends with the result."""
 
-    def read_json(self, doc: object) -> Reading:
-        """The whole answer. Raises Malformed."""
-        if isinstance(doc, list):
-            doc = {"batch": doc}
-        return super().read_json(doc)
+    structure = MCP_RESPONSE
+    payload = frozenset({"result"})
+
+    def _listed(self, doc: object) -> dict[str, object]:
+        return {"batch": doc} if isinstance(doc, list) else {}
 
     def _document(self, name: str, data: str) -> dict[str, object]:
         # An event without data only gives the stream an id to be taken up again by.
         return super()._document(name, data) if data else {"method": "", "params": None}
 
-    def _failed(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002
-        return isinstance(document.get("error"), dict)
+    def _failed(self, name: str, document: dict[str, object]) -> bool:
+        return isinstance(document.get("error"), dict) and super()._failed(name, document)
 
     def _whole(self, document: dict[str, object]) -> None:
         if not isinstance(batch := document.get("batch"), list):
@@ -189,15 +179,13 @@ class McpAnswer(Answer):
 
     def _message(self, path: Path, message: dict[str, object]) -> None:
         if "method" in message:  # progress, a log line, or a question of the server's
-            self._again((*path, "params"), message.get("params"))
             self._aside_of_text(message)
             return
         if isinstance(message.get("error"), dict):
-            self._again((*path, "error"), message["error"])
             self.response.is_error = True
-        elif "result" in message:
+        if "result" in message:
             self._said((*path, "result"), mapping(message["result"], "result"))
-        else:
+        elif not isinstance(message.get("error"), dict):
             raise Malformed("the message is neither a result nor an error nor a call")
         if message.get("id") == self.request.rpc_id:
             self._stand = self._stand._replace(stopped=True)
@@ -218,16 +206,9 @@ class McpAnswer(Answer):
                     inner = mapping(part.get("resource"), "resource")
                     self._say((*where, "resource", "text"), text(inner.get("text"), "text") or "")
                 case str(kind) if kind in SILENT_PARTS:
-                    told = {key: value for key, value in part.items() if key not in ("data", "type", "mimeType")}
-                    self._again(where, told)
+                    pass
                 case _:
                     self._partial("an unknown part of content")
-        # It says again, in structure, what the text says: editable, counted once.
-        self._again((*path, "structuredContent"), result.get("structuredContent"))
-        if "content" in result:
-            self._unknown(result, RESULT, "a result")
-        else:
-            self._again(path, result)  # of another method: a list of tools, a resource
 
     def _ending(self, mark: Mark, end: Ending) -> bytes:  # noqa: ARG002 - it stands nowhere but before the result
         return sse.render(unbroken(dumps(_result(self.request, end))), "message")

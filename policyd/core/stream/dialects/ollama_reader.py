@@ -11,30 +11,21 @@ from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import UNMARKED, Body, Ending
 from policyd.core.stream.dialects.answer import Answer, Mark, Stand
+from policyd.core.stream.dialects.content import a_time
+from policyd.core.stream.dialects.response_others import OLLAMA_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
 from policyd.core.stream.json_strict import dumps
 from policyd.core.stream.ndjson import render
 
-KNOWN = frozenset(
-    {
-        "model",
-        "created_at",
-        "done",
-        "done_reason",
-        "message",
-        "response",
-        "thinking",
-        "remote_model",
-        "remote_host",
-        "logprobs",
-    }
-)
-MESSAGE = frozenset({"role", "content", "thinking", "tool_calls", "images", "tool_name"})
 STAMP = "1970-01-01T00:00:00Z"
 
 
 class OllamaAnswer(Answer):
     """Reads one answer. `chat`: the text is a message's, not the answer's own."""
+
+    structure = OLLAMA_RESPONSE
+    deltas = frozenset({(), ("message",)})
+    payload = frozenset({"message", "response"})
 
     def __init__(self, request: RequestFacts, response: ResponseFacts, *, chat: bool) -> None:
         super().__init__(request, response)
@@ -55,7 +46,9 @@ class OllamaAnswer(Answer):
     def _read(self, document: dict[str, object]) -> None:
         self._model(text(document.get("model"), "model"))
         stamp = document.get("created_at")
-        self._stand = self._stand._replace(begun=True, stamp=stamp if isinstance(stamp, str) else "")
+        self._stand = self._stand._replace(
+            begun=True, stamp=stamp if isinstance(stamp, str) and a_time(stamp, {}) else ""
+        )
         if self._chat:
             self._message(section(document.get("message"), "message"))
         else:
@@ -63,7 +56,6 @@ class OllamaAnswer(Answer):
             self._say(("response",), text(document.get("response"), "response") or "")
         for field in ("logprobs", "context"):
             self._blank((field,), document.get(field))
-        self._unknown(document, KNOWN, "an answer")
         if document.get("done") is True:
             self._stand = self._stand._replace(stopped=True)
             if (reason := text(document.get("done_reason"), "done_reason")) is not None:
@@ -77,7 +69,6 @@ class OllamaAnswer(Answer):
             said = mapping(mapping(item, "a tool call").get("function"), "function")
             name = text(said.get("name"), "the name of a tool") or ""
             self._call(name, ("message", "tool_calls", place, "function", "arguments"), said.get("arguments"))
-        self._unknown(message, MESSAGE, "a message")
 
     def _usage(self, document: dict[str, object]) -> None:
         try:

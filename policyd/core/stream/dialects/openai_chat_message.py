@@ -12,32 +12,17 @@ from typing import ClassVar
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
 from policyd.core.stream.dialects import Changed, Channel, Path, Segment
+from policyd.core.stream.dialects.content import Structure
 from policyd.core.stream.dialects.open_calls import OpenCalls
 from policyd.core.stream.dialects.openai_reader import VEILS, ChoicesReader, choice_index
-from policyd.core.stream.dialects.shared import has_text, listing, mapping, text
+from policyd.core.stream.dialects.response_openai import CHAT_RESPONSE
+from policyd.core.stream.dialects.shared import kind_of, listing, mapping, text
 
 TOOLS, REFUSAL, ERROR = int(Changed.TOOLS), int(Changed.REFUSAL), int(Changed.ERROR)
 
 MAX_NAME = 1024  # characters of a tool's name, which may come in pieces
 REASONING = frozenset({"reasoning_content", "reasoning"})
-# Of a choice: fields that are read, and those that tell nothing or that no rule reads.
-CHOICE = frozenset({"index", "delta", "message", "finish_reason", "text", "usage", "error", "raw_output"})
-SILENT_CHOICE = frozenset(
-    {
-        "logprobs",
-        "stop_reason",
-        "native_finish_reason",
-        "finish_details",
-        "matched_stop",
-        "content_filter_results",
-        "content_filter_offsets",
-        "content_filter_result",
-        "token_ids",
-        "seed",
-        "generation_logprobs",
-    }
-)
-# Fields that say the same again, point at sources or carry what is not text.
+# Fields that say the same again, point at sources or carry what is not text: nothing is read of them here.
 SILENT = frozenset(
     {
         "role",
@@ -62,6 +47,7 @@ SILENT = frozenset(
         "copilot_annotations",
         "signature",
         "reasoning_signature",
+        "reasoning_steps",
         "channel",
         "prefix",
     }
@@ -80,6 +66,9 @@ class _Call:
 
 class MessageReader(ChoicesReader):
     """Reads choices into the facts of one answer."""
+
+    structure: ClassVar[Structure] = CHAT_RESPONSE
+    deltas: ClassVar[frozenset[Path]] = frozenset({("choices", 0, "delta")})
 
     objects: ClassVar[frozenset[str]] = ChoicesReader.objects | {
         "chat.completion.chunk",
@@ -127,10 +116,7 @@ class MessageReader(ChoicesReader):
                     self._content_parts(index, ("choices", place, field, key), value)
             elif value is None:
                 continue
-            elif key in SILENT:
-                if type(value) is not str:
-                    self._aside(index, ("choices", place, field, key), value)
-            else:
+            elif key not in SILENT:
                 self._field(index, ("choices", place, field, key), key, value)
 
     def _text(self, index: int, place: int, field: str, value: str) -> None:
@@ -184,16 +170,11 @@ class MessageReader(ChoicesReader):
             self._reasoning(index, path, value)
         elif key == "reasoning_details":
             self._reasoning_details(index, path, listing(value, key))
-        elif key == "reasoning_steps":  # Perplexity: what it thinks, looks up and finds
-            self._aside(index, path, value)
         elif key == "token_id" or key in VEILS:
             self._veils(index, path[:-1], {key: value})
         elif key == "audio":
             spoken = text(mapping(value, key).get("transcript"), "transcript")
             self._visible(index, 1, (*path, "transcript"), spoken or "")
-        elif has_text(value):
-            self._partial("an unknown field with text in it")
-            self._aside(index, path, value)
 
     def _refusal(self, index: int, path: Path, value: str) -> None:
         if value:
@@ -204,11 +185,13 @@ class MessageReader(ChoicesReader):
 
     def _reasoning_details(self, index: int, path: Path, details: list[object]) -> None:
         """OpenRouter says here again, in structure, what `reasoning` says: editable, but not counted twice."""
+        told = any(one.channel == ("reasoning", index, 0) for one in self._segments)
+        channel: Channel = ("other", index, 1) if told else ("reasoning", index, 1)
         for number, detail in enumerate(details):
             for key in ("text", "summary"):
                 value = mapping(detail, "a detail").get(key)
                 if isinstance(value, str) and value:
-                    self._segment(("reasoning", index, 1), (*path, number, key), value)
+                    self._segment(channel, (*path, number, key), value)
 
     def _odd_choice(self, index: int, place: int, field: str, choice: dict[str, object]) -> None:
         """Fields beside index, delta and finish_reason."""
@@ -227,7 +210,6 @@ class MessageReader(ChoicesReader):
         if choice.get("error"):  # OpenRouter: this choice broke off
             self.response.is_error = True
             self._changed |= ERROR
-        self._unknown(index, where, choice, CHOICE | SILENT_CHOICE)
 
     def _raw(self, index: int, path: Path, raw: dict[str, object]) -> None:
         """As it was made: piece by piece beside the deltas, or whole at the end."""
@@ -235,7 +217,6 @@ class MessageReader(ChoicesReader):
         if said := text(raw.get("completion"), "completion"):
             self._segment(("other", index, 0), (*path, "completion"), said)
         self._veils(index, path, raw)
-        self._aside(index, path, {key: said for key, said in raw.items() if key not in ("completion", *VEILS)})
 
     def _so_far(self, index: int, path: Path, message: dict[str, object]) -> None:
         """Perplexity's way: beside the delta, the whole message as far as it has come."""
@@ -246,8 +227,6 @@ class MessageReader(ChoicesReader):
                 self._segments.append(Segment(("text", index, 0), (*path, "content"), str(content), again=True))
         elif content:
             self._partial("a message beside a delta that says something else")
-            self._aside(index, (*path, "content"), content)
-        self._aside(index, path, {key: value for key, value in message.items() if key not in ("content", *SILENT)})
 
     def _open_choice(self, index: int) -> None:
         if index not in self._channels:
@@ -270,6 +249,9 @@ class MessageReader(ChoicesReader):
 
     def _tool_call(self, choice: int, path: Path, item: dict[str, object], place: int) -> None:
         call = self._call(choice, _index_of(item, place), item.get("id"))
+        kind = item.get("type")
+        if isinstance(kind, str) and kind not in ("", "function"):
+            call.fact.kind = "hosted" if kind == "builtin_function" else kind
         for kind, field in (("function", "arguments"), ("custom", "input")):
             if (said := item.get(kind)) is not None:
                 self._function(call, (*path, kind), mapping(said, kind), field)
@@ -295,6 +277,7 @@ class MessageReader(ChoicesReader):
             if len(call.fact.name) + len(name) > MAX_NAME:
                 raise Malformed("the name of a tool is too long")
             call.fact.name += name
+            call.fact.kind = kind_of(self.request, call.fact.name, call.fact.kind)
             self._changed |= TOOLS
             self._tally.add(name, ("args", call.choice, call.part))
         arguments = said.get(field)

@@ -59,6 +59,8 @@ class OpenAIChatReader(MessageReader):
             return
         if choice.keys() & {"text", "message", "usage"}:
             return
+        if not self.completion.plain(document, ("choices", 0, "delta", "content")):
+            return
         self._like.learn(data, said, document.get("obfuscation"))
         self._like_name, self._like_index = name, choice.get("index", 0)
 

@@ -10,35 +10,22 @@ from typing import ClassVar, NamedTuple
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts
-from policyd.core.stream.dialects import Body, Ending
+from policyd.core.stream.dialects import Body, Ending, Path
+from policyd.core.stream.dialects.content import Structure
 from policyd.core.stream.dialects.openai_chat_ending import finish_reason
 from policyd.core.stream.dialects.openai_reader import ChoicesReader, choice_index
 from policyd.core.stream.dialects.openai_shared import DONE, Stand, usage
+from policyd.core.stream.dialects.response_openai import COMPLETIONS_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, text
 from policyd.core.stream.json_strict import dumps
 from policyd.core.stream.sse import render
-
-KNOWN = frozenset({"text", "index", "finish_reason", "reasoning", "reasoning_content"})
-# Fields that say the same again, name why it ended, or carry what is not text.
-SILENT = frozenset(
-    {
-        "logprobs",
-        "stop_reason",
-        "native_finish_reason",
-        "matched_stop",
-        "token_ids",
-        "prompt_token_ids",
-        "prompt_logprobs",
-        "content_filter_results",
-        "content_filter_offsets",
-        "seed",
-    }
-)
 
 
 class CompletionReader(ChoicesReader):
     """Reads one answer, whole or event by event."""
 
+    structure: ClassVar[Structure] = COMPLETIONS_RESPONSE
+    deltas: ClassVar[frozenset[Path]] = frozenset({("choices", 0)})
     objects: ClassVar[frozenset[str]] = ChoicesReader.objects | {"text_completion", "text.completion"}
     _rewound: Mark | None = None
 
@@ -62,7 +49,6 @@ class CompletionReader(ChoicesReader):
             if said := text(choice.get(field), field):
                 self._tally.add_reasoning(said, ("reasoning", index, 0))
                 self._segment(("reasoning", index, 0), ("choices", place, field), said)
-        self._unknown(index, ("choices", place), choice, KNOWN | SILENT)
 
     def mark(self) -> Mark:
         """Where the stream stands."""

@@ -11,11 +11,12 @@ from typing import ClassVar
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segment
-from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.billing import tier_of
+from policyd.core.stream.dialects.complete import Completion
+from policyd.core.stream.dialects.content import ANYTHING, Structure, is_id
 from policyd.core.stream.dialects.openai_shared import Stand
 from policyd.core.stream.dialects.openai_usage import bill_of
-from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, has_text, mark_partial, text
+from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, mark_partial, text
 from policyd.core.stream.json_strict import loads_event
 
 TEXT, FINISH, USAGE, MODEL = int(Changed.TEXT), int(Changed.FINISH), int(Changed.USAGE), int(Changed.MODEL)
@@ -29,14 +30,17 @@ VEILS = frozenset({"logprobs", "token_ids", "completion_token_ids", "completion_
 class ChoicesReader:
     """Reads one answer into its facts. `want_segments` False spares the editable text nobody asks for.
 
-    A dialect brings `_choices`, the names of its objects, and its ending.
+    A dialect brings `_choices`, the names of its objects, its structural fields, and its ending.
     """
 
     objects: ClassVar[frozenset[str]] = frozenset({""})
+    structure: ClassVar[Structure] = ANYTHING
+    deltas: ClassVar[frozenset[Path]] = frozenset()
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.request, self.response = request, response
         self.want_segments = True
+        self.completion = Completion(self.structure, self.deltas, request)
         self._tally = Tally(request, response)
         self._stand = Stand()
         self._channels: dict[int, dict[Channel, None]] = {}  # open ones, by choice
@@ -44,7 +48,6 @@ class ChoicesReader:
         self._segments: list[Segment] = []
         self._closes: list[Channel] = []
         self._changed = 0
-        self._asides = 0
 
     def _choices(self, choices: list[object], *, whole: bool) -> None:
         """The choices of an event, or of a whole answer. Raises Malformed."""
@@ -60,6 +63,7 @@ class ChoicesReader:
         self._segments, self._closes = [], []
         if data.startswith("[DONE]"):
             return self._end(data)
+        document: object = None
         try:
             document = loads_event(data)
             if type(document) is not dict:
@@ -80,10 +84,13 @@ class ChoicesReader:
             if (usage := document.get("usage")) is not None or "x_groq" in document:
                 self._usage(usage or _groq_usage(document), alone=not choices, tier=document.get("service_tier"))
                 if usage and choices == []:
+                    self._complete(self.completion.event(document, self._segments))
                     return Reading(self._segments, self._closes, CHANGES[self._changed], extra=True)
         except Malformed as failure:
             self._partial(failure.reason)
+            self._complete(self.completion.event(document, self._segments))
             return Reading(self._segments, self._closes, CHANGES[self._changed], malformed=True)
+        self._complete(self.completion.event(document, self._segments))
         return Reading(self._segments, self._closes, CHANGES[self._changed])
 
     def read_json(self, doc: object) -> Reading:
@@ -99,14 +106,20 @@ class ChoicesReader:
                 raise Malformed("the answer is no completion")
             response.is_error = True
             self._tally.nothing()
-            return Reading(changed=CHANGES[ERROR | USAGE])
+            self._complete(self.completion.body(doc, self._segments))
+            return Reading(self._segments, changed=CHANGES[ERROR | USAGE])
         self._begin(document)
         self._choices(choices, whole=True)
         self._groq_veil(document.get("x_groq"))
         usage = document.get("usage") or _groq_usage(document)
         self._usage(usage, alone=True, tier=document.get("service_tier"))
+        self._complete(self.completion.body(doc, self._segments))
         self._close_all()
         return Reading(self._segments, self._closes, CHANGES[self._changed], last=True)
+
+    def want_content(self, wanted: bool) -> None:
+        """Whether every string of the response is content that somebody reads."""
+        self.completion.wanted = wanted
 
     def finish(self) -> None:
         """The body is over."""
@@ -120,7 +133,8 @@ class ChoicesReader:
     # ---- events ----------------------------------------------------------------------------------------------------
 
     def _end(self, data: str) -> Reading:
-        if data != "[DONE]":
+        malformed = data.strip() != "[DONE]"
+        if malformed:
             self._partial("data after the end")
         before = self.response.usage_source
         self._tally.settle()
@@ -130,7 +144,7 @@ class ChoicesReader:
             self._partial("the stream ends before its choices do")
         self._stand = self._stand._replace(done=True)
         self._close_all()
-        return Reading(self._segments, self._closes, CHANGES[self._changed], last=True)
+        return Reading(self._segments, self._closes, CHANGES[self._changed], last=True, malformed=malformed)
 
     def _odd_event(self, name: str, document: dict[str, object], choices: object) -> None:
         """What is no ordinary chunk: an error, a chunk without choices, or something unknown."""
@@ -160,9 +174,12 @@ class ChoicesReader:
             self._changed |= MODEL
         self.response.service_tier = tier_of(document.get("service_tier"))
         name, created = document.get("id"), document.get("created")
-        if isinstance(name, str) and name and not self._stand.id:
-            when = created if isinstance(created, int) else 0
+        if not is_id(model):
+            model = ""  # of an ending, which repeats nothing that may be text
+        if isinstance(name, str) and not self.response.id:
             self.response.id = name
+        if isinstance(name, str) and is_id(name) and not self._stand.id:
+            when = created if isinstance(created, int) else 0
             self._stand = self._stand._replace(id=name, created=when, model=model or self._stand.model)
         elif model and not self._stand.model:
             self._stand = self._stand._replace(model=model)
@@ -190,6 +207,11 @@ class ChoicesReader:
     def _partial(self, reason: str) -> None:
         mark_partial(self.response, reason)
         self._changed |= INSPECTION
+
+    def _complete(self, why: str) -> None:
+        """The segments of this event are complete; `why` it makes the response partial, or nothing."""
+        if why and not self.response.is_error:
+            self._partial(why)
 
     def _start_choice(self, index: int) -> None:
         self._channels[index] = {}
@@ -224,22 +246,6 @@ class ChoicesReader:
             self._channels[channel[1]][channel] = None
         if self.want_segments:
             self._segments.append(Segment(channel, path, value))
-
-    def _aside(self, index: int, path: Path, value: object) -> None:
-        """Every string below a value that no rule reads; each begins and ends here."""
-        for where, said in strings(path, value):
-            self._asides += 1
-            if self.want_segments:
-                channel: Channel = ("other", index, self._asides)
-                self._segments.append(Segment(channel, where, said))
-                self._closes.append(channel)
-
-    def _unknown(self, index: int, path: Path, choice: dict[str, object], known: frozenset[str]) -> None:
-        """Fields that nobody knows make the answer partial when text stands in them."""
-        for key in choice.keys() - known:
-            if has_text(choice[key]):
-                self._partial("an unknown field with text in a choice")
-                self._aside(index, (*path, key), choice[key])
 
     def _veil(self, index: int, place: int, choice: dict[str, object]) -> None:
         """What tells the text's tokens: none of it may tell what was taken out of the text."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from policyd.core.model.facts import RequestFacts
 from policyd.core.stream.dialects import Body, Channel, Ending
+from policyd.core.stream.dialects.content import is_id
 from policyd.core.stream.dialects.half_json import remainder
 from policyd.core.stream.dialects.shared import Bill
 from policyd.core.stream.json_strict import dumps
@@ -111,7 +112,7 @@ def _head(request: RequestFacts, told: Mapping[str, object] | None, id: str) -> 
         "top_p": None,
         "max_output_tokens": request.max_tokens,
     }
-    known = {key: value for key, value in (told or {}).items() if key not in ("prompt", "completed_at")}
+    known = {key: value for key, value in (told or {}).items() if key != "completed_at" and _is_plain(value)}
     own: dict[str, object] = {
         "error": None,
         "incomplete_details": None,
@@ -120,6 +121,11 @@ def _head(request: RequestFacts, told: Mapping[str, object] | None, id: str) -> 
         "usage": None,
     }
     return {**usual, **known, **own}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether this is a number, an id or a word: nothing that may have been redacted."""
+    return value is None or isinstance(value, int | float) or is_id(value)
 
 
 def _close_item(script: _Script, item: ItemStand, texts: Mapping[Channel, str]) -> None:
@@ -150,6 +156,8 @@ _CLOSINGS = {
 def _close_part(script: _Script, item: ItemStand, part: PartStand, said: str) -> None:
     where: dict[str, object] = {"item_id": item.id, "output_index": item.at}
     if part.kind == "args":
+        if item.type not in ("function_call", "custom_tool_call"):
+            return
         field = "arguments" if item.type == "function_call" else "input"
         base = "function_call_arguments" if item.type == "function_call" else "custom_tool_call_input"
         if part.left == 2:

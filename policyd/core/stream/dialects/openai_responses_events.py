@@ -17,8 +17,8 @@ DELTAS: dict[str, tuple[str, str, str]] = {
     "response.code_interpreter_call_code": ("other", "", "code"),
     "response.mcp_call_arguments": ("args", "", "arguments"),
     "response.mcp_call.arguments": ("args", "", "arguments"),
-    "response.apply_patch_call_operation_diff": ("other", "", "diff"),
-    "response.shell_call_command": ("other", "command_index", "command"),
+    "response.apply_patch_call_operation_diff": ("input", "", "diff"),
+    "response.shell_call_command": ("input", "command_index", "command"),
     "response.shell_call_output_content": ("other", "command_index", "output"),
 }
 

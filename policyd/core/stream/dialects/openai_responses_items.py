@@ -13,6 +13,41 @@ from policyd.core.stream.dialects import Path
 from policyd.core.stream.dialects.shared import listing, mapping, text
 
 CALLS = {"function_call": "arguments", "custom_tool_call": "input"}  # and where their arguments stand
+
+
+class Tool(NamedTuple):
+    """What a call is: the field of its arguments, its kind, and its name where the item has none."""
+
+    field: str
+    kind: str
+    name: str = ""
+
+
+# Calls that the client carries out or answers, and those of MCP servers.
+TOOL_CALLS: dict[str, Tool] = {
+    "function_call": Tool("arguments", "function"),
+    "custom_tool_call": Tool("input", "custom"),
+    "mcp_call": Tool("arguments", "mcp"),
+    "mcp_approval_request": Tool("arguments", "mcp"),
+    "local_shell_call": Tool("action", "shell", "local_shell"),
+    "shell_call": Tool("action", "shell", "shell"),
+    "apply_patch_call": Tool("operation", "patch", "apply_patch"),
+    "computer_call": Tool("action", "computer", "computer"),
+    "tool_search_call": Tool("arguments", "search", "tool_search"),
+}
+
+
+def tool_of(item: dict[str, object]) -> Tool | None:
+    """What this item of a response calls; None when the provider carries it out."""
+    kind = item.get("type")
+    tool = TOOL_CALLS.get(kind) if isinstance(kind, str) else None
+    if tool is None or (kind == "tool_search_call" and item.get("execution") != "client"):
+        return None
+    if kind == "computer_call" and "actions" in item:
+        return tool._replace(field="actions")
+    return tool
+
+
 HOSTED = frozenset(
     {
         "web_search_call",

@@ -1,32 +1,36 @@
 """Answers of OpenAI Responses, whole or event by event.
 
-Rule 1: calls of functions and custom tools are `tool_calls`; what hosted tools do is not.
+Rule 1: calls that the client carries out, and calls of MCP servers, are `tool_calls`; what hosted tools do is not.
 Rule 2: the finish reason is what the response says of itself: its status, or why it is incomplete.
 Rule 3: `inspection` stays full only while every event, item and part is of a known type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.stream.arguments import decode_call
 from policyd.core.stream.dialects import Channel, Ending, Path, Reading
-from policyd.core.stream.dialects.answer import ERROR, USAGE, index_of
+from policyd.core.stream.dialects.answer import ERROR, TOOLS, USAGE, index_of
+from policyd.core.stream.dialects.content import is_id
 from policyd.core.stream.dialects.openai_responses_ending import Mark, ending
 from policyd.core.stream.dialects.openai_responses_events import DELTAS, is_silent
 from policyd.core.stream.dialects.openai_responses_items import (
-    CALLS,
     KNOWN,
     Said,
+    Tool,
     known_part,
     said_in,
     said_in_part,
+    tool_of,
     unknown_parts,
 )
-from policyd.core.stream.dialects.openai_responses_texts import LONE, Item, Part, Telling
+from policyd.core.stream.dialects.openai_responses_texts import Item, Part, Telling
 from policyd.core.stream.dialects.openai_usage import responses_bill
-from policyd.core.stream.dialects.shared import Bill, listing, mapping, text
+from policyd.core.stream.dialects.response_openai import RESPONSES_RESPONSE
+from policyd.core.stream.dialects.shared import Bill, dumped, listing, mapping, text
 
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 BEGINS = frozenset({"response.created", "response.queued", "response.in_progress"})
@@ -37,12 +41,15 @@ class ResponsesReader(Telling):
     """Reads one answer into its facts. `repeats`: its ending tells again what was told, so it must know what left."""
 
     repeats = True
+    structure = RESPONSES_RESPONSE
+    deltas = frozenset({()})
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         super().__init__(request, response)
         self._head: Mapping[str, object] | None = None
         self._sequence = -1
         self._texts: Mapping[Channel, str] | None = None
+        self._clean: Callable[[str], str] = str
         self._back: Mark | None = None
 
     # ---- the protocol ------------------------------------------------------------------------------------------------
@@ -68,15 +75,20 @@ class ResponsesReader(Telling):
         assert isinstance(mark, Mark)
         self._back = mark
 
-    def told(self, texts: Mapping[Channel, str]) -> None:
+    def told(self, texts: Mapping[Channel, str], clean: Callable[[str], str]) -> None:
         """What has left of each channel, where that is not what came."""
-        self._texts = texts
+        self._texts, self._clean = texts, clean
 
     def ending(self, end: Ending) -> bytes:
         """The bytes that end the stream from here."""
         mark = self._back or self.mark()
-        mark = mark._replace(items=self._items_until(mark.shaped))
+        items = self._items_until(mark.shaped)
+        mark = mark._replace(items=tuple(one._replace(names=self._left(one.names)) for one in items))
         return ending(self.request, mark, self._said_until(mark) if self._texts is None else self._texts, end)
+
+    def _left(self, names: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        """The names of an item as they left."""
+        return tuple((key, said if is_id(said) and key != "name" else self._clean(said)) for key, said in names)
 
     def _said_until(self, mark: Mark) -> dict[Channel, str]:
         pieces: dict[Channel, list[str]] = {}
@@ -111,7 +123,7 @@ class ResponsesReader(Telling):
         elif verb == "done" and base in DELTAS:
             self._done(base, document)
         elif kind in BEGINS:
-            self._begin(mapping(document.get("response"), "response"), ("response",))
+            self._begin(mapping(document.get("response"), "response"))
         elif kind in ENDS:
             response = mapping(document.get("response"), "response")
             self._output(response, ("response",))
@@ -137,23 +149,22 @@ class ResponsesReader(Telling):
                 if part is not None:
                     self._close_part(self._item_of(document), part, 0)
             case "response.output_text.annotation.added":
-                self._aside_all(("annotation",), document.get("annotation"))
+                self._count(document.get("annotation"))
             case _ if not is_silent(kind):
                 self._partial("an unknown event type")
-                self._aside_all((), document)
+                self._count(document)
 
     # ---- the response itself -----------------------------------------------------------------------------------------
 
-    def _begin(self, response: dict[str, object], path: Path) -> None:
+    def _begin(self, response: dict[str, object]) -> None:
         self._model(text(response.get("model"), "model"))
         if self._head is None:
             self._head = {**response, "output": []}
             name = response.get("id")
             self.response.id = name if isinstance(name, str) else ""
-        self._aside_all((*path, "instructions"), response.get("instructions"), known=True)
 
     def _output(self, response: dict[str, object], path: Path) -> None:
-        self._begin(response, path)
+        self._begin(response)
         known = {dict(item.names).get("id"): index for index, item in self._items.items()}
         for place, one in enumerate(listing(response.get("output"), "output")):
             said = mapping(one, "an item")
@@ -191,16 +202,19 @@ class ResponsesReader(Telling):
         kind = text(said.get("type"), "the type of an item") or ""
         if kind not in KNOWN:
             self._partial("an unknown item")
-        called = text(said.get("name"), "the name of a tool") or "" if kind in CALLS else ""
         names = tuple((name, value) for name in _NAMES if isinstance(value := said.get(name), str))
         item = self._items[index] = Item(index, kind, names)
-        if kind in CALLS:
-            part = self._part(item, "args", 0)
-            self._open_call(index, called, (*path, CALLS[kind]))
-            part.channel = self._calls[index][1]
-            self._shape_part(item, part)
+        if (tool := tool_of(said)) is not None:
+            self._begin_call(item, tool, said, path)
         self._shape_item(item)
         return item
+
+    def _begin_call(self, item: Item, tool: Tool, said: dict[str, object], path: Path) -> None:
+        part = self._part(item, "args", 0)
+        name = text(said.get("name"), "the name of a tool") or tool.name
+        self._open_call(item.index, name, (*path, tool.field), kind=tool.kind)
+        item.call, part.channel = self._calls[item.index]
+        self._shape_part(item, part)
 
     def _read_item(self, item: Item, said: dict[str, object], path: Path) -> None:
         content = said.get("content")
@@ -208,13 +222,40 @@ class ResponsesReader(Telling):
             self._veil(part, (*path, "content", place))
         if unknown_parts(said):
             self._partial("an unknown part of a message")
-        for one in said_in(said):
-            self._read_said(item, one, path)
+        if (tool := tool_of(said)) is not None:
+            self._read_call(item, tool, said, path)
+        elif said.get("type") in ("message", "reasoning"):
+            for one in said_in(said):
+                self._read_said(item, one, path)
 
-    def _read_said(self, item: Item, said: Said, path: Path) -> Part | None:
-        if said.kind == "other":
-            self._lone(("other", 0, LONE + self._number()), (*path, *said.path), said.text)
-            return None
+    def _read_call(self, item: Item, tool: Tool, said: dict[str, object], path: Path) -> None:
+        if item.call is None:
+            self._partial("an item that becomes a tool call")
+            self._begin_call(item, tool, said, path)
+        value = said.get(tool.field)
+        if isinstance(value, str):
+            self._repeat(item, self._part(item, "args", 0), (*path, tool.field), value)
+        elif isinstance(value, dict | list) and tool.kind not in ("function", "custom"):
+            self._act(item, dumped(value))
+        elif value is not None:
+            raise Malformed(f"{tool.field} is not a string")
+
+    def _act(self, item: Item, action: str) -> None:
+        """The action of a call that is no text, as far as it is known."""
+        call = item.call
+        assert call is not None
+        if action == call.arguments:
+            return
+        if not item.open:
+            self._partial("a tool call is told in two ways")
+        if not call.arguments:
+            self._tally.add(action)
+        call.arguments = action
+        self._changed |= TOOLS
+        if not item.open:
+            decode_call(call)
+
+    def _read_said(self, item: Item, said: Said, path: Path) -> Part:
         part = self._part(item, said.kind, said.place)
         self._repeat(item, part, (*path, *said.path), said.text)
         return part
@@ -242,7 +283,7 @@ class ResponsesReader(Telling):
         self._veil(document, ())
         item = self._item_of(document)
         if type(value) is not str:
-            self._aside_all(("delta",), mapping(value, "delta"))
+            self._count(mapping(value, "delta"))
             return
         self._new(item, self._part(item, kind, index_of(document, place, 0) if place else 0), ("delta",), value)
 
@@ -251,8 +292,9 @@ class ResponsesReader(Telling):
         self._veil(document, ())
         item = self._item_of(document)
         if not isinstance(value := document.get(field), str):
-            self._aside_all((field,), value)
+            self._count(value)
             return
         part = self._part(item, kind, index_of(document, place, 0) if place else 0)
         self._repeat(item, part, (field,), value)
-        self._close_part(item, part, 1)
+        if kind != "input":  # a call is complete with its item
+            self._close_part(item, part, 1)

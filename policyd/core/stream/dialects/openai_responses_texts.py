@@ -6,12 +6,13 @@ Rule 2: what should repeat and does not is new text: it is judged by itself, and
 
 from __future__ import annotations
 
-from policyd.core.model.facts import RequestFacts, ResponseFacts
+from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
 from policyd.core.model.growing import Growing
+from policyd.core.stream.arguments import decode_call
 from policyd.core.stream.dialects import Channel, Path, Segment
 from policyd.core.stream.dialects.answer import REFUSAL, TOOLS, Answer
 from policyd.core.stream.dialects.openai_responses_ending import ItemStand, PartStand
-from policyd.core.stream.dialects.openai_responses_items import CALLS, plain_strings
+from policyd.core.stream.dialects.openai_responses_items import plain_strings
 
 LONE = 1 << 20  # from here on channels are numbered that are no tool call's
 
@@ -34,11 +35,12 @@ class Part:
 class Item:
     """One item of the output."""
 
-    __slots__ = ("index", "names", "open", "parts", "type")
+    __slots__ = ("call", "index", "names", "open", "parts", "type")
 
     def __init__(self, index: int, kind: str, names: tuple[tuple[str, str], ...]) -> None:
         self.index, self.type, self.names = index, kind, names
         self.parts: dict[tuple[str, int], Part] = {}
+        self.call: ToolCall | None = None
         self.open = True
 
 
@@ -116,6 +118,11 @@ class Telling(Answer):
                 self._refuse(path, value, part.channel)
             case "args" if item.index in self._calls:
                 self._argue(item.index, path, value)
+            case "args" if item.call is not None:
+                item.call.arguments += value
+                self._changed |= TOOLS
+                decode_call(item.call)
+                self._aside(path, value, part.channel)
             case "summary" | "reasoning":
                 self._think(path, value, part.channel)
             case _:
@@ -139,20 +146,20 @@ class Telling(Answer):
             self._say(path, value, channel)
             self._close(channel)
             return
-        if part.kind == "args" and item.type in CALLS:
-            self.response.tool_calls[part.channel[2]].arguments = value
+        if part.kind == "args" and item.call is not None:
+            item.call.arguments = value
             self._changed |= TOOLS
+            if not item.open:
+                decode_call(item.call)
         elif part.kind == "refusal":
             self.response.refusal = value
             self._changed |= REFUSAL
         self._lone(channel, path, value)
 
-    def _aside_all(self, path: Path, value: object, *, known: bool = False) -> None:
-        """Every string below a value that nobody reads. `known`: it is the caller's own."""
-        for where, said in plain_strings(path, value):
-            if not known:
-                self._tally.add(said)
-            self._lone(("other", 0, LONE + self._number()), where, said)
+    def _count(self, value: object) -> None:
+        """Output that no rule reads as text: all strings below a value."""
+        for _, said in plain_strings((), value):
+            self._tally.add(said)
 
     def _veil(self, told: object, path: Path) -> None:
         """Log probabilities tell the text's tokens: none may tell what was taken out of the text."""

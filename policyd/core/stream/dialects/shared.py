@@ -7,6 +7,7 @@ Rule 3: numbers that the text contradicts are not believed: what was seen is est
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -337,6 +338,14 @@ def tokens(value: object, what: str) -> int | None:
     return count(int(value) if isinstance(value, float) and value.is_integer() else value, what)
 
 
+def dumped(value: object) -> str:
+    """Any value as JSON; a number that overflowed as the word that JavaScript has for it."""
+    try:
+        return dumps(value)
+    except ValueError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def has_text(value: object) -> bool:
     """Whether any text stands in a value, however deep."""
     if isinstance(value, str):
@@ -344,6 +353,13 @@ def has_text(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(has_text, value.values()))
     return isinstance(value, list) and any(map(has_text, value))
+
+
+def kind_of(request: RequestFacts, name: str, kind: str = "function") -> str:
+    """The kind of a call: that of the tool which the request offers by this name, where the call does not tell."""
+    if kind != "function":
+        return kind
+    return next((tool.kind for tool in request.tools if tool.name == name), kind)
 
 
 def mark_partial(response: ResponseFacts, reason: str) -> None:

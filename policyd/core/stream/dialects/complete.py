@@ -1,0 +1,211 @@
+"""What a reader of a dialect does not read: every other string of an event, or of a body, that is content.
+
+Rule 1: a reader gives segments to the texts that it knows. All other strings become segments too, each a text of its
+        own (ALONE), so that rules on content and redaction miss none.
+Rule 2: a string directly in an object that carries a stream's deltas may be one piece of a text that other events go on
+        with. Rules read the pieces of one field as one text, too (LOOSE).
+Rule 3: text in a field that the dialect does not know makes the response `partial`.
+Rule 4: where nobody reads content, only rule 3 is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from policyd.core.model.facts import RequestFacts
+from policyd.core.stream.dialects import ALONE, LOOSE, Channel, Path, Segment
+from policyd.core.stream.dialects.content import Link, Structure, _Node, a_model, an_id, path_of
+from policyd.core.stream.dialects.shared import has_text
+
+MOST_KNOWN = 512  # structural values of one stream that are remembered
+MOST_LOOSE = 64  # fields of one stream whose pieces are read as one text
+
+_NOTHING = _Node()
+
+
+class Found(NamedTuple):
+    """One string that is content: a value, or (`name`) the name of a member."""
+
+    text: str
+    link: Link
+    name: bool
+
+
+class Scan:
+    """One walk over a document: the strings that are content, in order, and whether text stands in unknown fields.
+    `known`: structural values that were seen before, by their place: a stream repeats most of them in every event."""
+
+    __slots__ = ("_known", "_names", "_structure", "_words", "found", "unknown")
+
+    def __init__(self, structure: Structure, known: set[tuple[int, str, str]] | None = None) -> None:
+        self._structure, self._names, self._words = structure, structure.names, structure.words
+        self._known = set() if known is None else known
+        self.found: list[Found] = []
+        self.unknown = ""
+
+    def walk(self, document: object) -> None:
+        """Every string of this document."""
+        if isinstance(document, dict):
+            self._object(document, None, self._structure.root, False)
+        elif isinstance(document, list):
+            self._list(document, None, self._structure.root, "", {}, False)
+        elif isinstance(document, str) and document:
+            self.found.append(Found(document, None, False))
+
+    def _object(self, said: dict[str, object], link: Link, node: _Node, free: bool) -> None:
+        names, below = self._names, node.below
+        for name, value in said.items():
+            kind = type(value)
+            known = not free and name in names
+            if not known:
+                self._name(name, value, (link, name), free)
+            if kind is str:
+                if value and not (known and self._structural(value, below.get(name, _NOTHING), name, said)):  # type: ignore[arg-type]
+                    self.found.append(Found(value, (link, name), False))  # type: ignore[arg-type]
+            elif kind is dict:
+                inner = not known or name in self._structure.free
+                self._object(value, (link, name), below.get(name, _NOTHING), inner)  # type: ignore[arg-type]
+            elif kind is list:
+                inner = not known or name in self._structure.free
+                self._list(value, (link, name), below.get(name, _NOTHING), name, said, inner)  # type: ignore[arg-type]
+
+    def _list(
+        self,
+        said: list[object],
+        link: Link,
+        node: _Node,
+        name: str,
+        beside: Mapping[str, object],
+        free: bool,
+    ) -> None:
+        if not said or _numbers(said):
+            return
+        below = node.below.get(0, _NOTHING)
+        for place, value in enumerate(said):
+            if isinstance(value, dict):
+                self._object(value, (link, place), below, free)
+            elif isinstance(value, list):
+                self._list(value, (link, place), below, name, beside, free)
+            elif isinstance(value, str) and value and (free or not self._structural(value, below, name, beside)):
+                self.found.append(Found(value, (link, place), False))
+
+    def _name(self, name: str, value: object, here: Link, free: bool) -> None:
+        if name:
+            self.found.append(Found(name, here, True))
+        if not free and not self.unknown and has_text(value):
+            self.unknown = "an unknown field with text in it"
+
+    def _structural(self, value: str, node: _Node, name: str, beside: Mapping[str, object]) -> bool:
+        place = (id(node), name, value)
+        if place in self._known:
+            return True
+        words = self._words.get(name)
+        if words is not None and value in words:
+            structural = True
+        elif node.shape is None or not node.shape(value, beside):
+            return False
+        else:
+            structural = node.shape in _PLAIN
+        if structural and len(self._known) < MOST_KNOWN and len(value) <= 64:
+            self._known.add(place)
+        return True
+
+
+_PLAIN = frozenset({an_id, a_model})  # shapes that look at nothing beside the value
+
+
+_NUMBERS = {int, float, bool, type(None)}
+
+
+def _numbers(values: list[object]) -> bool:
+    """Whether nothing but numbers stands in a list: an embedding may be thousands of them."""
+    return not set(map(type, values)) - _NUMBERS
+
+
+def knows(document: object, structure: Structure) -> bool:
+    """Whether no text stands in a field that the dialect does not know."""
+    if isinstance(document, dict):
+        if not document.keys() <= structure.names and any(
+            has_text(value) for name, value in document.items() if name not in structure.names
+        ):
+            return False
+        for name, value in document.items():
+            if type(value) in _HOLDS and value and name not in structure.free and not knows(value, structure):
+                return False
+    elif isinstance(document, list) and not _numbers(document):
+        return all(knows(one, structure) for one in document if type(one) in _HOLDS)
+    return True
+
+
+_HOLDS = (dict, list)
+
+
+class Completion:
+    """Completes the segments of one response. `wanted`: somebody reads content. `deltas`: the places, in an event of a
+    stream, of the objects that carry its deltas; an index is 0. The names of tools that the request offers are the
+    caller's own: a field `name` that holds one is structural."""
+
+    __slots__ = ("_deltas", "_known", "_loose", "_structure", "_tools", "wanted")
+
+    def __init__(
+        self, structure: Structure, deltas: frozenset[Path] = frozenset(), request: RequestFacts | None = None
+    ) -> None:
+        self._structure, self._deltas = structure, deltas
+        self._tools = frozenset(tool.name for tool in request.tools) if request and request.tools else frozenset[str]()
+        self._loose: dict[Path, Channel] = {}
+        self._known: set[tuple[int, str, str]] = set()
+        self.wanted = True
+
+    def event(self, document: object, segments: list[Segment]) -> str:
+        """Completes the segments of an event of a stream; why the response is partial by it, or nothing."""
+        if not self.wanted:
+            return "" if knows(document, self._structure) else "an unknown field with text in it"
+        return self._complete(document, segments, self._deltas)
+
+    def body(self, document: object, segments: list[Segment]) -> str:
+        """Completes the segments of a body in one piece."""
+        return self._complete(document, segments, frozenset())
+
+    def plain(self, document: object, text: Path) -> bool:
+        """Whether the text at this place is all content of the document."""
+        scan = Scan(self._structure, self._known)
+        scan.walk(document)
+        return not scan.unknown and all(not one.name and path_of(one.link) == text for one in scan.found)
+
+    def _complete(self, document: object, segments: list[Segment], deltas: frozenset[Path]) -> str:
+        scan = Scan(self._structure, self._known)
+        scan.walk(document)
+        known = {one.path for one in segments if one.text}
+        veils = [one.path for one in segments if one.channel[0] == "veil"]
+        veiled: dict[Path, list[str]] = {}
+        for one in scan.found:
+            path = path_of(one.link)
+            if not one.name and (path in known or (path[-1:] == ("name",) and one.text in self._tools)):
+                continue
+            if veils and (veil := next((veil for veil in veils if path[: len(veil)] == veil), None)) is not None:
+                veiled.setdefault(veil, []).append(one.text)
+                continue
+            channel = ALONE if one.name or not deltas else self._channel(path, deltas)
+            segments.append(Segment(channel, path, one.text, name=one.name))
+        if len(segments) > 1:
+            order = {(path_of(one.link), one.name): place for place, one in enumerate(scan.found)}
+            segments.sort(key=lambda segment: order.get((segment.path, segment.name), -1))
+        segments += [Segment(("veiled", 0, 0), veil, "".join(texts)) for veil, texts in veiled.items()]
+        return scan.unknown
+
+    def _channel(self, path: Path, deltas: frozenset[Path]) -> Channel:
+        """The channel of a string: one of its field's own where it may be a delta."""
+        if tuple(0 if isinstance(step, int) else step for step in path[:-1]) not in deltas:
+            return ALONE
+        known = self._loose.get(path)
+        if known is None:
+            if len(self._loose) >= MOST_LOOSE:
+                return ALONE
+            known = self._loose[path] = (LOOSE, 0, len(self._loose))
+        return known
+
+
+def inner(prefix: Path, segments: Sequence[Segment]) -> list[Segment]:
+    """The segments of a document that stands at a place of another one."""
+    return [one._replace(path=(*prefix, *one.path)) for one in segments]
