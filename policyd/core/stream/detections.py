@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from policyd.core.model.decision import Redaction
-from policyd.core.stream.dialects import ALONE, Channel, Segment
+from policyd.core.stream.dialects import Channel, Segment
 from policyd.core.stream.holdback import ArgumentsHold, HoldBack
 from policyd.core.stream.redactor import Redactor, redactors
-from policyd.core.stream.watches import covers
+from policyd.core.stream.watches import STANDS_ALONE, covers
 
 
 @lru_cache(maxsize=64)
@@ -86,7 +86,7 @@ class Finds:
             channel = segment.channel
             if not segment.text or segment.again or not covers("content", channel[0]):
                 continue
-            if channel == ALONE:
+            if channel[0] in STANDS_ALONE:
                 grown |= self._add(count_finds(segment.text, self.counts))
             else:
                 grown |= self._push(channel, segment.text)

@@ -62,6 +62,7 @@ class Outbox:
         self._told: dict[Channel, str] = {}  # of the lanes that a cut has dropped
         self._plain: list[_Raw] = []  # what has not left, while nothing is ever held
         self._queue: deque[Entry] = deque()  # what has not left, otherwise
+        self._free = 0  # entries of the queue that could leave before the newest one was known
         self._lanes: dict[Channel, Lane] = {}
         self._added = 0
         self._cut = False
@@ -97,10 +98,17 @@ class Outbox:
         if self._looks and segments:
             self._watches.look(segments)
         if self._holds:
+            self._advance()
             self._queue.append(self._entry(raw, segments, closes, number))
         else:
             self._plain.append((raw, segments, closes))
         return number
+
+    def _advance(self) -> None:
+        """Count what may leave before the next event is known. INVARIANT: a cut releases as much, whether or not
+        `release` was called in the meantime (rule 3)."""
+        while self._free < len(self._queue) and self._queue[self._free].may_leave():
+            self._free += 1
 
     def look(self, segments: Sequence[Segment]) -> None:
         """Look for what is watched in texts that are part of no event as they stand."""
@@ -201,6 +209,7 @@ class Outbox:
         out: list[bytes] = []
         while self._queue and self._queue[0].may_leave():
             entry = self._queue.popleft()
+            self._free = max(self._free - 1, 0)
             out.append(self._written(entry))
             self._left(entry.raw, 1)
         return b"".join(out)
@@ -271,14 +280,17 @@ class Outbox:
         return data
 
     def _cut_held(self, event: int, before: int, watchers: Collection[Watcher], last: int) -> bytes:
-        bounds = self._bounds(before)
-        limits, swaps = self._limits(before, watchers, bounds), {}
+        bounds, free = self._bounds(before), min(self._free, before)
+        limits, swaps = self._limits(before, watchers, bounds, self._freed(free)), {}
         for lane in self._lanes.values():
             swaps[id(lane)] = lane.hold.as_if_closed(lane.released, bounds[id(lane)][1])
         out: list[bytes] = []
         for index, entry in enumerate(self._queue):
             ends = [min(limits[id(piece.lane)], piece.end) for piece in entry.pieces]
-            whole = index < before and all(end == piece.end for end, piece in zip(ends, entry.pieces, strict=True))
+            whole = index < free or (
+                index < before and all(end == piece.end for end, piece in zip(ends, entry.pieces, strict=True))
+            )
+            ends = [piece.end for piece in entry.pieces] if whole else ends
             if index > before or any(piece.waits and not piece.lane.closed_before(event) for piece in entry.pieces):
                 break
             if not whole and all(end <= piece.start for end, piece in zip(ends, entry.pieces, strict=True)):
@@ -305,7 +317,11 @@ class Outbox:
         return self._edited(entry, changes)
 
     def _limits(
-        self, before: int, watchers: Collection[Watcher], bounds: Mapping[int, tuple[int, int]]
+        self,
+        before: int,
+        watchers: Collection[Watcher],
+        bounds: Mapping[int, tuple[int, int]],
+        freed: Mapping[int, int],
     ) -> dict[int, int]:
         """By lane: the offset at which its text ends after a cut at this place of the queue."""
         limits: dict[int, int] = {}
@@ -317,7 +333,7 @@ class Outbox:
             limits[id(lane)] = start
             if not lane.keep or closed:
                 continue
-            low = max(start - lane.keep, 0)
+            low = max(start - lane.keep, freed[id(lane)])
             kept[id(lane)] = self._innocent(lane, low, start)
             about = [watcher for watcher in watchers if covers(watcher.of, lane.kind)]
             found = lane.watch.first_start(low, end, about) if lane.watch is not None and about else None
@@ -325,6 +341,13 @@ class Outbox:
                 matched = True
                 limits[id(lane)] = max(found, low)
         return limits if matched else {**limits, **kept}
+
+    def _freed(self, free: int) -> dict[int, int]:
+        """By lane: how much of it the first `free` entries carry, or have carried."""
+        ends = {id(lane): lane.released for lane in self._lanes.values()}
+        for entry in islice(self._queue, free):
+            ends.update({id(piece.lane): piece.end for piece in entry.pieces})
+        return ends
 
     def _innocent(self, lane: Lane, low: int, start: int) -> int:
         """Up to where kept text may leave that no rule has matched: not what could begin what a rule forbids."""

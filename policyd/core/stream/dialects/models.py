@@ -141,7 +141,8 @@ def _named(document: object) -> Iterator[tuple[Path, str]]:
             if naming and value not in _WAYS:
                 yield path, value
         elif isinstance(value, list):
-            stack += [((*path, place), value[place], naming) for place in range(len(value) - 1, -1, -1)]
+            read = str | list | dict if naming else list | dict  # what else stands in a long list costs nothing
+            stack += [((*path, at), one, naming) for at, one in reversed([*enumerate(value)]) if isinstance(one, read)]
         elif isinstance(value, dict):
             stack += _members(path, value, naming=naming)
 
