@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from policyd.cli.emulator import RawAnswer
@@ -118,11 +120,21 @@ def attempts() -> Iterator[Attempt]:
     yield from _lines()
 
 
+_STORED = itertools.count()
+
+
+def _stored(path: str, team: str, reply: RawAnswer) -> Request:
+    """The retrieval of a stored response under an id of its own: one that was cut or redacted is refused afterwards."""
+    number = str(next(_STORED))
+    chunks = reply.chunks
+    for name in ("resp_1", "chatcmpl-1", "conv_1"):
+        path = path.replace(name, name + number)
+        chunks = tuple(chunk.replace(f'"{name}"'.encode(), f'"{name}{number}"'.encode()) for chunk in chunks)
+    return Request(path, method="GET", team=team, reply=replace(reply, chunks=chunks))
+
+
 def _attempt(klass: str, name: str, path: str, body: Any, reply: RawAnswer, text: str, team: str) -> Attempt:
-    if body is None:
-        request = Request(path, method="GET", team=team, reply=reply)
-    else:
-        request = Request.json(path, body, team=team, reply=reply)
+    request = _stored(path, team, reply) if body is None else Request.json(path, body, team=team, reply=reply)
     return Attempt(klass, f"{name} ({team})", [request], kept_from_caller(text))
 
 
@@ -133,10 +145,7 @@ def _ordinary(name: str, path: str, body: Any, reply: RawAnswer, team: str) -> A
             "" if outcomes[0].status == reply.status and outcomes[0].caller_has("hello") else "no response"
         )
 
-    if body is None:
-        request = Request(path, method="GET", team=team, reply=reply)
-    else:
-        request = Request.json(path, body, team=team, reply=reply)
+    request = _stored(path, team, reply) if body is None else Request.json(path, body, team=team, reply=reply)
     return Attempt("ordinary response (must pass)", name, [request], check)
 
 
