@@ -13,7 +13,7 @@ demo: $(STAMP) ## a short story on a real Envoy: the actions and the modes
 	@$(BIN)/policyd demo
 
 test: $(STAMP) ## every test; says what it skips and why
-	@$(BIN)/pytest -rs
+	@$(BIN)/python -m tests.halves -rs
 
 parts: $(STAMP) ## builds with Go what some tests run for real: a Kubernetes API server and more; minutes, once
 	@$(BIN)/python -m tests.built
