@@ -100,11 +100,11 @@ def test_a_call_that_no_rule_reads_costs_two_messages(up: Stage, dialect: Dialec
 
 
 @each_protocol
-@pytest.mark.parametrize("method", ["GET", "PUT"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_a_call_to_no_model_costs_two_messages(up: Stage, protocol: str, method: str) -> None:
     before = messages(up)
     with caller(up, protocol) as client:
-        client.request(method, "/v1/files/7", content=b"x" * 100_000 if method == "PUT" else None)
+        client.request(method, "/v1/files/7")
     assert messages(up).since(before) == (1, HEADERS_ONLY, HEADERS_ONLY)
 
 
