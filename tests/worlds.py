@@ -208,7 +208,8 @@ class Asked:
 @st.composite
 def asked(draw: DrawFn, *, streams: bool = False) -> Asked:
     """One call."""
-    user = pick(draw, ("u", "u", "v", "u", ""))
+    # Everybody has a name: what an empty key means is told in tests/core/test_counter_keys.py.
+    user = pick(draw, ("u", "u", "v", "u", "w"))
     call = Call(pick(draw, (*MODELS[:3] * 3, "m9")), user, pick(draw, (True,) * 12 + (False,)))
     most, tools = pick(draw, (None, 50, 150, 500)), pick(draw, (True, False))
     return Asked(call, most, tools, streams and pick(draw, (True, False)))
@@ -253,6 +254,7 @@ def _counter(counter: Counter) -> dict[str, object]:
         "name": counter.name,
         "key": key,
         "charge": counter.charge,
+        "onUnpriced": "Refuse",  # the estimate of a price is told in tests/core/test_unpriced.py
         "window": {"lifetime": "24h"},
         "onExceeded": "Terminate" if counter.denies else "Continue",
     }

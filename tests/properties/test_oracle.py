@@ -125,7 +125,9 @@ def _same_refusal(expected: Decided, out: Outcome) -> None:
     assert out.record.reason == expected.reason
     body = json.loads(out.rejected.body)
     if expected.status == 200:
-        assert body["choices"][0]["message"]["content"] == expected.reason
+        rule, _, policy = expected.winner.rpartition("/")[::-1]
+        said = body["choices"][0]["message"]["content"]
+        assert said == f"The call was stopped by rule {rule} of policy {policy}."
     else:
         assert expected.reason in json.dumps(body["error"])
 
