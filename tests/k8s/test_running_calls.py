@@ -63,7 +63,7 @@ def test_a_kill_switch_that_is_applied_ends_a_running_stream(
         desk.apply(kill_switch())
         one.join(20)
         assert one.ended_at - applied < SOON_S
-        assert check_ended(OPENAI, one.heard) == "stop"
+        assert check_ended(OPENAI, one.heard) == "content_filter"
         assert text_of(OPENAI, one.heard).endswith("no more")
         (record,) = stage.wait_for_records(1)
         assert (record["policy_set"], record["joined_policy_set"]) == (began_with, stage.digest())

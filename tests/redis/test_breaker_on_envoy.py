@@ -47,7 +47,7 @@ def test_the_breaker_stops_what_loops_and_what_has_spent_its_budget(redis_server
     assert spent.stop is not None
 
     with stack(POLICIES, serve=serve) as second:  # another replica: what the first one counted and compared is in Redis
-        with pytest.raises(openai.RateLimitError, match="session_budget_exceeded"):
+        with pytest.raises(openai.RateLimitError, match="rule spent of policy agents/session-circuit-breaker"):
             ask_openai(second, "spends")
         ask_openai(second, "works", text="Something that nobody has said before.", max_tokens=40)
         ask_openai(second, "loops", text=STEP % 3, max_tokens=40)

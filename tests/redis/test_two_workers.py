@@ -124,7 +124,7 @@ async def all_at_once(stage: Stage, headers: dict[str, str]) -> list[Agent]:
     async with httpx.AsyncClient(base_url=stage.url, timeout=60, limits=room, verify=False) as client:
 
         async def one(number: int) -> Agent:
-            own = {**headers, "x-user-id": f"agent-{number}", "x-agent": str(number)}
+            own = {**headers, "x-agent": str(number)}  # one caller: a session belongs to its caller
             got = [await client.post(OPENAI.path, content=OPENAI.body(max_tokens=4000), headers=own)]
             # Redis was not asked in time, on a busy machine: an agent tries again.
             while got[-1].status_code == HTTPStatus.SERVICE_UNAVAILABLE and len(got) < ATTEMPTS:
