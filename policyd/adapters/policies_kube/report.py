@@ -132,14 +132,15 @@ class Reporter:
         return reports_path(self.api.access.namespace, self.name)
 
     def _report(self, running: Running) -> Object:
-        spec = {
+        spec: Object = {
             "renewed": instant(self.now()),
             "digest": running.digest,
             "seen": running.seen,
             "namespace": running.namespace,
             "home": self.home,
             "untold": list(lines(self.untold().split("\n"))),
-            "uncarried": by_file(running.uncarried),
         }
+        if uncarried := by_file(running.uncarried):  # an empty map that is applied over a full one becomes null
+            spec["uncarried"] = uncarried
         metadata = {"name": self.name, "namespace": self.api.access.namespace}
         return {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "metadata": metadata, "spec": spec}
