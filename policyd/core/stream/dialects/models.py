@@ -141,8 +141,9 @@ def _named(document: object) -> Iterator[tuple[Path, str]]:
             if naming and value not in _WAYS:
                 yield path, value
         elif isinstance(value, list):
-            read = str | list | dict if naming else list | dict  # what else stands in a long list costs nothing
-            stack += [((*path, at), one, naming) for at, one in reversed([*enumerate(value)]) if isinstance(one, read)]
+            read = (str, list, dict) if naming else (list, dict)  # what else stands in a long list costs little
+            places = [at for at, one in enumerate(value) if isinstance(one, read)]
+            stack += [((*path, at), value[at], naming) for at in reversed(places)]
         elif isinstance(value, dict):
             stack += _members(path, value, naming=naming)
 
