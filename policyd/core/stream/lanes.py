@@ -94,6 +94,7 @@ class Entry:
     veiled: Sequence[Segment] = ()  # the text that each of them holds
     alone: Sequence[Segment] = ()  # strings that begin and end here
     redactors: tuple[Redactor, ...] = ()  # of those strings
+    free: int = 0  # the first entry that could not leave before this one was known
 
     def may_leave(self) -> bool:
         for piece in self.pieces:

@@ -98,17 +98,20 @@ class Outbox:
         if self._looks and segments:
             self._watches.look(segments)
         if self._holds:
-            self._advance()
-            self._queue.append(self._entry(raw, segments, closes, number))
+            free = number - len(self._queue) + self._advance()
+            entry = self._entry(raw, segments, closes, number)
+            entry.free = free
+            self._queue.append(entry)
         else:
             self._plain.append((raw, segments, closes))
         return number
 
-    def _advance(self) -> None:
-        """Count what may leave before the next event is known. INVARIANT: a cut releases as much, whether or not
-        `release` was called in the meantime (rule 3)."""
+    def _advance(self) -> int:
+        """How many entries of the queue may leave before the next event is known. INVARIANT: a cut releases as much,
+        whether or not `release` was called in the meantime (rule 3)."""
         while self._free < len(self._queue) and self._queue[self._free].may_leave():
             self._free += 1
+        return self._free
 
     def look(self, segments: Sequence[Segment]) -> None:
         """Look for what is watched in texts that are part of no event as they stand."""
@@ -280,7 +283,8 @@ class Outbox:
         return data
 
     def _cut_held(self, event: int, before: int, watchers: Collection[Watcher], last: int) -> bytes:
-        bounds, free = self._bounds(before), min(self._free, before)
+        known = self._queue[before].free - self._first() if before < len(self._queue) else self._advance()
+        bounds, free = self._bounds(before), min(max(known, 0), before)
         limits, swaps = self._limits(before, watchers, bounds, self._freed(free)), {}
         for lane in self._lanes.values():
             swaps[id(lane)] = lane.hold.as_if_closed(lane.released, bounds[id(lane)][1])
