@@ -23,7 +23,6 @@ from policyd.core.decide.plan import Plans, reads_likeness, reads_session
 from policyd.core.decide.rollout import Variants
 from policyd.core.exchange import Exchange, Ground, State
 from policyd.core.exchange.call import Call as Judging
-from policyd.core.exchange.withheld import Withheld
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.estimate import Estimates, Rate
@@ -105,7 +104,6 @@ class Enforcer:
         self.deadlines, self.clock, self._new_id = deadlines or Deadlines(), clock, new_id
         self._ground: Ground | None = None
         self.vocabularies = vocabularies or NoVocabularies()
-        self.withheld = Withheld()  # it outlives every policy set, too
         self.estimates = Estimates()  # INVARIANT: what was learned of models outlives every policy set
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="policyd-large")
         self._settling: set[asyncio.Task[None]] = set()
@@ -135,7 +133,6 @@ class Enforcer:
                 Variants(),
                 self.estimates,
                 self.vocabularies,
-                self.withheld,
             )
             self._ground = ground
         return ground

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from policyd.core.exchange.withheld import Withheld
+from policyd.core.model.decision import Mode
 from tests.driving import Bed, chat, policy, sse
+from tests.fakes import FaultyCounters
 
 WORD = "zugzwang"
 NO = policy(f"rules: [{{name: no, when: 'response.text.contains(\"{WORD}\")', terminate: {{}}}}]")
@@ -72,8 +73,35 @@ def test_policies_for_chats_are_not_about_retrievals() -> None:
     assert status(bed.call(path="/v1/responses/r", method="GET", chunks=[answer(WORD)])) == 200
 
 
-def test_the_memory_is_bounded() -> None:
-    known = Withheld(most=2)
-    for name in ("a", "b", "a", "c"):
-        known.add(name)
-    assert [name in known for name in ("a", "b", "c", "")] == [True, False, True, False]
+def test_every_replica_of_a_store_knows_what_was_stopped() -> None:
+    one = Bed(NO)
+    asked(one, f"it is {WORD}")
+    other = Bed(NO, counters=one.memory)
+    assert status(other.call(path="/v1/responses/resp_1", method="GET", chunks=[answer("x")])) == 403
+    assert other.sink.records[-1].reason == "response_withheld"
+
+
+@pytest.mark.parametrize("fails, wanted", [("Fail", 503), ("Ignore", 200)])
+def test_a_store_that_cannot_tell_leaves_it_to_the_failure_policy(fails: str, wanted: int) -> None:
+    spec = NO.replace("spec:", f"spec:\n  failurePolicy: {fails}")
+    bed = Bed(spec)
+    down = Bed(spec, counters=FaultyCounters.down(bed.memory))
+    assert status(down.call(path="/v1/responses/resp_1", method="GET", chunks=[answer("x")])) == wanted
+
+
+def test_under_monitor_everything_can_be_fetched() -> None:
+    bed = Bed(NO)
+    asked(bed, f"it is {WORD}")
+    watching = Bed(NO, counters=bed.memory, mode=Mode.MONITOR)
+    assert status(watching.call(path="/v1/responses/resp_1", method="GET", chunks=[answer("x")])) == 200
+
+
+def test_a_rejected_retrieval_is_an_attempt() -> None:
+    counter = "{name: tries, key: caller.key, charge: Attempts, window: {sliding: 1m}, onExceeded: Continue}"
+    about = f"match: {{operations: ['*']}}\ncounters: [{counter}]\n"
+    bed = Bed(policy(about + f"rules: [{{name: no, when: 'response.text.contains(\"{WORD}\")', terminate: {{}}}}]"))
+    key = (("authorization", "Bearer sk-1"),)
+    body = json.dumps({"model": "gpt-5", "input": "hi"}).encode()
+    bed.call(body=body, path="/v1/responses", chunks=[answer(WORD)], headers=key)
+    out = bed.call(path="/v1/responses/resp_1", method="GET", headers=key)
+    assert [one.spent for one in out.record.counters] == [1]

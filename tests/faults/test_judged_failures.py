@@ -229,7 +229,7 @@ def as_asked(body: bytes | None) -> bytes | None:
 
 def let_go(bed: Bed) -> bool:
     """Whether nothing is held and no call is open: a hold would outlive every window and session by far."""
-    bed.clock.advance(25 * 3600)
+    bed.clock.advance(31 * 24 * 3600)  # ids of withheld responses are kept for 30 days
     return bed.memory.size() == 0 and bed.enforcer.open_calls == 0
 
 

@@ -12,7 +12,6 @@ from policyd.core.decide.plan import BoundRule, Plan, Plans, enforceable
 from policyd.core.decide.rollout import Variants
 from policyd.core.exchange.counted import count_along
 from policyd.core.exchange.metering import Meter
-from policyd.core.exchange.withheld import Withheld
 from policyd.core.model.decision import FailurePolicy
 from policyd.core.model.deployment import UNDECLARED, Deployment, Deployments
 from policyd.core.model.estimate import UNKNOWN as UNKNOWN_RATE
@@ -42,7 +41,6 @@ class Ground:
     variants: Variants = field(default_factory=Variants)
     estimates: Estimates = field(default_factory=Estimates)  # the one part of it that grows with the calls
     vocabularies: Vocabularies = field(default_factory=NoVocabularies)
-    withheld: Withheld = field(default_factory=Withheld)  # as the estimates, it grows with the calls
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from policyd.core.exchange.reading import read_body, wants_body
 from policyd.core.exchange.recording import record, renewal, settlement
 from policyd.core.exchange.refusal import ambiguous, refuse, refuse_as
 from policyd.core.exchange.state import State
-from policyd.core.exchange.withheld import WITHHELD
+from policyd.core.exchange.withheld import withheld, withhold
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Terminate, Verdict
 from policyd.core.model.steps import (
@@ -53,7 +53,6 @@ from policyd.core.model.steps import (
     Tell,
     Tick,
 )
-from policyd.core.stream.dialects.stored import STORING, stored_id
 
 INTERNAL = "internal"  # the reason of a failure that is a defect of policyd
 
@@ -68,6 +67,7 @@ class Exchange:
         self.need: Need | None = None
         self.answering: Answering | None = None
         self._asking: Generator[Need, Readings, None] | None = None
+        self._refused: Terminate | None = None  # before any rule was judged
         self.recorded = False
         self._settled = False
         self._later: Ground | None = None  # of a set that came into force while readings were awaited
@@ -138,8 +138,6 @@ class Exchange:
                 return self._refuse_unjudged(BAD_PATH, f"{BAD_PATH.message}: {path.ambiguous}")
             self._strip = judged_head(event, path, self._strip)
         call.sent_path = dict((*event.headers, *self._strip.set)).get(PATH, "")
-        if call.facts.request.operation == "retrieval" and stored_id(call.facts.request.path) in call.ground.withheld:
-            return self._reject(refuse_as(call, WITHHELD, WITHHELD.message))
         if wants_body(call, event):
             self.state = State.BODY
             self._with_body = True
@@ -162,7 +160,12 @@ class Exchange:
 
     def _admit(self) -> list[Step]:
         self.state = State.ADMITTING
-        return self._ask(admit(self.call), None)
+        return self._ask(self._judge_request(), None)
+
+    def _judge_request(self) -> Generator[Need, Readings, None]:
+        self._refused = yield from withheld(self.call)
+        if self._refused is None:
+            yield from admit(self.call)
 
     def _ask(self, asking: Generator[Need, Readings, None], readings: Readings | None) -> list[Step]:
         try:
@@ -175,6 +178,8 @@ class Exchange:
 
     def _admitted(self) -> list[Step]:
         call = self.call
+        if self._refused is not None:
+            return self._refuse_unjudged(self._refused, self._refused.message)
         if call.decision.verdict is Verdict.TERMINATE or self._joined_meanwhile():
             return self._refuse()
         try:
@@ -358,18 +363,14 @@ class Exchange:
         owed = [] if self._settled else settlement(self.call, ended)
         told = record(self.call, now=self._now, ended=ended)
         learn(self.call)
-        self._withhold()
+        kept = withhold(self.call) if self._changed() else None
         self.recorded = True
-        return [*owed, told]
+        return [*owed, *([kept] if kept is not None else []), told]
 
-    def _withhold(self) -> None:
-        """The provider may keep what its client was not to see."""
-        call, streaming = self.call, self.answering.streaming if self.answering is not None else None
-        if call.facts.request.dialect not in STORING or call.facts.request.operation == "retrieval":
-            return
-        changed = call.trimmed or (streaming is not None and streaming.outbox.changed)
-        if changed and call.facts.response.id:
-            call.ground.withheld.add(call.facts.response.id)
+    def _changed(self) -> bool:
+        """Whether the client did not get all of the response, as the provider may keep it."""
+        streaming = self.answering.streaming if self.answering is not None else None
+        return self.call.trimmed or (streaming is not None and streaming.outbox.changed)
 
 
 _Method = Callable[[Exchange, Any], list[Step]]  # Any: each takes the event that stands beside it
