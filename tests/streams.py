@@ -84,3 +84,20 @@ def answering(body: bytes, status: int = 200, kind: str = "text/event-stream") -
     """A client whose every call is answered with these bytes."""
     answer = httpx2.MockTransport(lambda _: httpx2.Response(status, content=body, headers={"content-type": kind}))
     return httpx2.Client(transport=answer)
+
+
+def joined(events: list[SseEvent]) -> list[SseEvent]:
+    """The events, what dispatches none between two of them as one: how much of it came together does not matter."""
+    found: list[SseEvent] = []
+    for event in events:
+        if found and idle(event) and idle(found[-1]):
+            last = found.pop()
+            tidy = b"".join(one.raw if one.tidy is None else one.tidy for one in (last, event))
+            raw = last.raw + event.raw
+            event = SseEvent(raw, "", None, tidy=None if tidy == raw else tidy)
+        found.append(event)
+    return found
+
+
+def idle(event: SseEvent) -> bool:
+    return event.data is None and not event.name and event.complete and not event.damage

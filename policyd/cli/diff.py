@@ -18,6 +18,7 @@ from policyd.cli.diff_report import JsonDiff, MarkdownDiff, Printer, TextDiff
 from policyd.cli.diff_sums import Comparison, changes_between
 from policyd.cli.dry_run import DryRun
 from policyd.cli.replay import compiled
+from policyd.cli.serve_options import BoundValues, bounds_from
 from policyd.cli.thresholds import Threshold, threshold
 from policyd.cli.traffic import traffic
 from policyd.core.model.decision import Mode
@@ -50,9 +51,11 @@ def diff(
     ] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="Prices that win over the built-in ones.")] = None,
     namespace: Annotated[str | None, typer.Option(metavar="NS", help="Only this namespace's policies.")] = None,
+    bound: BoundValues = None,
 ) -> None:
     """Play the same traffic through two policy sets: newly stopped, no longer stopped, moved cuts, cost."""
-    table, options = load_prices(prices), Options(mode=mode, namespace=namespace, observe_all=True)
+    table = load_prices(prices)
+    options = Options(mode=mode, namespace=namespace, observe_all=True, bounds=bounds_from(bound))
     before, after = (DryRun(compiled(paths), table, options, vocabularies=load_vocabularies()) for paths in (from_, to))
     comparison = Comparison(max_newly_stopped, max_cost_increase)
     with closing(_printer(format)) as printer:

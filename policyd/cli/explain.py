@@ -19,6 +19,7 @@ from policyd.cli.aloud.secrets import scrubber
 from policyd.cli.aloud.telling import Told
 from policyd.cli.dry_run import DryRun, Played
 from policyd.cli.replay import compiled
+from policyd.cli.serve_options import BoundValues, bounds_from
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.model.decision import Mode
 from policyd.core.model.options import Options
@@ -44,6 +45,7 @@ def explain(
     ] = False,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="Prices that win over the built-in ones.")] = None,
     namespace: Annotated[str | None, typer.Option(metavar="NS", help="Only this namespace's policies.")] = None,
+    bound: BoundValues = None,
 ) -> None:
     """Judge one recorded call aloud: the facts, what each part of each rule gave, the counters, and why this verdict.
 
@@ -51,7 +53,7 @@ def explain(
     recording are shown, credentials never.
     """
     file, number = place_of(call)
-    options = Options(mode=mode, namespace=namespace, observe_all=True)
+    options = Options(mode=mode, namespace=namespace, observe_all=True, bounds=bounds_from(bound))
     told = asyncio.run(judge(compiled(policies), load_prices(prices), options, (file, number), alone=alone))
     document = told.document()
     print(as_json(document) if format is Format.JSON else as_text(document).rstrip("\n"))

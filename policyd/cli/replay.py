@@ -22,6 +22,7 @@ from policyd.cli.fail_on import conditions
 from policyd.cli.replay_report import JsonPrinter, Printer, TextPrinter
 from policyd.cli.replay_sums import Summary
 from policyd.cli.rule_times import RuleTimes
+from policyd.cli.serve_options import BoundValues, bounds_from
 from policyd.cli.traffic import traffic
 from policyd.cli.untouched import Recorded
 from policyd.core.compile.compiler import compile_documents
@@ -58,6 +59,7 @@ def replay(
     ] = None,
     prices: Annotated[Path | None, typer.Option(metavar="FILE", help="Prices that win over the built-in ones.")] = None,
     namespace: Annotated[str | None, typer.Option(metavar="NS", help="Only this namespace's policies.")] = None,
+    bound: BoundValues = None,
 ) -> None:
     """Dry run policies over recorded traffic, through the engine that serves, counters included.
 
@@ -70,7 +72,7 @@ def replay(
     looked_for = conditions(fail_on or (), policy_set)
     summary = Summary(looked_for)
     also = frozenset().union(*(one.reads for one in looked_for))
-    options = Options(mode=mode, namespace=namespace, observe_all=True, also_reads=also)
+    options = Options(mode=mode, namespace=namespace, observe_all=True, also_reads=also, bounds=bounds_from(bound))
     table = load_prices(prices)
     run = DryRun(policy_set, table, options, cut, vocabularies=load_vocabularies())
     with closing(JsonPrinter() if format is Format.JSON else _text(run)) as printer, looking_seldom():

@@ -11,7 +11,7 @@ import typer
 
 from policyd.adapters.envoy.config import DEFAULT_EXTPROC, MAX_REQUEST
 from policyd.cli import serve_options as options
-from policyd.cli.serve_options import refuse_clashes, tls_of
+from policyd.cli.serve_options import bounds_from, refuse_clashes, tls_of
 from policyd.core.model.decision import Mode
 from policyd.core.model.identity import parse_identity
 from policyd.core.model.options import Options
@@ -30,6 +30,7 @@ def serve(
     capture: options.Captures = None,
     prices: options.Prices = None,
     max_request: options.MaxRequest = MAX_REQUEST,
+    bound: options.BoundValues = None,
     admin: options.Admin = None,
     drain_seconds: options.DrainSeconds = DRAIN_S,
     redis: options.Redis = None,
@@ -47,7 +48,12 @@ def serve(
     refuse_clashes(listen, admin, workers, redis)
     _refuse_company(policies)
     asked = Options(
-        mode=mode, identity=identity, namespace=namespace, max_request=max_request, observe_all=capture is not None
+        mode=mode,
+        identity=identity,
+        namespace=namespace,
+        max_request=max_request,
+        observe_all=capture is not None,
+        bounds=bounds_from(bound),
     )
     settings = Settings(
         policies=tuple(policies),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from policyd.adapters.envoy.names import parse_name
 from policyd.adapters.errors import NotAvailable
 from policyd.adapters.tls_files import TlsFiles
 from policyd.cli.options_file import from_file
+from policyd.core.model.bounds import BadBound, Bounds, bounds_of
 from policyd.core.model.decision import Mode
 from policyd.core.model.identity import BadIdentity, parse_identity
 from policyd.server.settings import Tls
@@ -51,6 +53,19 @@ def _identity(text: str) -> str:
     return text.strip()
 
 
+def _bounds(texts: list[str] | None) -> list[str]:
+    bounds_from(texts)
+    return texts or []
+
+
+def bounds_from(texts: Sequence[str] | None) -> Bounds:
+    """The bounds that these options set. Raises BadParameter."""
+    try:
+        return bounds_of(texts or ())
+    except BadBound as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Policies = Annotated[
     list[Path], typer.Option(metavar="PATH", help="A file or a folder, repeatable; or kube:[CONTEXT].")
 ]
@@ -70,6 +85,15 @@ Captures = Annotated[Path | None, typer.Option(metavar="DIR", help="Write whole 
 Prices = Annotated[Path | None, typer.Option(metavar="FILE", help="Prices that win over the built-in ones.")]
 MaxRequest = Annotated[
     int, typer.Option(metavar="BYTES", min=1024, max=_GRPC_LARGEST, help="The largest body that is read.")
+]
+BoundValues = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bound",
+        metavar="NAME=VALUE",
+        callback=_bounds,
+        help="A bound of one call, repeatable: docs/LIMITS.md.",
+    ),
 ]
 Admin = Annotated[
     Address | None, typer.Option(metavar="HOST:PORT", parser=_tcp, help="/metrics, /healthz and /readyz.")

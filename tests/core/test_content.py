@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from policyd.core.errors import Malformed
+from policyd.core.model.bounds import Bounds
 from policyd.core.stream.dialects.content import ANYTHING, content_of, leaves, string_leaves
 from policyd.core.stream.dialects.registry import DIALECTS
 from policyd.core.stream.dialects.request_fields import REQUESTS, request_structure
@@ -19,7 +20,7 @@ CHAT = REQUESTS["openai.chat"]
 
 
 def content(document: object, dialect: str = "openai.chat") -> list[str]:
-    return content_of(document, request_structure(dialect), 10_000).split("\n")
+    return content_of(document, request_structure(dialect), Bounds()).split("\n")
 
 
 def test_every_dialect_has_a_list_of_its_own() -> None:
@@ -120,9 +121,9 @@ def test_paths() -> None:
 
 
 def test_content_has_a_bound() -> None:
-    assert content_of({"prompt": "x" * 10}, CHAT, 10) == "x" * 10
-    with pytest.raises(Malformed, match="longer than 9 characters"):
-        content_of({"prompt": "x" * 10}, CHAT, 9)
+    assert content_of({"prompt": "x" * 10}, CHAT, Bounds(request_content=10)) == "x" * 10
+    with pytest.raises(Malformed, match="more than 9 characters"):
+        content_of({"prompt": "x" * 10}, CHAT, Bounds(request_content=9))
 
 
 def test_depth_costs_no_stack() -> None:

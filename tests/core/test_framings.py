@@ -20,6 +20,7 @@ from policyd.core.stream.framing import Framing, Sse, framing_of
 from policyd.core.stream.json_array import JsonArray
 from policyd.core.stream.ndjson import Ndjson
 from policyd.core.stream.sse import SseEvent
+from tests.streams import joined
 
 DOCUMENTS: list[Any] = [{"a": "x"}, {"b": {"c": ['"]}', "\\", {"d": 1}]}}, {}, {"漢": "é\n"}]
 
@@ -48,7 +49,7 @@ def read(framing: Framing, chunks: Iterable[bytes]) -> tuple[list[SseEvent], str
         left = framing.finish()
     except Malformed as failure:
         return events, failure.reason
-    return ([*events, left] if left is not None else events), framing.failure
+    return joined([*events, left] if left is not None else events), framing.failure
 
 
 def data_of(events: list[SseEvent]) -> list[Any]:
@@ -222,7 +223,7 @@ def test_what_is_too_large_ends_the_stream_after_what_came_before(make: Any) -> 
         assert [event.raw for event in events] == [small]
         assert framing.rest and data[len(small) :].startswith(framing.rest)
         assert len(chunks) > 1 or framing.rest == data[len(small) :]
-        assert failure == "an event is larger than 256 bytes"
+        assert failure == "an event is larger than 256 bytes (bound event_bytes)"
 
 
 @pytest.mark.parametrize("make", [Ndjson, JsonArray])

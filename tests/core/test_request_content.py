@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from policyd.core.errors import Malformed
+from policyd.core.model.bounds import Bounds
 from policyd.core.model.decision import Redaction
 from policyd.core.stream.dialects.redact_content import ContentRedactor
 from policyd.core.stream.dialects.request_fields import request_structure
@@ -18,6 +19,7 @@ from tests.driving import Bed, chat, policy
 
 MAIL, CARD = "joe@example.org", "4111111111111111"
 SEARCH = redactors([Redaction(("email", "card"))])
+FEW = Bounds(request_content=10)
 FORBIDDEN = policy("rules: [{name: no, when: 'request.content.contains(\"launch\")', terminate: {}}]")
 REDACT = policy("rules: [{name: hide, constrain: {redact: {detectors: [email, card], in: [request]}}}]")
 
@@ -116,16 +118,19 @@ def test_a_rule_on_content_sees_every_string(more: dict[str, Any]) -> None:
 
 
 def test_content_beyond_its_bound_cannot_be_judged() -> None:
-    bed = Bed(FORBIDDEN, max_content=100)
+    bed = Bed(FORBIDDEN, bounds=Bounds(request_content=100))
     assert bed.call(body=chat("x" * 90)).rejected is None
     sent = bed.call(body=chat("x" * 101))
     assert sent.rejected is not None
     assert sent.rejected.status == 503
-    assert "longer than 100 characters" in sent.record.rules[0].reason
+    assert "more than 100 characters of content (bound request_content)" in sent.record.rules[0].reason
 
 
 def test_content_is_found_only_where_an_expression_reads_it() -> None:
-    bed = Bed(policy("rules: [{name: no, when: 'request.text.contains(\"launch\")', terminate: {}}]"), max_content=10)
+    bed = Bed(
+        policy("rules: [{name: no, when: 'request.text.contains(\"launch\")', terminate: {}}]"),
+        bounds=FEW,
+    )
     assert bed.call(body=chat("x" * 101)).rejected is None
     for spec in (
         "matchConditions: [{name: c, expression: 'request.content.size() < 5'}]\nrules: [{name: r, terminate: {}}]",
@@ -133,10 +138,10 @@ def test_content_is_found_only_where_an_expression_reads_it() -> None:
         "rules: [{name: r, when: counters.n.exceeded, terminate: {}}]",
         "rules: [{name: r, when: 'request.content.contains(response.text)', terminate: {}}]",
     ):
-        sent = Bed(policy(spec), max_content=10).call(body=chat("x" * 101))
+        sent = Bed(policy(spec), bounds=FEW).call(body=chat("x" * 101))
         assert sent.rejected is not None, spec
         assert sent.rejected.status == 503, spec
-    sent = Bed(policy("rules: [{name: r, terminate: {messageExpression: request.content}}]"), max_content=10).call(
+    sent = Bed(policy("rules: [{name: r, terminate: {messageExpression: request.content}}]"), bounds=FEW).call(
         body=chat("x" * 101)
     )
     assert sent.rejected is not None

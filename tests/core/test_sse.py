@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from policyd.core.errors import Malformed
 from policyd.core.stream.sse import SseEvent, SseParser, render
+from tests.streams import joined
 
 
 def parse(*chunks: bytes, limit: int = 1 << 20) -> list[SseEvent]:
     parser = SseParser(limit)
     events = [event for chunk in chunks for event in parser.feed(chunk)]
     left = parser.finish()
-    return events if left is None else [*events, left]
+    return joined(events if left is None else [*events, left])
 
 
 def cuts(data: bytes, times: int = 20) -> list[list[bytes]]:
@@ -47,7 +48,9 @@ TABLE = [
     ("a name alone dispatches nothing", b"event: error\n\n", [("error", None)]),
     ("a comment block", b": keep-alive\n\ndata: x\n\n", [("", None), ("", "x")]),
     ("a comment belongs to its event", b": hello\ndata: x\n\n", [("", "x")]),
-    ("blank lines", b"\n\ndata: x\n\n\n\n", [("", None), ("", None), ("", "x"), ("", None), ("", None)]),
+    ("blank lines", b"\n\ndata: x\n\n\n\n", [("", None), ("", "x"), ("", None)]),
+    ("comments and blank lines", b":\n\n: a\n:\n\n\n: b\ndata: x\n\n:\n\n", [("", None), ("", "x"), ("", None)]),
+    ("comments with CRLF", b": a\r\n\r\n\r\n:\r\n\r\ndata: x\r\n\r\n", [("", None), ("", "x")]),
     ("CRLF", b"event: e\r\ndata: x\r\n\r\ndata: y\r\n\r\n", [("e", "x"), ("", "y")]),
     ("CR", b"data: x\r\rdata: y\r\r", [("", "x"), ("", "y")]),
     ("mixed", b"data: a\rdata: b\n\r\ndata: c\r\n\n\n", [("", "a\nb"), ("", "c"), ("", None)]),

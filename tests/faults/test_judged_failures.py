@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from policyd.adapters.counters_memory import MemoryCounters
+from policyd.core.model.bounds import Bounds, bound_in
 from policyd.core.model.counters import Readings
 from policyd.core.model.decision import Mode, Verdict
 from policyd.core.model.steps import (
@@ -194,7 +195,7 @@ CASES = {
         True,
         2,
         streamed(*stream_of(SECRET * 40)),
-        options={"max_held": 512},
+        options={"bounds": Bounds(held_text=512)},
         heard="",
         acting_only=True,
     ),
@@ -203,7 +204,7 @@ CASES = {
         True,
         2,
         streamed(*stream_of(SECRET * 10)),
-        options={"max_text": 50},
+        options={"bounds": Bounds(response_text=50)},
     ),
 }
 each_case = pytest.mark.parametrize("name", CASES)
@@ -257,7 +258,10 @@ def test_under_fail_nothing_unjudged_leaves(name: str, mode: str) -> None:
         heard = "one two "[: 4 * case.cut] if case.heard is None else case.heard
         shown, _, said = out.text.rpartition("Rule ")
         assert shown == (f"{heard}\n\n" if heard else "")
-        assert said.endswith(" could not be evaluated, so the call was stopped.")
+        over = bound_in(record.rules[0].reason)
+        assert said.partition(" could not be evaluated, so the call was stopped")[2].endswith(
+            f"(bound {over})." if over else "."
+        )
         assert out.data[-1] == "[DONE]"
     assert not record.degraded
     assert let_go(bed)

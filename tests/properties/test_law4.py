@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from policyd.core.model.bounds import Bounds
 from tests.driving import Outcome
 from tests.recorded import CORPUS, MISSING, Lab, Stream, made, pieces, recorded
 
@@ -78,7 +79,7 @@ rules:
 - {name: r, mode: Monitor, when: 'response.text.contains("lazy")', terminate: {fallback: stopped}}
 - {name: s, mode: Monitor, when: 'response.text.contains(" to ")', terminate: {fallback: stopped}}""",
 }
-OPTIONS: dict[str, dict[str, int]] = {"little may wait": {"max_held": 300}, "little is read": {"max_text": 80}}
+OPTIONS = {"little may wait": Bounds(held_text=300), "little is read": Bounds(response_text=80)}
 
 
 def sees(name: str) -> list[Stream]:
@@ -115,7 +116,7 @@ def told(out: Outcome) -> tuple[object, ...]:
 @pytest.mark.timeout(0 if CUTS else 120)
 @pytest.mark.parametrize("name", SPECS)
 def test_every_stream_is_judged_alike_however_it_was_cut(name: str) -> None:
-    lab = Lab('match: {operations: ["*"]}\n' + SPECS[name], **OPTIONS.get(name, {}))
+    lab = Lab('match: {operations: ["*"]}\n' + SPECS[name], bounds=OPTIONS.get(name, Bounds()))
     verdicts = set()
     for stream in sees(name):
         rng = random.Random(f"{name}{stream}")

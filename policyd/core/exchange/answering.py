@@ -108,7 +108,10 @@ class Answering:
             return self._unseen(bodiless)
         changes = may_change_answer(call)
         framing = framing_of(
-            headers.get("content-type", ""), call.facts.request.dialect, asked=bool(call.facts.request.stream)
+            headers.get("content-type", ""),
+            call.facts.request.dialect,
+            asked=bool(call.facts.request.stream),
+            most=call.options.bounds.event_bytes,
         )
         if call.dialect is None or not call.understood or response.inspection == "none":
             return self._unknown()

@@ -186,7 +186,7 @@ class Call:
         """`request.content`, where an expression of this plan reads it. Raises Malformed when it is too long."""
         request = self.facts.request
         if plan.reads_content and request.content is None and self.document is not None:
-            request.content = content_of(self.document, request_structure(request.dialect), self.options.max_content)
+            request.content = content_of(self.document, request_structure(request.dialect), self.options.bounds)
         if request.content is not None and (new := plan.detectors("request") - request.detections.keys()):
             request.detections.update(count_finds(request.content, new))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from policyd.core.decide.evaluate import may_apply
 from policyd.core.errors import Malformed
+from policyd.core.exchange.bounded import check_facts, check_lists
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.opening import header_map, unreadable_body
 from policyd.core.model.steps import RequestBody, RequestHeaders
@@ -64,11 +65,13 @@ def read_body(call: Call, event: RequestBody) -> None:
             call.bodiless = True
             return
         names: set[str] = set()
-        call.document = json_text.loads_request(call.body, names)
+        call.document = json_text.loads_request(call.body, names, call.options.bounds)
         if call.dialect is UNKNOWN:
             _recognise(call)
         _refuse_misspelled(call, names)
+        check_lists(call.document, call.options.bounds)
         call.dialect.read_request(call.document, call.facts.request)
+        check_facts(call.facts.request, call.options.bounds)
         call.facts.request.models = models_of(call.document, call.facts.request)
         call.was_read()
     except Malformed as failure:

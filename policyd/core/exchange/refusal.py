@@ -14,6 +14,7 @@ from policyd.core.decide.evaluate import Judged
 from policyd.core.decide.unknown import values_of
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.ratelimits import limit_headers, wait_s
+from policyd.core.model.bounds import bound_in
 from policyd.core.model.decision import Outcome, Terminate
 from policyd.core.model.steps import Break, Headers, Reject, Step, WakeAt
 from policyd.core.stream.dialects import Body, Ending
@@ -45,7 +46,9 @@ def _sentence(winner: Judged) -> str:
     """What a caller is told where the author wrote no message."""
     rule = winner.bound.rule
     if acting(winner) is CANNOT_JUDGE:
-        return f"Rule {rule.name} of policy {rule.qualified_policy} could not be evaluated, so the call was stopped."
+        said = f"Rule {rule.name} of policy {rule.qualified_policy} could not be evaluated, so the call was stopped"
+        why = winner.reason.partition(": ")[2]
+        return f"{said}: {why}." if bound_in(why) else f"{said}."
     return f"The call was stopped by rule {rule.name} of policy {rule.qualified_policy}."
 
 

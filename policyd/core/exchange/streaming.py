@@ -9,7 +9,9 @@ Rule 4: time passes between messages, never within one: every event of a message
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
+from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.contents import Contents, wants_content
 from policyd.core.exchange.extending import Extending
@@ -27,6 +29,7 @@ from policyd.core.stream.arguments import decode_call
 from policyd.core.stream.detections import Finds
 from policyd.core.stream.dialects import ALONE, AnswerReader, Changed, Reading, Repeating, Segment
 from policyd.core.stream.hits import Hits
+from policyd.core.stream.json_bounds import check_text
 from policyd.core.stream.outbox import Outbox
 from policyd.core.stream.redactor import redactors
 from policyd.core.stream.sse import SseEvent
@@ -66,6 +69,8 @@ class Streaming:
         self.finds = Finds(self.response.detections)
         self.finds.look_for(call.plan.detectors("response") if call.plan else ())
         self.contents = Contents(self.response)
+        self.most_said = call.options.bounds.argument_chars
+        self.blank = 0  # blank lines and comments that belong to no event
         self.grown = 0  # what the decoded arguments of tool calls have added, bits of Touch
         self.read_for_plan()
         self.outbox = self._outbox()
@@ -182,7 +187,7 @@ class Streaming:
             steps += self.judge_event(entry, touched | SPEND, forced=True)
             if self.waiting is None:
                 self.judged = self.outbox.added
-        queue, outbox, paced, most = self.intake.queue, self.outbox, self._paced, self.call.options.max_held
+        queue, outbox, paced, most = self.intake.queue, self.outbox, self._paced, self.call.options.bounds.held_text
         while queue and not self.done and self.waiting is None:
             entry, touched = self.read(queue.popleft())
             if touched and self.stirs(touched):
@@ -209,7 +214,7 @@ class Streaming:
             self._unreadable(event.damage)
         raw = event.raw if event.tidy is None or self.passive else event.tidy
         if event.data is None and event.complete:
-            return self.outbox.add(raw, (), ()), INSPECTION if event.damage else 0
+            return self.outbox.add(raw, (), ()), self._idle(event)
         response, found = self.response, self.outbox.hits
         before, hits = response.output_tokens, len(found)
         if not event.complete or event.malformed:
@@ -217,7 +222,7 @@ class Streaming:
             response.events += event.complete
             self.behind = int(not event.complete)
             return self._add(raw, Reading()), INSPECTION
-        reading = self.reader.read_event(event.name, event.data or "")
+        reading = self._reading(event)
         if event.beside and self.wants_content:
             reading.segments = [*reading.segments, *(Segment(ALONE, path, text) for path, text in event.beside)]
         response.events += 1
@@ -230,7 +235,7 @@ class Streaming:
             touched |= self._text_came(response)
         if self.finds.take(reading.segments, reading.closes):
             touched |= FINDS
-        if reading.closes or touched & TOOLS:
+        if reading.closes or touched & TOOLS or (self.calls and response.tool_calls[-1].said.size > self.most_said):
             touched |= self._calls_came(reading, response)
         if self.contents.wanted:
             touched |= self._content_came(reading)
@@ -245,21 +250,50 @@ class Streaming:
             touched |= HITS
         return entry, touched
 
+    def _idle(self, event: SseEvent) -> int:
+        """Blank lines and comments, and lines that are no part of an event."""
+        bounds = self.call.options.bounds
+        self.blank += event.raw.count(b"\n") + event.raw.count(b"\r")
+        if self.blank > bounds.blank_lines:
+            self._unreadable(bounds.over("blank_lines"))
+            return INSPECTION
+        return INSPECTION if event.damage else 0
+
+    def _reading(self, event: SseEvent) -> Reading:
+        """What an event says. One that holds more than the bounds allow is not read."""
+        data, bounds = event.data or "", self.call.options.bounds
+        try:
+            if len(data) > bounds.json_nodes:
+                check_text(data, bounds)
+            reading = self.reader.read_event(event.name, data)
+            if len(data) > bounds.json_nodes:
+                for segment in reading.segments:
+                    check_text(segment.text)
+        except Malformed as failure:
+            self._unreadable(failure.reason)
+            return Reading(changed=Changed.INSPECTION)
+        return reading
+
     def _text_came(self, response: ResponseFacts) -> int:
         if response.ttft_ms is None:
             response.ttft_ms = response.elapsed_ms
         return self._too_long(response.text_chars) if "text" in self.bench.whole_texts else 0
 
     def _content_came(self, reading: Reading) -> int:
-        grown = self.contents.take(reading.segments) | self.grown
+        try:
+            grown = self.contents.take(reading.segments) | self.grown
+        except Malformed as failure:
+            self._unreadable(failure.reason)
+            return INSPECTION
         self.grown = 0
         return grown | self._too_long(self.contents.longest) if grown else 0
 
     def _too_long(self, chars: int) -> int:
         """Whether a text that a rule reads whole is longer than it may be."""
-        if chars <= self.call.options.max_text:
+        bounds = self.call.options.bounds
+        if chars <= bounds.response_text:
             return 0
-        self._unreadable("the answer is longer than the text that a rule may read whole")
+        self._unreadable(bounds.over("response_text"))
         return INSPECTION
 
     def _calls_came(self, reading: Reading, response: ResponseFacts) -> int:
@@ -271,31 +305,43 @@ class Streaming:
         self.calls = len(calls)
         for channel in reading.closes:
             if channel[0] == "args" and channel[2] < len(calls):
-                self._call_complete(calls[channel[2]])
-                complete = CALLS
-        if len(calls) > self.call.options.bounds.tool_calls:
-            self._unreadable(f"more than {self.call.options.bounds.tool_calls} tool calls (bound tool_calls)")
-            return complete | INSPECTION
-        return complete
+                complete |= self._call_complete(calls[channel[2]])
+        return complete | self._calls_bounded(calls)
 
-    def _call_complete(self, call: ToolCall) -> None:
+    def _calls_bounded(self, calls: Sequence[ToolCall]) -> int:
+        bounds = self.call.options.bounds
+        over = "tool_calls" if len(calls) > bounds.tool_calls else ""
+        if not over and any(call.said.size > bounds.argument_chars for call in calls):
+            over = "argument_chars"
+        if not over:
+            return 0
+        self._unreadable(bounds.over(over))
+        return INSPECTION
+
+    def _call_complete(self, call: ToolCall) -> int:
         """A tool call is complete: what its arguments say decoded is content, too."""
         call.open = False
         if not self.reads_calls:
-            return
+            return CALLS
         escaped = self.wants_content and "\\" in call.arguments
-        decode_call(call)
+        try:
+            decode_call(call)
+        except Malformed as failure:
+            self._unreadable(failure.reason)
+            return CALLS | INSPECTION
         if escaped:
             said = [Segment(ALONE, (), text) for text in call.strings if text]
             self.outbox.look(said)
             self.grown |= self.contents.take(said)
+        return CALLS
 
     def _calls_end(self, response: ResponseFacts) -> int:
         """The body is over: no tool call gets any longer."""
         unknown, hits = [call for call in response.tool_calls if call.open], len(self.outbox.hits)
+        touched = 0
         for call in unknown:
-            self._call_complete(call)
-        return (CALLS | self.grown if unknown else 0) | (HITS if len(self.outbox.hits) != hits else 0)
+            touched |= self._call_complete(call)
+        return touched | (self.grown if unknown else 0) | (HITS if len(self.outbox.hits) != hits else 0)
 
     def _add(self, raw: bytes, reading: Reading) -> int:
         entry = self.outbox.add(raw, reading.segments, reading.closes)
@@ -355,12 +401,12 @@ class Streaming:
     def _release(self, now: float) -> list[Step]:
         data = self._leaving() if self.call.facts.unmetered else self.outbox.release()
         self._forget_marks()
-        if self.outbox.pending_bytes > self.call.options.max_held:
+        if self.outbox.pending_bytes > self.call.options.bounds.held_text:
             return self._overfull(data)
         return [Release(data, False, self._pace(now))] if data else []
 
     def _overfull(self, data: bytes) -> list[Step]:
-        self._unreadable("more of the answer waits to be judged than may be kept")
+        self._unreadable(self.call.options.bounds.over("held_text"))
         decision = self.bench.judge(self.bench.due(INSPECTION), self.call.facts.response.events - 1)
         if decision.verdict is Verdict.TERMINATE:
             steps = self.cut_at(self.outbox.added)

@@ -38,7 +38,11 @@ class Whole:
         response.delta = ""
         self.reader.want_content(wants_content(self.call))
         segments = self._read(body)
-        self._complete(segments)
+        try:
+            self._complete(segments)
+        except Malformed as failure:
+            response.inspection, response.partial_reason = "partial", failure.reason
+            self.call.facts.unreadable_response = failure.reason
         if self.call.plan is not None:
             finds = Finds(response.detections)
             finds.look_for(self.call.plan.detectors("response"))
@@ -78,12 +82,13 @@ class Whole:
         try:
             if isinstance(body, Malformed):
                 raise body
-            document = json_text.loads(body)
+            bounds = self.call.options.bounds
+            document = json_text.loads(body, bounds)
             response.id = _id_of(document) or response.id
             segments = self.reader.read_json(document).segments
-            most = self.call.options.bounds.tool_calls
-            if len(response.tool_calls) > most:
-                raise Malformed(f"more than {most} tool calls (bound tool_calls)")
+            bounds.check("tool_calls", len(response.tool_calls))
+            for call in response.tool_calls:
+                bounds.check("argument_chars", call.said.size)
             return segments
         except Malformed as failure:
             response.inspection, response.partial_reason = "partial", failure.reason

@@ -25,7 +25,4 @@ class Options:
     tick_s: float = 0.1  # how often rules on elapsed_ms are judged while nothing arrives, seconds
     lease_s: float = 86_400.0  # seconds that a hold outlives its holder; in one process no holder dies alone
     also_reads: frozenset[str] = frozenset()  # facts that are read of calls that are over, beside what policies read
-    max_held: int = 8 * 1024 * 1024  # bytes of one answer that may wait to be judged
-    max_content: int = 8 * 1024 * 1024  # characters of a request's content that CEL may read
-    max_text: int = 1024 * 1024  # characters of an answer that CEL may read whole
     bounds: Bounds = field(default_factory=Bounds)

@@ -15,15 +15,17 @@ from policyd.core.errors import Malformed
 from policyd.core.model.facts import ToolCall
 from policyd.core.stream.dialects.content import decoded, embedded, leaves, strings_of, unescaped
 from policyd.core.stream.dialects.shared import dumped
+from policyd.core.stream.json_bounds import check_text
 from policyd.core.stream.json_strict import loads_event
 
 _IDENTIFIER = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.-]{0,63}")
 
 
 def decode_arguments(text: str) -> tuple[str, list[str]]:
-    """The arguments in one form, and their strings."""
+    """The arguments in one form, and their strings. Raises Malformed when they hold too many values."""
     if not text.strip():
         return text, []
+    check_text(text)
     try:
         document = loads_event(text)
     except Malformed:

@@ -22,9 +22,10 @@ from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 from policyd.core.errors import Malformed
+from policyd.core.model.bounds import MAX_EVENT
 from policyd.core.stream import json_text
 from policyd.core.stream.dialects import Edit, Path
-from policyd.core.stream.sse import MAX_EVENT, SseEvent
+from policyd.core.stream.sse import SseEvent
 
 _PRELUDE = struct.Struct(">III")
 _CRC = struct.Struct(">I")
@@ -90,7 +91,7 @@ class EventStream:
         if crc32(self._buffer[at : at + 8]) != checksum or headers > total - _SMALLEST:
             self.failure = "the prelude of an event is broken"
         elif total > self.limit:
-            self.failure = f"an event is larger than {self.limit} bytes"
+            self.failure = f"an event is larger than {self.limit} bytes (bound event_bytes)"
         return 0 if self.failure else int(total)
 
     def finish(self) -> SseEvent | None:

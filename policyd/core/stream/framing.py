@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from policyd.core.model.bounds import MAX_EVENT
 from policyd.core.stream.dialects import Path
 from policyd.core.stream.eventstream import EventStream
 from policyd.core.stream.json_array import JsonArray
@@ -52,7 +53,7 @@ class Sse(SseParser):
 
 
 # The stream that a dialect speaks when the answer does not say what it is.
-_USUAL: dict[str, type[Framing]] = {
+_USUAL: dict[str, Callable[[int], Framing]] = {
     "bedrock.converse": EventStream,
     "bedrock.invoke": EventStream,
     "ollama.chat": Ndjson,
@@ -61,18 +62,19 @@ _USUAL: dict[str, type[Framing]] = {
 _ARRAYS = frozenset({"gemini.generate"})  # an array of answers, under the name of plain JSON
 
 
-def framing_of(content_type: str, dialect: str, *, asked: bool) -> Framing | None:
-    """The framing of an answer, or None when it comes in one piece. `asked`: the request asked for a stream."""
+def framing_of(content_type: str, dialect: str, *, asked: bool, most: int = MAX_EVENT) -> Framing | None:
+    """The framing of an answer, or None when it comes in one piece. `asked`: the request asked for a stream; `most`:
+    bytes of one event."""
     match content_type.split(";", 1)[0].strip().lower():
         case "text/event-stream":
-            return Sse()
+            return Sse(most)
         case "application/vnd.amazon.eventstream":
-            return EventStream()
+            return EventStream(most)
         case "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/stream+json":
-            return Ndjson()
+            return Ndjson(most)
         case "application/json" if asked and dialect in _ARRAYS:
-            return JsonArray()
+            return JsonArray(most)
         case "" if asked and dialect:
-            return _USUAL.get(dialect, Sse)()
+            return _USUAL.get(dialect, Sse)(most)
         case _:
             return None

@@ -12,9 +12,10 @@ import re
 from collections.abc import Sequence
 
 from policyd.core.errors import Malformed
+from policyd.core.model.bounds import MAX_EVENT
 from policyd.core.stream import json_text
 from policyd.core.stream.dialects import Edit, Path
-from policyd.core.stream.sse import MAX_EVENT, SseEvent
+from policyd.core.stream.sse import SseEvent
 
 _WITHIN = re.compile(rb'[\[\]{}"]')
 _IN_TEXT = re.compile(rb'["\\]')
@@ -64,7 +65,7 @@ class JsonArray:
         while not self.failure and (event := self._next()) is not None:
             events.append(event)
         if len(self._buffer) > self.limit:
-            self.failure = self.failure or f"an event is larger than {self.limit} bytes"
+            self.failure = self.failure or f"an event is larger than {self.limit} bytes (bound event_bytes)"
         if self.failure:
             self.rest = bytes(self._buffer)
             self._buffer.clear()
@@ -118,7 +119,7 @@ class JsonArray:
 
     def _take(self, end: int) -> SseEvent | None:
         if end > self.limit:
-            self.failure = f"an event is larger than {self.limit} bytes"
+            self.failure = f"an event is larger than {self.limit} bytes (bound event_bytes)"
             return None
         raw, start = bytes(self._buffer[:end]), self._element
         del self._buffer[:end]

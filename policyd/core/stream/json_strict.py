@@ -18,6 +18,8 @@ from typing import Never, cast
 import jiter
 
 from policyd.core.errors import Malformed
+from policyd.core.model.bounds import Bounds
+from policyd.core.stream.json_bounds import check_depth, check_size
 
 MAX_COUNT = 2**53 - 1  # the largest integer that every JSON parser keeps
 MAX_DOUBLE = int((2 - 2.0**-52) * 2.0**1023)  # an integer beyond it is infinite to some
@@ -29,7 +31,7 @@ _REASONS = (
     ("EOF while parsing a value at line 1 column 0", "empty body"),
     ("EOF", "json ends too early"),
     ("trailing characters", "data after the json document"),
-    ("recursion limit", "json nested too deep"),
+    ("recursion limit", Bounds().over("json_depth")),
     ("number out of range", "json number too long"),
     ("hex escape", "lone surrogate or broken escape in a json string"),
     ("surrogate", "lone surrogate or broken escape in a json string"),
@@ -37,17 +39,25 @@ _REASONS = (
 )
 
 
-def loads(data: bytes | str) -> object:
+def loads(data: bytes | str, bounds: Bounds | None = None) -> object:
     """The document, read strictly. Raises Malformed."""
-    document = loads_event(data)
+    document = _bounded(data, bounds) if bounds is not None else loads_event(data)
     _refuse_numbers(document, MAX_DOUBLE)
     return document
 
 
-def loads_request(data: bytes, names: set[str] | None = None) -> object:
+def _bounded(data: bytes | str, bounds: Bounds) -> object:
+    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    check_size(raw, bounds)
+    document = loads_event(data)
+    check_depth(document, bounds)
+    return document
+
+
+def loads_request(data: bytes, names: set[str] | None = None, bounds: Bounds | None = None) -> object:
     """Like `loads`; every integer is one that all parsers read alike, and no object has two keys that differ only in
     case. `names`: takes every key of the document. Raises Malformed."""
-    document = loads_event(data)
+    document = _bounded(data, bounds) if bounds is not None else loads_event(data)
     _refuse_numbers(document, MAX_COUNT, set() if names is None else names)
     return document
 

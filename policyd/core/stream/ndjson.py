@@ -11,10 +11,12 @@ import re
 from collections.abc import Sequence
 
 from policyd.core.errors import Malformed
+from policyd.core.model.bounds import MAX_EVENT
 from policyd.core.stream import json_text
 from policyd.core.stream.dialects import Edit, Path
-from policyd.core.stream.sse import MAX_EVENT, SseEvent
+from policyd.core.stream.sse import SseEvent
 
+_BLANK = re.compile(rb"(?:[ \t\r]*+\n)++")
 _BREAKS = re.compile("\x85|\u2028|\u2029".encode())
 
 
@@ -41,6 +43,10 @@ class Ndjson:
         events: list[SseEvent] = []
         start = 0
         while stop := data.find(b"\n", start) + 1:
+            if not self._buffer and (blank := _BLANK.match(data, start)):  # there may be a million of them
+                events.append(SseEvent(blank[0], "", None))
+                start = blank.end()
+                continue
             line = bytes(self._buffer) + data[start:stop]
             if len(line) > self.limit:
                 return self._failed(events, data[start:])
@@ -53,7 +59,7 @@ class Ndjson:
         return events
 
     def _failed(self, events: list[SseEvent], left: bytes) -> list[SseEvent]:
-        self.failure = f"an event is larger than {self.limit} bytes"
+        self.failure = f"an event is larger than {self.limit} bytes (bound event_bytes)"
         self.rest = bytes(self._buffer) + left
         self._buffer.clear()
         if not events:

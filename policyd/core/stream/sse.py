@@ -6,7 +6,8 @@ read as the most lenient of them reads it, and `tidy` is what all of them read a
 Rule 1: the raws of all events, joined, are the input; nothing is dropped, nothing is added.
 Rule 2: how the network cut the bytes changes no event. So a CR at the end of what has come waits for the next byte: it
         may be half of a CRLF, and that LF belongs to this event.
-Rule 3: time is linear in the bytes, memory is bounded by MAX_EVENT.
+Rule 3: blank lines and comments that stand together are one block without data, as far as they have come together.
+Rule 4: time is linear in the bytes, memory is bounded by the limit.
 """
 
 from __future__ import annotations
@@ -15,12 +16,18 @@ import re
 from typing import NamedTuple
 
 from policyd.core.errors import Malformed
+from policyd.core.model.bounds import MAX_EVENT
 from policyd.core.stream.dialects import Path
 from policyd.core.stream.dialects.response_openai import EVENT_NAMES
 
-MAX_EVENT = 1024 * 1024  # bytes of one event, its comments included
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+# Blocks without a field: blank lines, and comments that a blank line follows. There may be a million of them.
+_IDLE = re.compile(rb"(?:(?::[^\n\x80-\xff]*+\n)*+\n)++")
+_IDLE_LINES = re.compile(rb"(?:(?::[^\r\n\x80-\xff]*+(?:\r\n|\n|\r(?!\n|\Z)))*+(?:\r\n|\n|\r(?!\n|\Z)))++")
+_IDLE_STARTS = frozenset(b"\n\r:")
+_REMARK = re.compile(rb":[^\r\n]")
+_COMMENTS = re.compile(rb"(?::[^\r\n]*+(?:\r\n|\n|\r))++(?:\r\n|\n|\r)")  # and the blank line that ends them
 
 
 class SseEvent(NamedTuple):
@@ -106,8 +113,12 @@ class SseParser:
                 return
         find, end = data.find, len(data)
         while start < end:
-            blank = start - 1 if data[start] == 10 else find(b"\n\n", start)
-            if blank == -1 and data[start] != 10:
+            if data[start] in _IDLE_STARTS and (idle := _IDLE.match(data, start)):
+                events.append(self._idle(idle[0]))
+                start = idle.end()
+                continue
+            blank = find(b"\n\n", start)
+            if blank == -1:
                 break
             stop = blank + 2
             if not self._add(data[start:stop], events):
@@ -143,6 +154,10 @@ class SseParser:
         buffer += data
         start, line, scan = 0, self._line, self._scan
         while match := _LINE_END.search(buffer, scan):
+            if scan == start and buffer[start] in _IDLE_STARTS and (idle := _IDLE_LINES.match(buffer, start)):
+                events.append(self._idle(bytes(idle[0])))
+                start = line = scan = idle.end()
+                continue
             stop = match.end()
             if stop == len(buffer) and buffer[stop - 1] == 13:
                 scan = match.start()
@@ -167,8 +182,14 @@ class SseParser:
         events.append(self._event(block, complete=True))
         return True
 
+    def _idle(self, blocks: bytes) -> SseEvent:
+        """Blocks that dispatch nothing, as one. INVARIANT: they leave as they would one by one."""
+        self._first = False
+        tidy = _COMMENTS.sub(_silenced, blocks) if _REMARK.search(blocks) else None
+        return SseEvent(blocks, "", None, tidy=tidy)
+
     def _fail(self, rest: bytes) -> None:
-        self.failure = f"an event is larger than {self.limit} bytes"
+        self.failure = f"an event is larger than {self.limit} bytes (bound event_bytes)"
         self.rest = rest
         self._buffer.clear()
 
@@ -244,6 +265,11 @@ class _Lines:
         if data is None:
             return comment + b"\n" if comment else b""
         return comment + render(data, self.name if self.name in EVENT_NAMES else "")
+
+
+def _silenced(comments: re.Match[bytes]) -> bytes:
+    """Comments that say something leave as one that says nothing: a sign of life."""
+    return b":\n\n" if _REMARK.search(comments[0]) else comments[0]
 
 
 def _ends_blank(block: bytes) -> bool:

@@ -18,7 +18,9 @@ from json import loads as loads_leniently
 from typing import NamedTuple
 
 from policyd.core.errors import Malformed
+from policyd.core.model.bounds import Bounds
 from policyd.core.stream.dialects import Path
+from policyd.core.stream.json_bounds import check_text
 from policyd.core.stream.json_strict import loads_event
 
 Shape = Callable[[str, Mapping[str, object]], bool]
@@ -279,10 +281,11 @@ def odd_names(names: Iterable[str], structure: Structure) -> bool:
 
 def embedded(text: str) -> object:
     """The JSON document that a string holds; None when it holds none. Names that stand twice are all kept: see
-    `Members`."""
+    `Members`. Raises Malformed when it holds too many values."""
     start = text[:64].lstrip("\ufeff \t\r\n")[:1]
     if not start or start not in '{["':
         return None
+    check_text(text)
     try:
         return loads_event(text)
     except Malformed:
@@ -375,19 +378,19 @@ def string_leaves(text: str) -> list[str]:
 # ---- the fact -------------------------------------------------------------------------------------------------------
 
 
-def content_of(document: object, structure: Structure, most: int) -> str:
-    """What `request.content` and `response.content` read. Raises Malformed beyond `most` characters."""
-    return joined((leaf.text for leaf in leaves(document, structure)), most)
+def content_of(document: object, structure: Structure, bounds: Bounds) -> str:
+    """What `request.content` and `response.content` read. Raises Malformed beyond the bound `request_content`."""
+    return joined((leaf.text for leaf in leaves(document, structure)), bounds)
 
 
-def joined(texts: Iterable[str], most: int) -> str:
-    """Texts and what they say decoded, joined with newlines. Raises Malformed beyond `most` characters."""
+def joined(texts: Iterable[str], bounds: Bounds) -> str:
+    """Texts and what they say decoded, joined with newlines. Raises Malformed beyond the bound `request_content`."""
     found: list[str] = []
     size = 0
     for text in texts:
         for one in (text, *decoded(text)):
             found.append(one)
             size += len(one) + 1
-            if size > most + 1:
-                raise Malformed(f"the content is longer than {most} characters")
+            if size > bounds.request_content + 1:
+                raise Malformed(bounds.over("request_content"))
     return "\n".join(found)

@@ -23,6 +23,7 @@ from policyd.core.stream.dialects.content import (
     text_within,
 )
 from policyd.core.stream.holdback import redact_text
+from policyd.core.stream.json_bounds import check_text
 from policyd.core.stream.json_strict import dumps, loads_event
 from policyd.core.stream.json_text import splice
 from policyd.core.stream.redactor import Redactor, search_for, searchable, subject
@@ -128,6 +129,8 @@ class ContentRedactor:
 
 
 def _strictly(text: str) -> object:
+    """The document, or None. Raises Malformed when it holds too many values."""
+    check_text(text)
     try:
         return loads_event(text)
     except Malformed:
