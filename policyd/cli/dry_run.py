@@ -79,7 +79,7 @@ class Clock:
     def begin(self, recording: Recording) -> None:
         start = recording.time
         if start is None:
-            start = self.latest or _dated(recording)
+            start = self.latest or _dated(recording) or time.time()
         self.to(start)
 
     def to(self, now: float) -> None:
@@ -90,13 +90,13 @@ class Clock:
         return self.latest
 
 
-def _dated(recording: Recording) -> float:
-    """The Date of the first answer, so that prices and calendars are those of its day; else now."""
+def _dated(recording: Recording) -> float | None:
+    """The Date of the response: a call is priced by what held on its own day, whatever was recorded before it."""
     date = dict(recording.response_headers).get("date", "")
     try:
         return parsedate_to_datetime(date).timestamp()
     except ValueError:
-        return time.time()
+        return None
 
 
 @dataclass(slots=True)
@@ -180,6 +180,7 @@ class DryRun:
         self._kept.record = None
         playing = _Playing(self._enforcer.open(), self.clock, recording, watcher, gathering)
         playing.call.estimate_by(recording.rates)
+        playing.call.price_at(_dated(recording) if recording.time is None else None)
         await playing.run(tuple(self._cut(recording.chunks)))
         await self._enforcer.drain()
         assert self._kept.record is not None, "INVARIANT: a call that began is recorded once"

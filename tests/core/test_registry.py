@@ -97,7 +97,7 @@ CALLS = [
     ("POST", f"{CLAUDE}count-tokens@20250101:rawPredict", VERTEX, (GENERIC, "token_count", "google")),
     ("POST", "/v1/projects/p/locations/l/publishers/m/models/x:rawPredict", VERTEX, (None, "unknown", "google")),
     ("POST", "/v1/projects/p/x:predict", "us-central1-aiplatform.googleapis.com", (None, "unknown", "google")),
-    ("POST", "/", "x.endpoints.huggingface.cloud", (None, "unknown", "")),
+    ("POST", "/", "x.endpoints.huggingface.cloud", (None, "unknown", "huggingface")),
     ("PUT", "/v1/chat/completions", "h", (None, "unknown", "")),
     ("POST", "", "", (None, "unknown", "")),
     # content that is kept, fetched, counted or checked

@@ -151,4 +151,4 @@ def _price(model: str, amounts: dict[str, Fraction], source: str) -> Price:
         amounts.get("cache_write_per_mtok", plain) * NANO_PER_MTOK,
         {name: rate_of(name, amounts[field]) for field, name in APART.items() if field in amounts},
     )
-    return Price(model, (tier,), amounts.get("per_request", Fraction(0)) * NANO, source)
+    return Price(model, (tier,), amounts.get("per_request", Fraction(0)) * NANO, source, local=True)

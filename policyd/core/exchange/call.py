@@ -76,6 +76,8 @@ class Call:
     rates: dict[str, Rate] = field(default_factory=dict)  # by model: what this call was estimated by
     asked_model: str = ""  # by the sender
     served_model: str = ""
+    priced_by: str = ""  # the model of the response that the price has been looked up for
+    priced_at: float | None = None  # seconds since 1970, where it is not `facts.now` whose prices hold
     sent_path: str = ""  # with its query, as it is forwarded
     body: bytes | None = None  # the request's, as it came, or without its encoding
     bodiless: bool = False  # the request has no body, and needs none
@@ -160,7 +162,7 @@ class Call:
         if not model:
             return None
         request = self.facts.request
-        prices, provider, now = self.ground.prices, provider or request.provider, self.facts.now
+        prices, provider, now = self.ground.prices, provider or request.provider, self._price_time
 
         def look_up(name: str) -> Price | None:
             return prices.price(provider, name, now)
@@ -172,7 +174,19 @@ class Call:
 
     def guess_price(self, provider: str) -> Price | None:
         """What a model without a price is taken to cost, at most."""
-        return self.ground.prices.dearest(provider, self.facts.now)
+        return self.ground.prices.dearest(provider, self._price_time)
+
+    @property
+    def _price_time(self) -> float:
+        return self.facts.now if self.priced_at is None else self.priced_at
+
+    @property
+    def rate_place(self) -> str:
+        """Where rates are learned: one upstream's responses never change what is estimated of another's. The caller's
+        Host header has no part in it."""
+        request = self.facts.request
+        place = request.upstream or self.deployment.host
+        return f"{request.provider}@{place}" if place else request.provider
 
     def was_read(self) -> None:
         """The request's body has been read: what is billed by it is known, and what is to be estimated."""
@@ -193,18 +207,18 @@ class Call:
     def estimate_by(self, model: str | None) -> None:
         """Pin what is known of this model now: the input is estimated by it, and what it will answer."""
         request = self.facts.request
-        known = self._rate_of(request.provider, model or "")
+        known = self._rate_of(model or "")
         self.facts.response.rate = known
         if request.plain_input:
             request.input_tokens = known.input_tokens(request.plain_input, tools=bool(request.tools))
         live = known.tokenizer and self.ground.plans.of(self.policies_for(model or "")).reads_tokens
         count_along(self.facts, self.ground.vocabularies.count(known.tokenizer) if live else None)
 
-    def _rate_of(self, provider: str, model: str) -> Rate:
+    def _rate_of(self, model: str) -> Rate:
         pinned = self.pinned
         known = pinned.get(model) if pinned is not None else None
         if known is None:
-            known = self.ground.estimates.rate(provider, model) if pinned is None else UNKNOWN_RATE
+            known = self.ground.estimates.rate(self.rate_place, model) if pinned is None else UNKNOWN_RATE
             if not known.miscounted and (name := self.ground.vocabularies.of(model)):
                 known = replace(known, tokenizer=name)
         self.rates[model] = known

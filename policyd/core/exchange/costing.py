@@ -5,19 +5,24 @@ Rule 1: confidence is the product of what is known of the price and of what is k
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from policyd.core.exchange.call import Call
 from policyd.core.model.counters import NANO
 from policyd.core.model.facts import PriceFacts, RequestFacts
+from policyd.core.model.names import same_model
 from policyd.core.model.options import Options
-from policyd.core.model.prices import Price, Usage
+from policyd.core.model.prices import Price, Usage, cost_of
 
 UNPRICED = "unpriced"
+STATED = "provider"  # the provider states what the call cost
 _PER_MTOK = 1000  # nano-dollars a token in one USD per million tokens
 _WITHOUT_OUTPUT = frozenset({"embedding", "rerank", "moderation", "token_count"})
 
 # How sure a figure is, 0..1, by what its tokens rest on. An estimate that has been compared with bills is as sure as
 # those comparisons say.
 _BY_SOURCE = {"provider": 1.0, "tokenizer": 0.95, "estimate": 0.7}
+ASSUMED = 0.3  # the price of a model that the request names; another one without a price answered
 _NO_RATE = 0.5  # something was used that the price says nothing about: a service tier, a class, another model
 
 
@@ -29,12 +34,42 @@ def begin_cost(call: Call) -> None:
     response.cost_source = "estimate" if price else UNPRICED
 
 
-def price_by_answer(call: Call) -> None:
-    """What was asked for may have no price, as a deployment's name has none; the model that answered may have one. It
-    comes too late to hold by, and in time for what is charged and recorded."""
-    if (call.price is None or call.price.guess) and call.facts.response.model:
-        call.price = call.price_of(call.facts.response.model) or call.price
-        begin_cost(call)
+def reprice(call: Call) -> bool:
+    """Price the call by the model that the response names, where that is not the one that was asked for: a deployment's
+    name has no price, a router or a fallback runs another model. Returns whether the price changed. The name comes too
+    late for the first hold, and in time for what is extended, charged and recorded."""
+    model = call.facts.response.model
+    if not model or model == call.priced_by or call.facts.response.unbilled:
+        return False
+    call.priced_by = model
+    price = _price_of_served(call, call.served_model or call.facts.request.model or "", model)
+    if price is call.price:
+        return False
+    call.price = price
+    call.meter.reprice(price)
+    begin_cost(call)
+    return True
+
+
+def _price_of_served(call: Call, asked: str, served: str) -> Price | None:
+    """The price of the model that serves. One that has no price costs what the dearest model of the request does, and
+    where that is nothing, what the provider's dearest does."""
+    known = call.price
+    if served == asked and known is not None and not known.guess:
+        return known
+    found = call.price_of(served)
+    if known is None or known.guess:
+        return found or known
+    alike = same_model(asked, served)
+    if found is not None:
+        return known if alike and known.local and not found.local else found
+    if alike or (known.local and known.free):
+        return known
+    named = [price for name in call.facts.request.models if (price := call.price_of(name)) is not None]
+    dearest = max([known, *named], key=lambda price: price.tiers[0].input + price.tiers[0].output)
+    if dearest.free and (guess := call.guess_price(call.facts.request.provider)) is not None:
+        return guess
+    return replace(dearest, source=f"estimate:{dearest.model or asked}", confidence=ASSUMED, guess=True)
 
 
 def tell_price(request: RequestFacts, price: Price | None, options: Options) -> None:
@@ -58,13 +93,22 @@ def _most_output(request: RequestFacts, options: Options) -> int:
 def tell_cost(call: Call, usage: Usage) -> None:
     """Put the cost of this usage before the rules, and what it rests on."""
     response, price = call.facts.response, call.price
-    response.cost_nano = price.cost_nano(usage) if price else 0
-    response.cost_source = usage.source if price else UNPRICED
+    response.cost_nano = cost_of(price, usage)
+    response.cost_source = cost_source(call, usage)
     response.cost_confidence = confidence(call, usage)
+
+
+def cost_source(call: Call, usage: Usage) -> str:
+    """What the cost of this usage rests on."""
+    if usage.stated_nano is not None:
+        return STATED
+    return usage.source if call.price else UNPRICED
 
 
 def confidence(call: Call, usage: Usage) -> float:
     """How sure the cost of this usage is, 0..1."""
+    if usage.stated_nano is not None:
+        return 1.0
     price, rate = call.price, call.facts.response.rate
     if price is None:
         return 0.0

@@ -13,7 +13,7 @@ from policyd.core.compile.policyset import CelFailure, Program
 from policyd.core.decide.evaluate import World
 from policyd.core.decide.plan import Plan
 from policyd.core.model.counters import MAX_AMOUNT, MICRO
-from policyd.core.model.prices import Price, Usage
+from policyd.core.model.prices import Price, Usage, cost_of
 
 _SUPPOSED = (
     "input_tokens",
@@ -43,9 +43,10 @@ class Estimate:
         response = self.world.facts.response
         before, cost = {name: getattr(response, name) for name in _SUPPOSED}, response.cost_nano
         supposed = replace(usage, output_tokens=output, reasoning_tokens=min(usage.reasoning_tokens, output))
+        supposed = supposed if output == usage.output_tokens else replace(supposed, stated_nano=None)
         for name in _SUPPOSED:
             setattr(response, name, getattr(supposed, name))
-        response.cost_nano = self.price.cost_nano(supposed) if self.price else 0
+        response.cost_nano = cost_of(self.price, supposed)
         found = self.plan.batch([self.program]).evaluate(self.world.facts, self.world.counters, self.world.hits)[0]
         for name, number in before.items():
             setattr(response, name, number)

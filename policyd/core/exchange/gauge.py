@@ -13,7 +13,7 @@ from policyd.core.compile.policyset import CompiledCounter, CompiledPolicy, Coun
 from policyd.core.decide.plan import BoundRule
 from policyd.core.exchange.estimating import Estimate
 from policyd.core.model.counters import Charge, CounterId, Hold, Reading
-from policyd.core.model.prices import Price, Usage
+from policyd.core.model.prices import Price, Usage, cost_of
 
 FOREVER = 1 << 62  # output tokens: never reached
 
@@ -22,7 +22,7 @@ def amount_of(charge: Charge, usage: Usage, price: Price | None) -> int:
     """What this usage charges, in store units; an expression's charge is known only at the end."""
     match charge:
         case Charge.COST:
-            return price.cost_nano(usage) if price else 0
+            return cost_of(price, usage)
         case Charge.REQUESTS | Charge.ATTEMPTS:
             return 1
         case Charge.TOTAL_TOKENS:

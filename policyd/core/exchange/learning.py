@@ -6,6 +6,8 @@ Rule 2: what was not seen is not learned from: reasoning that no event showed is
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.metering import usage_of
 from policyd.core.model.prices import Usage
@@ -19,10 +21,10 @@ def learn(call: Call) -> None:
     model = call.served_model or request.model or ""
     estimates, seen = call.ground.estimates, response.seen
     hidden = 0 if seen.reasoned else response.reasoning_tokens
-    estimates.learn_output(request.provider, model, seen, response.output_tokens - hidden)
+    estimates.learn_output(call.rate_place, model, seen, response.output_tokens - hidden)
     if not response.parts:
         estimates.learn_input(
-            request.provider, model, request.plain_input, response.input_tokens, tools=bool(request.tools)
+            call.rate_place, model, request.plain_input, response.input_tokens, tools=bool(request.tools)
         )
 
 
@@ -32,7 +34,7 @@ def estimate_error(call: Call) -> float | None:
     response, price = call.facts.response, call.price
     if not call.facts.request.stream or response.usage_source != "provider" or not price or not response.seen.before:
         return None
-    true = price.cost_nano(usage_of(response))
+    true = price.cost_nano(replace(usage_of(response), stated_nano=None))
     given, made, cached, written = response.seen.before
     before = price.cost_nano(Usage(given, made, cached, written, service_tier=response.service_tier))
     return round(before / true - 1, 6) if true else None

@@ -40,6 +40,7 @@ def usage_of(response: ResponseFacts) -> Usage:
         extra=response.extra,
         service_tier=response.service_tier,
         fee_nano=response.fee_nano,
+        stated_nano=response.stated_nano,
         parts=response.parts,
     )
 
@@ -62,6 +63,13 @@ class Meter:
     def counted(self) -> list[Gauge]:
         """The gauges that the store can be asked about, in the order it is asked."""
         return [gauge for gauge in self.gauges if gauge.id]
+
+    def reprice(self, price: Price | None) -> None:
+        """Count by another price from now on: the response names the model that serves."""
+        self.price = price
+        for gauge in self.gauges:
+            if gauge.estimate is not None:
+                gauge.estimate = replace(gauge.estimate, price=price)
 
     def holds(self, usage: Usage) -> tuple[Hold, ...]:
         return tuple(gauge.hold(usage, self.slice_tokens, self.price) for gauge in self.counted)

@@ -11,20 +11,23 @@ from policyd.core.model.counters import MAX_AMOUNT, Charge
 from policyd.core.model.decision import Verdict
 from policyd.core.model.prices import Usage
 
+NOTHING = Usage(fee_nano=0)
+"""Of a call that the provider bills nothing for, not even a fee for the request."""
+
 
 def final_usage(call: Call) -> Usage:
     """What the call is taken to have used: the provider's numbers, or the best estimate; nothing for an error answer
     that names none, and for a call that never left."""
     response = call.facts.response
     if not call.left:
-        return Usage()
+        return NOTHING
     if _output_unknown(call):
         return _held(call)
     if response.status == 0:  # there is no response yet: whoever serves the call has read the input
         return Usage(input_tokens=call.facts.request.input_tokens)
     # A stream that had said something before it failed has used something: there the estimate stands.
     failed = response.status >= 400 or (response.is_error and not response.output_tokens)
-    return Usage() if failed and response.usage_source != "provider" else usage_of(response)
+    return NOTHING if failed and response.usage_source != "provider" else usage_of(response)
 
 
 def _output_unknown(call: Call) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from policyd.core.decide.combine import Decision
 from policyd.core.exchange.call import Call
-from policyd.core.exchange.costing import UNPRICED, confidence, price_by_answer
+from policyd.core.exchange.costing import STATED, confidence, cost_source, reprice
 from policyd.core.exchange.counted import count_whole
 from policyd.core.exchange.gauge import Gauge
 from policyd.core.exchange.learning import estimate_error
@@ -13,7 +13,7 @@ from policyd.core.model.counters import CounterId, Hold, SessionCharge
 from policyd.core.model.credentials import pseudonym
 from policyd.core.model.decision import CounterResult, DecisionRecord, ShadowResult, Verdict
 from policyd.core.model.facts import Facts
-from policyd.core.model.prices import Usage
+from policyd.core.model.prices import Usage, cost_of
 from policyd.core.model.steps import Extend, Record, Settle
 
 
@@ -21,7 +21,7 @@ def settlement(call: Call, ended: str = "complete") -> list[Settle]:
     """What is to be charged; of a call that never left only that there was one, and that it was refused."""
     if call.left:
         count_whole(call.facts, call.ground.vocabularies)
-        price_by_answer(call)
+        reprice(call)
     usage = final_usage(call)
     charges: list[tuple[CounterId, int]] = []
     for gauge in call.meter.counted:
@@ -44,7 +44,7 @@ def _given_back(call: Call) -> list[Settle]:
 def _session(call: Call, usage: Usage, ended: str) -> SessionCharge | None:
     if not call.ground.plans.session_readers:
         return None
-    cost = call.price.cost_nano(usage) if call.price else 0
+    cost = cost_of(call.price, usage)
     said = _said(call) if call.ground.plans.likeness_readers and ended == "complete" else ""
     return SessionCharge(call.facts.session_id, cost, usage.input_tokens + usage.output_tokens, said)
 
@@ -89,11 +89,11 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             inspection_reason=facts.unreadable_request or facts.unreadable_response or response.partial_reason,
             status=call.status,
             usage=_usage(usage),
-            cost_nano=call.price.cost_nano(usage) if call.price and call.left else 0,
-            cost_source=usage.source if call.price else UNPRICED,
+            cost_nano=cost_of(call.price, usage) if call.left else 0,
+            cost_source=cost_source(call, usage),
             cost_confidence=confidence(call, usage),
             estimate_error=estimate_error(call),
-            price_source=response.price_source,
+            price_source=STATED if usage.stated_nano is not None else response.price_source,
             price_digest=response.price_digest,
             service_tier=usage.service_tier or facts.request.service_tier,
             finish_reasons=tuple(response.finish_reasons),

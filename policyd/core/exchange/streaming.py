@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.contents import Contents, wants_content
+from policyd.core.exchange.costing import reprice
 from policyd.core.exchange.extending import Extending
 from policyd.core.exchange.intake import Intake
 from policyd.core.exchange.judging import Bench, Touch, may_change_answer
@@ -36,6 +37,7 @@ from policyd.core.stream.sse import SseEvent
 
 # Plain integers: an event is read in less time than one operation of an IntFlag takes.
 TEXT, FINISH, USAGE = int(Changed.TEXT), int(Changed.FINISH), int(Changed.USAGE)
+MODEL = int(Changed.MODEL)
 TOOLS, CALLS = int(Changed.TOOLS), int(Touch.CALLS)
 FINDS = int(Touch.FINDS)
 EVENT, SPEND, HITS, INSPECTION = int(Touch.EVENT), int(Touch.SPEND), int(Touch.HITS), int(Changed.INSPECTION)
@@ -241,7 +243,8 @@ class Streaming:
             touched |= self._content_came(reading)
         if response.events == 1:
             touched = FIRST
-        if touched & USAGE:
+        repriced = bool(touched & MODEL) and reprice(self.call)
+        if touched & USAGE or repriced:
             self.call.meter.aim(usage_of(response))
             touched |= SPEND
         elif response.output_tokens != before:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.contents import Contents, wants_content
+from policyd.core.exchange.costing import reprice
 from policyd.core.exchange.judging import Bench, Touch
 from policyd.core.model.decision import Verdict
 from policyd.core.stream import json_text
@@ -14,6 +15,7 @@ from policyd.core.stream.alone import alone_changes, redact_alone, veil_changes
 from policyd.core.stream.arguments import decode_call
 from policyd.core.stream.detections import Finds
 from policyd.core.stream.dialects import ALONE, BLANKS, LOOSE, AnswerReader, Channel, Edit, Path, Segment
+from policyd.core.stream.dialects.stated import header_nano
 from policyd.core.stream.holdback import HoldBack, redact_text, swapped
 from policyd.core.stream.redactor import Redactor, redactors
 
@@ -89,6 +91,8 @@ class Whole:
             bounds.check("tool_calls", len(response.tool_calls))
             for call in response.tool_calls:
                 bounds.check("argument_chars", call.said.size)
+            reprice(self.call)
+            self._header_cost()
             return segments
         except Malformed as failure:
             response.inspection, response.partial_reason = "partial", failure.reason
@@ -96,6 +100,12 @@ class Whole:
                 self.call.facts.unreadable_response = self.call.facts.unmetered = failure.reason
                 return ()
             return self._error_page(body, failure.reason)
+
+    def _header_cost(self) -> None:
+        """What the headers say that the call cost, where the body does not."""
+        response = self.call.facts.response
+        if response.stated_nano is None and not response.is_error:
+            response.stated_nano = header_nano(self.call.deployment.provider, response.headers)
 
     def _error_page(self, body: bytes | Malformed, reason: str) -> Sequence[Segment]:
         """An error that is no document: nothing that a model says, but all of it is content."""

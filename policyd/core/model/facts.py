@@ -205,6 +205,7 @@ class ResponseFacts:
     extra: Mapping[str, int] = field(default_factory=dict)  # classes that may be priced apart: see model/prices.py
     service_tier: str = ""  # that the answer names: default, batch, flex, priority, fast
     fee_nano: int | None = None  # nano-dollars: what the provider says the request as such cost
+    stated_nano: int | None = None  # nano-dollars: what the provider says the whole call cost
     rate: Rate = UNKNOWN  # by which the output is estimated until the provider says
     seen: Seen = field(default_factory=Seen)  # what the estimate rests on
     count: Count | None = None  # counts the tokens as they come, where a tokenizer is at hand and a rule reads them

@@ -55,6 +55,7 @@ class Usage:
     # The samplings that one call caused, where the provider names each: (its model, empty for the call's own; what it
     # used). Each is billed as its own model's, by the size of its own input. INVARIANT: they add up to the rest.
     parts: tuple[tuple[str, Usage], ...] = ()
+    stated_nano: int | None = None  # nano-dollars: what the provider says it charged for the whole call
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class Price:
     # How the price of another model is found that this call may cause to speak.
     other: Callable[[str], Price | None] | None = field(default=None, compare=False, repr=False)
     guess: bool = field(default=False, compare=False)  # it is another model's: this model's price is not known
+    local: bool = field(default=False, compare=False)  # it comes from the operator's own price file
 
     def asked(self, service_tier: str) -> Price:
         """The same for a request that asks for a service tier: the dearer of that tier and the standard one, as long as
@@ -118,7 +120,9 @@ class Price:
         return chosen
 
     def cost_nano(self, usage: Usage) -> int:
-        """Nano-dollars of one call, rounded half up once."""
+        """Nano-dollars of one call, rounded half up once; the provider's own sum where it states one."""
+        if usage.stated_nano is not None:
+            return usage.stated_nano
         total, common = self._tokens(usage) if not usage.parts else self._sum(usage)
         if usage.fee_nano is not None:
             total += usage.fee_nano * common
@@ -155,6 +159,11 @@ class Price:
         found = self.other(model) if model and self.other is not None else None
         return found or self
 
+    @property
+    def free(self) -> bool:
+        """Whether it bills nothing at all."""
+        return not self.per_request and not _height(self.tiers)
+
     def knows(self, usage: Usage) -> bool:
         """Whether it has a rate for all that was used: no service tier and no class that it says nothing about."""
         named = usage.service_tier
@@ -169,6 +178,13 @@ class Price:
 _FREE_TIER = Tier(0, Fraction(0), Fraction(0), Fraction(0), Fraction(0))
 FREE = Price("", (_FREE_TIER,), source="unbilled")
 """The price of calls that providers do not bill."""
+
+
+def cost_of(price: Price | None, usage: Usage) -> int:
+    """Nano-dollars of one call; 0 where neither a price nor the provider's own sum is known."""
+    if price is None:
+        return usage.stated_nano or 0
+    return price.cost_nano(usage)
 
 
 def _height(tiers: tuple[Tier, ...]) -> Fraction:

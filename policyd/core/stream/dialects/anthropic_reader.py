@@ -24,6 +24,7 @@ from policyd.core.stream.dialects.likeness import Likeness
 from policyd.core.stream.dialects.open_calls import OpenCalls
 from policyd.core.stream.dialects.response_openai import ANTHROPIC_RESPONSE
 from policyd.core.stream.dialects.shared import CHANGES, Tally, dumped, kind_of, listing, mapping, mark_partial, text
+from policyd.core.stream.dialects.stated import stated_nano
 from policyd.core.stream.json_strict import loads_event
 
 TEXT, TOOLS, FINISH = int(Changed.TEXT), int(Changed.TOOLS), int(Changed.FINISH)
@@ -52,6 +53,8 @@ class AnthropicReader:
         self._closes: list[Channel] = []
         self._changed = 0
         self._rewound: Mark | None = None
+        self._silent = 0  # attempts that were declined before they said anything
+        self._unbilled = False  # the request was refused before any output: Anthropic bills nothing for it
         self._like = Likeness("text")
         self._like_name, self._like_index = "", -1  # of its event, and of the block that speaks there
 
@@ -203,6 +206,7 @@ class AnthropicReader:
         self._changed |= FINISH
         self._stand = self._stand._replace(stopped=True)
         if reason == "refusal":
+            self._unbilled = self.request.provider == "anthropic" and not self._tally.said
             details = said.get("stop_details")
             why = mapping(details, "stop_details").get("explanation") if details is not None else None
             self.response.refusal = text(why, "explanation") or reason
@@ -212,12 +216,14 @@ class AnthropicReader:
         if usage is None:
             return
         try:
-            has_output = self._counts.update(usage)
+            has_output = self._counts.update(usage, self._silent)
         except Malformed as failure:
             self._partial(failure.reason)  # the estimate stays
             return
         if has_output:
-            self._tally.take(self._counts.bill(), final=final)
+            bill = self._counts.bill()
+            bill.stated_nano = 0 if self._unbilled else stated_nano(self.request.provider, {"usage": usage})
+            self._tally.take(bill, final=final)
             self._changed |= USAGE
 
     def _stop(self) -> None:
@@ -249,6 +255,8 @@ class AnthropicReader:
         match kind:
             case "text":
                 self._visible(block, (*path, "text"), text(said.get("text"), "text") or "")
+            case "fallback":
+                self._fallback(said)
             case "thinking":
                 self._hidden(block, (*path, "thinking"), text(said.get("thinking"), "thinking") or "")
             case "compaction":
@@ -259,6 +267,15 @@ class AnthropicReader:
                 self._partial("an unknown content block")
         if block.call is not None:
             self._open_calls.grew(index, block.call.said)
+
+    def _fallback(self, said: dict[str, object]) -> None:
+        """The model so far declined; another one goes on."""
+        self._silent += not self._tally.said
+        target = said.get("to")
+        name = target.get("model") if isinstance(target, dict) else None
+        if isinstance(name, str) and name:
+            self.response.model = name
+            self._changed |= MODEL
 
     def _block(self, index: int, kind: str, said: dict[str, object]) -> Block:
         if kind == "text":

@@ -3,18 +3,21 @@
 Rule 1: Anthropic's input_tokens leaves out what a cache gave or took; ours is all input.
 Rule 2: a number that is missing or null leaves the one before it standing.
 Rule 3: `iterations` names every sampling that the call caused: what compaction and advisors used stands in no other
-        number, so where it is there it is the bill. Each is billed as its own model's, by the size of its own input.
+        number, so where it is there it is the bill. Each is billed as its own model's, by the size of its own input. An
+        attempt that was declined before any output, and that a fallback followed, is not billed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from policyd.core.model.prices import NONE, Usage
 from policyd.core.stream.dialects.billing import classes, tier_of
 from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
 
+_ATTEMPTS = frozenset({"message", "fallback_message"})
 _FIELDS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
 
 
@@ -32,11 +35,13 @@ class Counts:
     tier: str = ""
     parts: tuple[tuple[str, Usage], ...] = ()
 
-    def update(self, usage: object) -> bool:
-        """Takes the numbers of a usage object; whether its output was among them. Raises Malformed."""
+    def update(self, usage: object, silent: int = 0) -> bool:
+        """Takes the numbers of a usage object; whether its output was among them. `silent`: how many attempts were
+        declined before they said anything. Raises Malformed."""
         said = mapping(usage, "usage")
         own = [count(said.get(field), field) for field in _FIELDS]
         rounds = [mapping(item, "an iteration") for item in listing(said.get("iterations"), "iterations")]
+        rounds = _billed(rounds, silent)
         hour = _hour(said)
         if rounds:
             parts = tuple((text(one.get("model"), "model") or "", _part(one)) for one in rounds)
@@ -75,6 +80,19 @@ class Counts:
             None,
             tuple((model, _with_tier(part, self.tier)) for model, part in self.parts),
         )
+
+
+def _billed(rounds: list[dict[str, object]], silent: int) -> list[dict[str, object]]:
+    """Without the attempts that were declined before any output, each of which a fallback followed: nobody pays for
+    them."""
+    attempts = [place for place, one in enumerate(rounds) if one.get("type") in _ATTEMPTS]
+    declined = [
+        place
+        for number, (place, after) in enumerate(pairwise(attempts))
+        if rounds[after].get("type") == "fallback_message"
+        and (number < silent or not count(rounds[place].get("output_tokens"), "output_tokens"))
+    ]
+    return [one for place, one in enumerate(rounds) if place not in declined]
 
 
 def _columns(rounds: list[dict[str, object]]) -> list[list[int]]:

@@ -13,6 +13,7 @@ from policyd.core.stream.dialects import Ending
 from policyd.core.stream.dialects.answer import Answer, Mark
 from policyd.core.stream.dialects.response_others import EMBEDDING_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, mapping
+from policyd.core.stream.dialects.stated import stated_nano
 
 Usage = Callable[[dict[str, object], ResponseFacts], Bill | None]
 VECTORS = ("data", "embedding", "embeddings", "embeddingsByType")
@@ -37,6 +38,8 @@ class EmbeddingAnswer(Answer):
         except Malformed as failure:
             self._partial(failure.reason)
         else:
+            if bill is not None:
+                bill.stated_nano = stated_nano(self.request.provider, document)
             self._bill(bill, final=True)
 
     def _event(self, name: str, document: dict[str, object]) -> bool:  # noqa: ARG002

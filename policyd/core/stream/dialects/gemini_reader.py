@@ -20,6 +20,7 @@ from policyd.core.stream.dialects.answer import Answer, Mark, Stand, index_of
 from policyd.core.stream.dialects.billing import classes, tier_of
 from policyd.core.stream.dialects.complete import inner
 from policyd.core.stream.dialects.content import is_id
+from policyd.core.stream.dialects.gemini_enums import BLOCKED, MODALITIES, TRAFFIC, enum, finish_words
 from policyd.core.stream.dialects.response_others import GEMINI_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
 from policyd.core.stream.json_strict import dumps
@@ -45,6 +46,10 @@ class GeminiAnswer(Answer):
     structure = GEMINI_RESPONSE
     deltas = frozenset({("candidates", 0, "content", "parts", 0)})
     payload = frozenset({"candidates", "promptFeedback"})
+
+    def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
+        super().__init__(request, response)
+        self._finish_words = finish_words(request.path)
 
     def read_json(self, doc: object) -> Reading:
         """The whole answer; an array of one is how some errors come."""
@@ -85,7 +90,7 @@ class GeminiAnswer(Answer):
         for number, item in enumerate(listing(content.get("parts"), "parts")):
             self._part(index, (*path, "content", "parts", number), mapping(item, "a part"))
         self._blank((*path, "logprobsResult"), candidate.get("logprobsResult"))
-        if (reason := text(candidate.get("finishReason"), "finishReason")) is not None:
+        if (reason := enum(candidate.get("finishReason"), self._finish_words, "finishReason")) is not None:
             self._reason(index, reason)
             self._stand = self._stand._replace(stopped=self._finished())
 
@@ -115,7 +120,7 @@ class GeminiAnswer(Answer):
         self._call(text(call.get("name"), "the name of a function") or "", (*path, "args"), call.get("args"), index)
 
     def _feedback(self, feedback: dict[str, object]) -> None:
-        reason = text(feedback.get("blockReason"), "blockReason")
+        reason = enum(feedback.get("blockReason"), BLOCKED, "blockReason")
         if reason is not None:
             said = text(feedback.get("blockReasonMessage"), "blockReasonMessage")
             self._refuse(("promptFeedback", "blockReasonMessage"), said or "")
@@ -152,7 +157,15 @@ def bill_of(usage: object) -> Bill | None:
     if given is None and made is None:
         return None
     cached, thoughts = number("cachedContentTokenCount"), number("thoughtsTokenCount")
-    return Bill(given or 0, made or 0, cached or 0, 0, thoughts or 0, _media(said), tier_of(said.get("trafficType")))
+    return Bill(
+        given or 0,
+        made or 0,
+        cached or 0,
+        0,
+        thoughts or 0,
+        _media(said),
+        tier_of(enum(said.get("trafficType"), TRAFFIC, "trafficType")),
+    )
 
 
 def _media(said: dict[str, object]) -> Mapping[str, int]:
@@ -179,7 +192,7 @@ def _by_modality(said: dict[str, object], *fields: str) -> Counter[str]:
     for field in fields:
         for item in listing(said.get(field), field):
             one = mapping(item, "a modality")
-            name = text(one.get("modality"), "modality") or ""
+            name = enum(one.get("modality"), MODALITIES, "modality") or ""
             if name not in ("", "TEXT"):
                 counts[name] += count(one.get("tokenCount"), "tokenCount") or 0
     return counts

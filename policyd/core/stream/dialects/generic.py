@@ -30,6 +30,7 @@ from policyd.core.stream.dialects.models import model_in_path
 from policyd.core.stream.dialects.offers import Offer, hosted, openai_tools, removal, side_doors
 from policyd.core.stream.dialects.openai_shared import error
 from policyd.core.stream.dialects.shared import Bill, input_estimate, set_edits
+from policyd.core.stream.dialects.stated import stated_nano
 from policyd.core.stream.json_strict import MAX_COUNT, dumps, loads_event
 
 _MEDIA = Structure(
@@ -202,7 +203,9 @@ class GenericReader(Answer):
             self._say(leaf.path[1:] if self._bare else leaf.path, leaf.text, ("text", place, 0))
         model = document.get("model")
         self._model(model if isinstance(model, str) else None)
-        self._bill(_bill_of(document.get("usage")), final=True)
+        if (bill := _bill_of(document.get("usage"))) is not None:
+            bill.stated_nano = stated_nano(self.request.provider, document)
+        self._bill(bill, final=True)
         self._stand = self._stand._replace(stopped=True)
 
     def _ending(self, mark: Mark, end: Ending) -> bytes:  # noqa: ARG002

@@ -206,7 +206,7 @@ class MessageReader(ChoicesReader):
         if (raw := choice.get("raw_output")) is not None:  # Fireworks says it once more, as it was made
             self._raw(index, (*where, "raw_output"), mapping(raw, "raw_output"))
         if isinstance(usage := choice.get("usage"), dict):  # Moonshot
-            self._usage(usage, alone=False)
+            self._usage(usage, alone=False, document={})
         if choice.get("error"):  # OpenRouter: this choice broke off
             self.response.is_error = True
             self._changed |= ERROR

@@ -17,6 +17,7 @@ from policyd.core.stream.dialects.content import ANYTHING, Structure, is_id
 from policyd.core.stream.dialects.openai_shared import Stand
 from policyd.core.stream.dialects.openai_usage import bill_of
 from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, mark_partial, text
+from policyd.core.stream.dialects.stated import stated_nano
 from policyd.core.stream.json_strict import loads_event
 
 TEXT, FINISH, USAGE, MODEL = int(Changed.TEXT), int(Changed.FINISH), int(Changed.USAGE), int(Changed.MODEL)
@@ -82,7 +83,7 @@ class ChoicesReader:
             if "x_groq" in document:
                 self._groq_veil(document["x_groq"])
             if (usage := document.get("usage")) is not None or "x_groq" in document:
-                self._usage(usage or _groq_usage(document), alone=not choices, tier=document.get("service_tier"))
+                self._usage(usage or _groq_usage(document), alone=not choices, document=document)
                 if usage and choices == []:
                     self._complete(self.completion.event(document, self._segments))
                     return Reading(self._segments, self._closes, CHANGES[self._changed], extra=True)
@@ -112,7 +113,7 @@ class ChoicesReader:
         self._choices(choices, whole=True)
         self._groq_veil(document.get("x_groq"))
         usage = document.get("usage") or _groq_usage(document)
-        self._usage(usage, alone=True, tier=document.get("service_tier"))
+        self._usage(usage, alone=True, document=document)
         self._complete(self.completion.body(doc, self._segments))
         self._close_all()
         return Reading(self._segments, self._closes, CHANGES[self._changed], last=True)
@@ -184,9 +185,9 @@ class ChoicesReader:
         elif model and not self._stand.model:
             self._stand = self._stand._replace(model=model)
 
-    def _usage(self, usage: object, *, alone: bool, tier: object = None) -> None:
+    def _usage(self, usage: object, *, alone: bool, document: dict[str, object]) -> None:
         try:
-            bill = bill_of(usage, tier)
+            bill = bill_of(usage, document.get("service_tier"), stated_nano(self.request.provider, document))
         except Malformed as failure:
             self._partial(failure.reason)  # the estimate stays
             return

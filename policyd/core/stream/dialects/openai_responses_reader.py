@@ -31,6 +31,7 @@ from policyd.core.stream.dialects.openai_responses_texts import Item, Part, Tell
 from policyd.core.stream.dialects.openai_usage import responses_bill
 from policyd.core.stream.dialects.response_openai import RESPONSES_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, dumped, listing, mapping, text
+from policyd.core.stream.dialects.stated import stated_nano
 
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 BEGINS = frozenset({"response.created", "response.queued", "response.in_progress"})
@@ -184,7 +185,8 @@ class ResponsesReader(Telling):
             self.response.is_error = True
             self._changed |= ERROR
         try:
-            bill = responses_bill(response.get("usage"), response.get("service_tier"), response.get("output"))
+            stated = stated_nano(self.request.provider, response)
+            bill = responses_bill(response.get("usage"), response.get("service_tier"), response.get("output"), stated)
             self._bill(bill, final=True)
         except Malformed as failure:
             self._partial(failure.reason)  # the estimate stays

@@ -2,7 +2,8 @@
 
 Rule 1: output includes reasoning. OpenAI counts it inside completion_tokens; xAI and Gemini's compatible door count it
         beside, and only total_tokens tells: what it has more than prompt and completion was reasoning. Perplexity's is
-        always beside; it is known by its citations and searches, which no one else counts.
+        always beside; it is known by its citations and searches, which no one else counts. Mistral counts sound that
+        was sent beside the prompt, and says for how long it was.
 Rule 2: input includes what was read from a cache.
 Rule 3: sound is a part of the prompt, of what was cached of it, and of the completion.
 """
@@ -18,8 +19,9 @@ from policyd.core.stream.dialects.shared import Bill, count, mapping
 MOST_FEE = 1000  # USD: nobody takes more for a request as such
 
 
-def bill_of(usage: object, tier: object = None) -> Bill | None:
-    """The numbers of a usage object; None when it has none yet. `tier` is the answer's own word. Raises Malformed."""
+def bill_of(usage: object, tier: object = None, stated: int | None = None) -> Bill | None:
+    """The numbers of a usage object; None when it has none yet. `tier` is the answer's own word, `stated` what it says
+    that the call cost, nano-dollars. Raises Malformed."""
     if not usage:
         return None
     said = mapping(usage, "usage")
@@ -30,7 +32,9 @@ def bill_of(usage: object, tier: object = None) -> Bill | None:
     inputs, outputs = _details(said, "prompt_tokens_details"), _details(said, "completion_tokens_details")
     reasoning = _count(outputs, "reasoning_tokens") or _count(said, "reasoning_tokens") or 0
     beside = (_count(said, "total_tokens") or 0) - prompt - completion
-    if beside > 0 and reasoning in (0, beside):
+    if beside > 0 and "prompt_audio_seconds" in said:  # Mistral: sound that was sent
+        prompt += beside
+    elif beside > 0 and reasoning in (0, beside):
         reasoning = beside
         completion += beside
     elif reasoning > completion or (reasoning and said.keys() & _PERPLEXITY):  # so it cannot be inside
@@ -41,7 +45,7 @@ def bill_of(usage: object, tier: object = None) -> Bill | None:
     )
     written = _first(*(_count(inputs, name) for name in ("cache_write_tokens", "cache_creation_input_tokens")))
     extra = _classes(said, inputs, outputs)
-    return Bill(prompt, completion, cached, written, reasoning, extra, tier_of(tier), _fee(said))
+    return Bill(prompt, completion, cached, written, reasoning, extra, tier_of(tier), _fee(said), stated_nano=stated)
 
 
 _PERPLEXITY = frozenset({"citation_tokens", "num_search_queries", "search_context_size"})
@@ -80,7 +84,7 @@ def _first(*values: int | None) -> int:
     return next((value for value in values if value), 0)
 
 
-def responses_bill(usage: object, tier: object = None, output: object = None) -> Bill | None:
+def responses_bill(usage: object, tier: object = None, output: object = None, stated: int | None = None) -> Bill | None:
     """The same of Responses, which has words of its own; its output tells of searches. Raises Malformed."""
     if not usage:
         return None
@@ -97,6 +101,7 @@ def responses_bill(usage: object, tier: object = None, output: object = None) ->
         _count(outputs, "reasoning_tokens") or 0,
         {**_classes({}, inputs, outputs), **classes(searches=_searches(output))},
         tier_of(tier),
+        stated_nano=stated,
     )
 
 

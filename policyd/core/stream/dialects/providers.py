@@ -10,41 +10,92 @@ from functools import lru_cache
 
 from policyd.core.model.deployment import Deployment
 
-_PROVIDERS = (
-    (".openai.azure.com", "azure"),
-    (".openai.azure.us", "azure"),
-    (".inference.ai.azure.com", "azure"),
-    (".models.ai.azure.com", "azure"),
-    (".cognitiveservices.azure.com", "azure"),
-    (".services.ai.azure.com", "azure"),
-    (".api.cognitive.microsoft.com", "azure"),
-    ("api.openai.com", "openai"),
-    ("api.anthropic.com", "anthropic"),
-    ("api.groq.com", "groq"),
-    ("api.mistral.ai", "mistral"),
-    ("codestral.mistral.ai", "mistral"),
-    ("api.deepseek.com", "deepseek"),
-    ("api.x.ai", "xai"),
-    ("api.together.xyz", "together"),
-    ("api.together.ai", "together"),
-    ("api.perplexity.ai", "perplexity"),
-    ("api.fireworks.ai", "fireworks"),
-    ("api.cohere.com", "cohere"),
-    ("api.cohere.ai", "cohere"),
-    ("openrouter.ai", "openrouter"),
-    ("api.cerebras.ai", "cerebras"),
-    ("api.moonshot.ai", "moonshot"),
-    ("api.moonshot.cn", "moonshot"),
-    ("dashscope.aliyuncs.com", "alibaba"),
-    ("dashscope-intl.aliyuncs.com", "alibaba"),
-    ("dashscope-us.aliyuncs.com", "alibaba"),
-    ("generativelanguage.googleapis.com", "google"),
-    ("aiplatform.googleapis.com", "google"),
+_HOSTS = {
+    "ai21": ("api.ai21.com",),
+    "aimlapi": ("api.aimlapi.com",),
+    "alibaba": (
+        "dashscope.aliyuncs.com", "dashscope-intl.aliyuncs.com", "dashscope-us.aliyuncs.com", ".maas.aliyuncs.com",
+    ),
+    "anthropic": ("api.anthropic.com",),
+    "arcee": ("api.arcee.ai",),
+    "avian": ("api.avian.io",),
+    "azure": (
+        ".openai.azure.com", ".openai.azure.us", ".inference.ai.azure.com", ".models.ai.azure.com",
+        ".cognitiveservices.azure.com", ".services.ai.azure.com", ".api.cognitive.microsoft.com",
+    ),
+    "baidu": ("qianfan.baidubce.com", "aip.baidubce.com"),
+    "baseten": ("inference.baseten.co", ".api.baseten.co"),
+    "cerebras": ("api.cerebras.ai",),
+    "chutes": ("llm.chutes.ai",),
+    "cloudflare": ("api.cloudflare.com", "gateway.ai.cloudflare.com"),
+    "cohere": ("api.cohere.com", "api.cohere.ai"),
+    "cursor": ("api.cursor.com",),
+    "databricks": (".cloud.databricks.com", ".azuredatabricks.net", ".gcp.databricks.com"),
+    "deepinfra": ("api.deepinfra.com",),
+    "deepseek": ("api.deepseek.com",),
+    "doubleword": ("api.doubleword.ai",),
+    "elevenlabs": ("api.elevenlabs.io",),
+    "exa": ("api.exa.ai",),
+    "featherless": ("api.featherless.ai",),
+    "fireworks": ("api.fireworks.ai",),
+    "friendli": ("api.friendli.ai", "inference.friendli.ai"),
+    "github": ("models.github.ai", "models.inference.ai.azure.com"),
+    "github-copilot": ("githubcopilot.com",),
+    "google": ("generativelanguage.googleapis.com", "aiplatform.googleapis.com"),
+    "groq": ("api.groq.com",),
+    "heroku": ("inference.heroku.com",),
+    "huggingface": ("router.huggingface.co", "api-inference.huggingface.co", ".endpoints.huggingface.cloud"),
+    "hyperbolic": ("api.hyperbolic.xyz",),
+    "inception": ("api.inceptionlabs.ai",),
+    "jina": ("api.jina.ai", "deepsearch.jina.ai"),
+    "lambda": ("api.lambda.ai", "api.lambdalabs.com"),
+    "meta": ("api.meta.ai", "api.llama.com"),
+    "minimax": (
+        "api.minimax.io", "api.minimaxi.com", "api.minimax.com", "api.minimax.chat", "api.minimaxi.chat",
+    ),
+    "mistral": ("api.mistral.ai", "codestral.mistral.ai"),
+    "modal": (".modal.run", ".modal.direct"),
+    "moonshot": ("api.moonshot.ai", "api.moonshot.cn", "api.kimi.com"),
+    "morph": ("api.morphllm.com",),
+    "nebius": ("api.studio.nebius.ai", "api.studio.nebius.com", "api.tokenfactory.nebius.com"),
+    "novita": ("api.novita.ai",),
+    "nvidia": ("integrate.api.nvidia.com", "ai.api.nvidia.com"),
+    "ollama": ("ollama.com",),
+    "openai": ("api.openai.com", "chatgpt.com"),
+    "openrouter": ("openrouter.ai",),
+    "ovhcloud": (".cloud.ovh.net", ".ai.cloud.ovh.net"),
+    "perplexity": ("api.perplexity.ai",),
+    "quicksilverpro": ("api.quicksilverpro.io",),
+    "reka": ("api.reka.ai",),
+    "replicate": ("api.replicate.com",),
+    "requesty": ("router.requesty.ai",),
+    "sambanova": ("api.sambanova.ai",),
+    "scaleway": ("api.scaleway.ai",),
+    "siliconflow": ("api.siliconflow.com", "api.siliconflow.cn"),
+    "snowflake": (".snowflakecomputing.com",),
+    "stepfun": ("api.stepfun.com", "api.stepfun.ai"),
+    "tencent": ("api.hunyuan.cloud.tencent.com", "hunyuan.tencentcloudapi.com"),
+    "together": ("api.together.xyz", "api.together.ai"),
+    "typesafe": ("api.typesafe.ai",),
+    "upstage": ("api.upstage.ai",),
+    "venice": ("api.venice.ai",),
+    "vercel": ("ai-gateway.vercel.sh", "api.v0.dev"),
+    "volcengine": (".volces.com", ".bytepluses.com"),
+    "voyageai": ("api.voyageai.com",),
+    "watsonx": (".ml.cloud.ibm.com",),
+    "writer": ("api.writer.com",),
+    "xai": ("api.x.ai",),
+    "zai": ("api.z.ai",),
+    "zhipuai": ("open.bigmodel.cn",),
+}  # fmt: skip
+"""Providers and their hosts. A name that begins with a point has its customers' hosts below it."""
+_BY_HOST = {host: provider for provider, hosts in _HOSTS.items() for host in hosts}
+PROVIDERS = frozenset(_HOSTS) | {"bedrock", "litellm"}
+_BEDROCK = re.compile(
+    r"(?:^|\.)(?:bedrock-runtime[.-][a-z0-9.-]+\.amazonaws\.com(?:\.cn)?|bedrock-mantle\.[a-z0-9-]+\.api\.aws)$"
 )
-PROVIDERS = frozenset({provider for _, provider in _PROVIDERS}) | {"bedrock", "ollama", "huggingface"}
-_BEDROCK = re.compile(r"(?:^|\.)bedrock-runtime[.-][a-z0-9.-]+$")
 _REGIONS = (
-    re.compile(r"(?:^|\.)bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\."),
+    re.compile(r"(?:^|\.)bedrock-(?:runtime|mantle)(?:-fips)?\.([a-z0-9-]+)\."),
     re.compile(r"^([a-z0-9-]+)-aiplatform\.googleapis\.com$"),
     re.compile(r"^aiplatform\.([a-z0-9-]+)\.rep\.googleapis\.com$"),
     re.compile(r"^([a-z0-9]+)\.api\.cognitive\.microsoft\.com$"),
@@ -59,12 +110,14 @@ _GUESSED = frozenset({"", "openai"})  # what a path says of a call that any Open
 def provider_of(host: str) -> str:
     """The provider that serves at this host; empty when the host does not tell."""
     name = bare_host(host)
-    for known, provider in _PROVIDERS:
-        if name == known.removeprefix(".") or name.endswith(known if known[0] == "." else f".{known}"):
+    labels = name.split(".")
+    for start in range(len(labels)):
+        host = ".".join(labels[start:])
+        if provider := _BY_HOST.get(host) or _BY_HOST.get(f".{host}"):
             return provider
     if name.endswith("-aiplatform.googleapis.com") or _REGIONS[2].search(name):
         return "google"
-    return "bedrock" if name.endswith(".amazonaws.com") and _BEDROCK.search(name) else ""
+    return "bedrock" if _BEDROCK.search(name) else ""
 
 
 def region_of(host: str) -> str:

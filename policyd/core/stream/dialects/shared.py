@@ -68,6 +68,7 @@ class Bill:
     tier: str = ""  # service tier
     fee_nano: int | None = None  # nano-dollars: what the request as such cost
     parts: tuple[tuple[str, Usage], ...] = ()  # the samplings of the call, where each is named
+    stated_nano: int | None = None  # nano-dollars: what the whole call cost, where the provider says so
 
 
 def bounded(bill: Bill) -> Mapping[str, int]:
@@ -189,6 +190,11 @@ class Tally:
         if (counted := self._base + self._counted) > self.response.output_tokens:
             self.response.output_tokens = counted
 
+    @property
+    def said(self) -> bool:
+        """Whether there was any output so far."""
+        return bool(self._all_pieces)
+
     def weigh(self) -> None:
         """Weigh what waits for it."""
         if not self._waiting:
@@ -236,6 +242,8 @@ class Tally:
             response.service_tier = bill.tier
         if bill.fee_nano is not None:
             response.fee_nano = bill.fee_nano
+        if bill.stated_nano is not None:
+            response.stated_nano = bill.stated_nano
         self.seen = True
         self._base, self._milli, self._pieces, self._counted = bill.output, 0, 0, 0
         self._running.clear()
@@ -251,7 +259,7 @@ class Tally:
     def _go_by_the_text(self) -> None:
         """The provider's numbers are not believed: the plain estimate of all text counts, and goes on."""
         response = self.response
-        response.usage_source = "contradicted"
+        response.usage_source, response.stated_nano = "contradicted", None
         self._rate, self._count, self._weighs, self.seen = UNKNOWN, None, False, False
         self._base, self._milli, self._pieces = 0, self._all_milli, self._all_pieces
         estimate = max(-(-self._milli // 1000), self._pieces)
@@ -275,6 +283,7 @@ class Tally:
     def nothing(self) -> None:
         """An error answer: nothing was used."""
         self.take(Bill(0, 0), final=False)
+        self.response.fee_nano = 0
 
 
 # ---- typed access -----------------------------------------------------------------------------------------------
