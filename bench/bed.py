@@ -92,15 +92,15 @@ def made(contestants: Sequence[Contestant]) -> Iterator[Bed]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         bed = Bed(folder, contestants)
         upstream = free_port()
-        stack.enter_context(_running(folder / "upstream.log", ["-m", "bench.upstream", str(upstream)]))
+        stack.enter_context(running(folder / "upstream.log", ["-m", "bench.upstream", str(upstream)]))
         for one in contestants:
             one.admin = bed.admin
             _serve(stack, folder, one)
         config = folder / "envoy.yaml"
         config.write_text(yaml.safe_dump(_configuration(bed, upstream)))
         command = [str(binary), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
-        stack.enter_context(_running(folder / "envoy.log", command, python=False))
-        _wait(lambda: _get(bed.admin, "/ready").strip() == "LIVE", folder / "envoy.log")
+        stack.enter_context(running(folder / "envoy.log", command, python=False))
+        wait(lambda: _get(bed.admin, "/ready").strip() == "LIVE", folder / "envoy.log")
         yield bed
 
 
@@ -108,14 +108,14 @@ def _serve(stack: contextlib.ExitStack, folder: Path, one: Contestant) -> None:
     socket = folder / f"{one.key}.sock"
     log = folder / f"{one.key}.log"
     if one.echo:
-        one.process = stack.enter_context(_running(log, ["-m", "bench.echo", f"unix:{socket}"]))
+        one.process = stack.enter_context(running(log, ["-m", "bench.echo", f"unix:{socket}"]))
     elif one.policies is not None:
         file = folder / f"{one.key}.yaml"
         file.write_text(one.policies)
         command = ["-m", "policyd", "serve", "--policies", str(file), "--listen", f"unix:{socket}"]
-        one.process = stack.enter_context(_running(log, [*command, "--records", str(folder / "records")]))
+        one.process = stack.enter_context(running(log, [*command, "--records", str(folder / "records")]))
     if one.process is not None:
-        _wait(socket.exists, log)
+        wait(socket.exists, log)
 
 
 def _configuration(bed: Bed, upstream: int) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _cluster(model: dict[str, Any], bed: Bed, one: Contestant) -> dict[str, Any]
 
 
 @contextlib.contextmanager
-def _running(log: Path, command: list[str], *, python: bool = True) -> Iterator[subprocess.Popen[bytes]]:
+def running(log: Path, command: list[str], *, python: bool = True) -> Iterator[subprocess.Popen[bytes]]:
     root = str(Path(__file__).parents[1])
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -168,7 +168,7 @@ def _running(log: Path, command: list[str], *, python: bool = True) -> Iterator[
         stop(process)
 
 
-def _wait(ready: Any, log: Path) -> None:
+def wait(ready: Any, log: Path) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):

@@ -25,7 +25,7 @@ class Round:
     calls: dict[str, Window] = field(default_factory=dict)
 
 
-def percentile(values: Sequence[int], share: float) -> float:
+def percentile(values: Sequence[float], share: float) -> float:
     """The value that this share of the values is below; 0 when there are none."""
     ordered = sorted(values)
     return float(ordered[min(len(ordered) - 1, int(len(ordered) * share))]) if ordered else 0.0

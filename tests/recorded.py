@@ -125,7 +125,7 @@ class Lab:
 
     def __init__(self, spec: str, **options: object) -> None:
         self.bed = Bed(policy(spec), prices=Everything(), slice_tokens=16, **options)
-        self.bed.enforcer._new_id = lambda: "call"
+        self.bed.enforcer.new_id = lambda: "call"
 
     def run(self, stream: Stream, chunks: list[bytes]) -> Outcome:
         """What becomes of this stream when it comes in these chunks."""

@@ -90,6 +90,7 @@ class Telemetry:
     _policy_set: Gauge = field(init=False)
     _policies: Gauge = field(init=False)
     _reloads: Counter = field(init=False)
+    _given_up: Counter = field(init=False)
     _lost_records: Counter = field(init=False)
     _lost_captures: Counter = field(init=False)
     _certificates: Counter = field(init=False)  # from `tls` on
@@ -121,6 +122,9 @@ class Telemetry:
         )
         self._policies = Gauge("policyd_policies", "policies in force", registry=self.registry)
         self._reloads = self._counter("reload", "looks at changed policies by what came of them", "result")
+        self._given_up = self._counter(
+            "given_up_calls", "calls that were given up unanswered: Envoy lets them pass where it fails open"
+        )
         self._lost_records = self._counter("records_dropped", "decision records that could not be written")
         self._lost_captures = self._counter("captures_dropped", "exchanges that could not be captured")
         self._begin_at_zero()
@@ -195,6 +199,10 @@ class Telemetry:
     def message(self, seconds: float) -> None:
         """How long one message of Envoy's waited for its answer."""
         self._latency.observe(seconds)
+
+    def given_up(self) -> None:
+        """A call was given up before it was answered, most likely by Envoy's message_timeout."""
+        self._given_up.inc()
 
     def policy_set(self, digest: str, policies: int) -> None:
         """A policy set is in force from now on."""

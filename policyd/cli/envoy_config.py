@@ -55,7 +55,10 @@ Identity = Annotated[
     str, typer.Option(metavar="headers|metadata:NS", help="As `serve --identity`: its namespace is forwarded too.")
 ]
 FailOpen = Annotated[
-    bool, typer.Option("--fail-open", help="Without policyd let calls pass, instead of refusing them.")
+    bool,
+    typer.Option(
+        "--fail-open", help="While policyd cannot be reached, let calls pass unevaluated instead of rejecting them."
+    ),
 ]
 
 

@@ -30,7 +30,7 @@ PLANTS = {
     "the core leaning on an adapter": ("core/model/stray.py", "import policyd.adapters.errors\n"),
     "errors leaning on the model": ("core/errors.py", "import policyd.core.model.facts\n"),
     "CEL beside its door": ("core/decide/stray.py", "import celpy\n"),
-    "gRPC beside its door": ("enforcer.py", "import grpc\n"),
+    "gRPC beside its door": ("enforcer/call.py", "import grpc\n"),
     "Redis beside its door": ("cli/stray.py", "import redis\n"),
     "Envoy's messages where serving pays for them": ("adapters/envoy/stray.py", "import envoy_data_plane\n"),
 }

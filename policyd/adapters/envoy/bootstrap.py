@@ -136,6 +136,7 @@ def ext_proc_filter(settings: Settings) -> ExternalProcessor:
                 *_catalog(settings),
             ],
         ),
+        # Only for a policyd that cannot be reached: a busy one answers before message_timeout, judged or not.
         failure_mode_allow=settings.fail_open,
         status_on_error=HttpStatus(code=StatusCode(503)),
         processing_mode=ProcessingMode(

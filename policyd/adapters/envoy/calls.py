@@ -38,9 +38,10 @@ class Calls(Protocol):
 
 
 class Latencies(Protocol):
-    """Who counts how long messages waited, seconds."""
+    """Who counts how long messages waited, seconds, and the calls that Envoy gave up waiting for."""
 
     def message(self, seconds: float) -> None: ...
+    def given_up(self) -> None: ...
 
 
 class Tap(Protocol):

@@ -27,7 +27,7 @@ from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
 from policyd.adapters.envoy.between import Between
 from policyd.adapters.envoy.calls import Calls, Latencies, OpenCall, Tap, Taps
 from policyd.adapters.envoy.codec import Kind
-from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE
+from policyd.adapters.envoy.config import MESSAGE_S, PROCESS_METHOD, SERVICE
 from policyd.adapters.envoy.declared import deployment_of
 from policyd.adapters.envoy.order import Order
 from policyd.adapters.envoy.outgoing import BROKEN, Outgoing
@@ -48,6 +48,7 @@ from policyd.core.model.steps import (
 
 log = logging.getLogger("policyd")
 
+PATIENT = 0.9  # of Envoy's message_timeout: whoever leaves earlier was not Envoy
 _REFUSABLE = frozenset({Kind.REQUEST_HEADERS, Kind.REQUEST_BODY, Kind.RESPONSE_HEADERS, Kind.RESPONSE_BODY})
 
 
@@ -103,6 +104,7 @@ class Conversation:
         self._out = Outgoing(self._order)
         self._reading: asyncio.Task[Any] | None = None
         self._unsent = False  # the last message did not reach Envoy
+        self._since = 0.0  # when the message came that was read last
         self._between = Between(self._meanwhile, lambda: self._out.due, self._clock)
 
     # ---- life -------------------------------------------------------------------------------------------------------
@@ -131,8 +133,19 @@ class Conversation:
         if self._call is None and cancelled:
             # Envoy, or its caller, gave the call up before a message of it was read: it has a record all the same.
             await self._handle(Failed("not_read", self._clock(), time.time()))
+            self._given_up("before its first message was read")
+        elif cancelled and self._out.owed in _REFUSABLE and not self._out.over:
+            waited = self._clock() - self._since
+            if waited >= PATIENT * MESSAGE_S:
+                self._given_up(f"after {waited:.1f} s without an answer")
         if self._call is not None:
             await self._handle(Ended(self._clock(), cancelled=cancelled, unsent=self._unsent))
+
+    def _given_up(self, when: str) -> None:
+        """Most likely by Envoy, whose message_timeout has passed: only its configuration knows what it did then."""
+        if self._latencies is not None:
+            self._latencies.given_up()
+        log.warning("a call was given up %s: with --fail-open Envoy lets such a call pass unjudged", when)
 
     async def _answer_for_upstream(self, failure: _Broken) -> None:
         """Envoy makes us (rule 3): as long as no header has left, the call is refused before its stream breaks."""
@@ -236,7 +249,7 @@ class Conversation:
     # ---- messages ---------------------------------------------------------------------------------------------------
 
     async def _receive(self, raw: bytes) -> None:
-        began = self._clock()
+        began = self._since = self._clock()
         try:
             message = pb.ProcessingRequest.FromString(raw)
         except DecodeError:
@@ -284,6 +297,7 @@ class Conversation:
             self._out.owed = Kind.NOTHING
             await self._send([codec.pass_trailers(kind)])
             return
+        self._unsent = True  # a call that is given up while it is judged has not left
         await self._carry_out(await self._handle(event))
         self._check_answered()
 

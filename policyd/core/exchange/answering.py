@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from policyd.core.compile.policyset import CompiledPolicy, Phase
 from policyd.core.decide.combine import combine
-from policyd.core.decide.evaluate import judge
+from policyd.core.decide.evaluate import Judged, judge
 from policyd.core.errors import Malformed
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.fates import seal_answer
@@ -23,7 +23,7 @@ from policyd.core.exchange.refusal import break_off, refuse
 from policyd.core.exchange.streaming import Streaming, wake
 from policyd.core.exchange.whole import Whole
 from policyd.core.model.counters import Readings
-from policyd.core.model.decision import Verdict
+from policyd.core.model.decision import Outcome, Verdict
 from policyd.core.model.steps import (
     BodyMode,
     Break,
@@ -71,6 +71,11 @@ class Answering:
     @property
     def need(self) -> Extend | None:
         return self.streaming.need if self.streaming else None
+
+    @property
+    def pending(self) -> int:
+        """Bytes that have come and have not left, or are to be read at the end."""
+        return self.streaming.pending if self.streaming is not None else len(self._read)
 
     # ---- headers -----------------------------------------------------------------------------------------------------
 
@@ -156,6 +161,14 @@ class Answering:
         response.inspection, response.partial_reason = "partial", why
         self.call.facts.unreadable_response = self.call.facts.unmetered = why
         return self._at_once()
+
+    def cannot_be_read(self, why: str) -> None:
+        """The response has come, and could not be judged: every rule that would have been judged over it errs."""
+        call, response = self.call, self.call.facts.response
+        response.inspection, response.partial_reason = "partial", why
+        call.facts.unreadable_response = call.facts.unmetered = why
+        errors = [Judged(bound, Outcome.ERRORED, why) for bound in Bench(call).roster.rules]
+        call.add(combine([*call.allows, *errors], call.options.mode, reroutes=False))
 
     def _unseen(self, bodiless: bool) -> list[Step]:
         """Nothing reads it. INVARIANT: no body is said to be understood that was not looked at."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from policyd.core.decide.combine import CANNOT_JUDGE
+from policyd.core.decide.plan import BoundRule, enforceable
 from policyd.core.errors import Malformed
 from policyd.core.exchange.admission import admit, count_unjudged
 from policyd.core.exchange.answering import Answering
@@ -28,7 +29,7 @@ from policyd.core.exchange.refusal import ambiguous, refuse, refuse_as
 from policyd.core.exchange.state import State
 from policyd.core.exchange.withheld import withheld, withhold
 from policyd.core.model.counters import Readings
-from policyd.core.model.decision import Terminate, Verdict
+from policyd.core.model.decision import FailurePolicy, Terminate, Verdict
 from policyd.core.model.steps import (
     BodyMode,
     Break,
@@ -54,6 +55,7 @@ from policyd.core.model.steps import (
     Tick,
 )
 
+INSPECTION_READ = "response.inspection"
 INTERNAL = "internal"  # the reason of a failure that is a defect of policyd
 
 
@@ -76,6 +78,8 @@ class Exchange:
         self._begun = False  # something of a call has come
         self._strip = HeaderEdit()  # the caller's headers that only we may set
         self._now = 0.0
+        self._before = self.call.decision  # what had been decided before a response in one piece was judged
+        self._late, self._refused_late = "", False
 
     # ---- the door ----------------------------------------------------------------------------------------------------
 
@@ -220,6 +224,50 @@ class Exchange:
     def _on_chunk(self, event: ResponseChunk) -> list[Step]:
         assert self.answering is not None
         return self._after_answer(self.answering.chunk(event))
+
+    # ---- a response in one piece that takes long to judge ------------------------------------------------------------
+
+    def judge_whole(self, event: ResponseChunk) -> list[Step]:
+        """The long part of `receive` for a response in one piece. `judged_whole` is the rest of it."""
+        assert self.answering is not None
+        self._now, self._before = event.now, self.call.decision
+        return self.answering.chunk(event)
+
+    def judged_whole(self, steps: list[Step]) -> list[Step]:
+        """What is to be done about it."""
+        return self._after_answer(steps)
+
+    def overdue(self, reason: str) -> list[Step]:
+        """What is said in time while `judge_whole` goes on in a thread. INVARIANT: it reads nothing that is changed
+        there, and `late_whole` keeps to it."""
+        self._late = reason
+        self._refused_late = any(map(self._minds, self.call.plan.rules if self.call.plan else ()))
+        if self._refused_late:
+            return [refuse_as(self.call, CANNOT_JUDGE, f"{CANNOT_JUDGE.message}: {reason}")]
+        return [PassResponseBody()]
+
+    def _minds(self, bound: BoundRule) -> bool:
+        """Whether this rule does not let pass what could not be read."""
+        rule = bound.rule
+        closed = rule.failure_policy is FailurePolicy.FAIL or INSPECTION_READ in rule.reads
+        return closed and enforceable(rule, self.call.options.mode)
+
+    def late_whole(self, now: float) -> list[Step]:
+        """What `overdue` has said is carried out: the response could not be judged, whatever came of it since."""
+        call, answering = self.call, self.answering
+        assert answering is not None
+        self.at(now)
+        call.decision = self._before
+        answering.cannot_be_read(self._late)
+        if self._refused_late:
+            return self._reject(refuse_as(call, CANNOT_JUDGE, f"{CANNOT_JUDGE.message}: {self._late}"))
+        call.degraded = answering.done = True
+        return [PassResponseBody(), *self._finish("complete")]
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the response that have come and have not left."""
+        return self.answering.pending if self.answering is not None else 0
 
     def _on_tick(self, event: Tick) -> list[Step]:
         assert self.answering is not None

@@ -58,6 +58,8 @@ def read_body(call: Call, event: RequestBody) -> None:
     assert call.dialect is not None
     most, codings = call.options.max_request, codings_of(call.facts.request.headers.get("content-encoding", ""))
     try:
+        if event.unread:
+            raise Malformed(event.unread)
         if event.truncated or len(event.data) > most:
             raise Malformed("the request's body is too large")
         call.body, call.decoded = decode(event.data, codings, most) if codings else event.data, bool(codings)

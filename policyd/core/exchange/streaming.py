@@ -127,6 +127,11 @@ class Streaming:
         return steps
 
     @property
+    def pending(self) -> int:
+        """Bytes that have come and have not left."""
+        return self.intake.framing.pending + self.outbox.pending_bytes
+
+    @property
     def need(self) -> Extend | None:
         return None if self.done else self.extending.need
 

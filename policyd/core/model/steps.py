@@ -36,11 +36,13 @@ class RequestHeaders:
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """The whole request body. `truncated`: it was larger than what may be read."""
+    """The whole request body. `truncated`: it was larger than what may be read. `unread`: why it cannot be judged,
+    whatever it holds."""
 
     data: bytes
     now: float
     truncated: bool = False
+    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True)

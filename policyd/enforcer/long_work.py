@@ -1,0 +1,90 @@
+"""Work on one message that may take long: in a thread, for a limited time, or in pieces on the loop.
+
+Rule 1: a piece of work in a thread owns the exchange until it is done. A caller that is cancelled waits for it.
+Rule 2: work that is not done in time goes on: threads cannot be stopped. Its result counts for nothing, or less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import perf_counter
+
+from policyd.core.model.steps import Step
+
+THREADS = 4  # pieces of work at once
+FIRST = 4_096  # bytes of the first piece of a streamed response's message
+SMALLEST, GREATEST = 256, 16_384
+QUICK_S, SLOW_S = 0.001, 0.004  # a piece that takes less is followed by a larger one, by a smaller one if it takes more
+
+Work = Callable[[], list[Step]]
+
+
+class Overdue(Exception):  # noqa: N818 - no error: what becomes of it is a policy's to say
+    """The work is not done in time. `running`: it goes on; None where it had not begun and never will."""
+
+    def __init__(self, running: Future[list[Step]] | None) -> None:
+        super().__init__()
+        self.running = running
+
+
+class Abandoned(Exception):  # noqa: N818
+    """The caller was cancelled while a thread worked. `steps`: what the work came to."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        super().__init__()
+        self.steps = steps
+
+
+class Threads:
+    """The threads of one process."""
+
+    def __init__(self, count: int = THREADS) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="policyd-large")
+
+    async def do(self, work: Work, until: float | None = None) -> list[Step]:
+        """Do it there. `until`: on this clock of the loop. Raises Overdue, and Abandoned in place of CancelledError."""
+        future = self._pool.submit(work)
+        done = asyncio.wrap_future(future)
+        patience = None if until is None else max(0.0, until - asyncio.get_running_loop().time())
+        try:
+            await asyncio.wait((done,), timeout=patience)
+        except asyncio.CancelledError:
+            raise Abandoned(await _result_of(future)) from None
+        if done.done():
+            return done.result()
+        raise Overdue(None if future.cancel() else future)
+
+
+async def _result_of(future: Future[list[Step]]) -> Sequence[Step]:
+    """What became of work that may have begun."""
+    if future.cancel():
+        return ()
+    await asyncio.wait((asyncio.wrap_future(future),))
+    return () if future.exception() else future.result()
+
+
+class Pieces:
+    """A message of a streamed response, cut up so that no piece takes long. How its bytes are cut changes nothing."""
+
+    __slots__ = ("_size",)
+
+    def __init__(self) -> None:
+        self._size = FIRST
+
+    def whole(self, data: bytes) -> bool:
+        """Whether this is a piece by itself."""
+        return len(data) <= self._size
+
+    def of(self, data: bytes) -> Iterator[tuple[bytes, bool]]:
+        """Each piece, and whether it is the last. The time until the next is asked for says how large that may be."""
+        start, size = 0, len(data)
+        while start < size:
+            stop, began = start + self._size, perf_counter()
+            yield data[start:stop], stop >= size
+            took, start = perf_counter() - began, stop
+            if took < QUICK_S:
+                self._size = min(2 * self._size, GREATEST)
+            elif took > SLOW_S:
+                self._size = max(self._size // 2, SMALLEST)
