@@ -129,6 +129,7 @@ class Call:
                 judged = await self._work(lambda: exchange.judge_whole(event))
                 self._until = None
                 steps += await self._work(lambda: exchange.judged_whole(judged))
+                await self._fetch(steps)
                 return
             case RequestBody() if self._is_large(event):
                 self._in_time()
