@@ -3,17 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test parts check lint format bench proto clean
+.PHONY: help demo test test-all parts check lint format bench proto clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 demo: $(STAMP) ## a short story on a real Envoy: the actions and the modes
 	@$(BIN)/policyd demo
 
-test: $(STAMP) ## every test; says what it skips and why
-	@$(BIN)/python -m tests.halves -rs
+test: $(STAMP) ## every test, the long ones in their usual size; says what it skips and why
+	@$(BIN)/python -m tests.everything -rs
+
+test-all: $(STAMP) ## every test, the long ones whole
+	@$(BIN)/python -m tests.everything --all -rs
 
 parts: $(STAMP) ## builds with Go what some tests run for real: a Kubernetes API server and more; minutes, once
 	@$(BIN)/python -m tests.built

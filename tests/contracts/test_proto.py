@@ -21,6 +21,7 @@ from google.protobuf.internal import api_implementation
 from google.protobuf.message import Message
 
 from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
+from tests.sizes import size
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:.* is deprecated:DeprecationWarning")  # what is deprecated still comes
@@ -28,7 +29,7 @@ PAIRS = {
     "request": (pb.ProcessingRequest, theirs_v3.ProcessingRequest),
     "response": (pb.ProcessingResponse, theirs_v3.ProcessingResponse),
 }
-ROUNDS = 400
+ROUNDS = size(400)
 DEEPEST = 6
 
 # ---- random complete messages, over all of their fields ------------------------------------------------------------

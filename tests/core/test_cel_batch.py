@@ -15,6 +15,7 @@ from policyd.core.compile.policyset import CelFailure, CounterRef, Watcher
 from policyd.core.model.facts import CounterFacts, Facts, Message, ToolCall, functions
 from policyd.core.stream.hits import Hits
 from tests.expressions import POLICY, compiled
+from tests.sizes import size
 
 SPEND: CounterRef = (POLICY, "spend")
 NO_SUCH_KEY = CelFailure("no such key in a map")
@@ -340,7 +341,7 @@ PAIRS = [row[0] for row in TRUTHS if "[" not in row[0] or "?" in row[0]] + [
 
 
 @given(some_facts(), st.sampled_from(PAIRS))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(300), deadline=None)
 def test_the_lowered_tree_says_what_the_checked_one_says(facts: Facts, source: str) -> None:
     tree, _ = Checker(["spend", "requests"], {}).check(_with_doubles(source))
     values: dict[str, object] = {root: whole(root, facts) for root in ROOTS} | {"now": NOW.get(facts)}

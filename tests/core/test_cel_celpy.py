@@ -15,6 +15,7 @@ from policyd.core.compile.policyset import CelFailure, CounterRef
 from policyd.core.model.facts import CounterFacts, Facts, Message, ToolCall, functions
 from policyd.core.stream.hits import Hits
 from tests.expressions import POLICY, compiled, scope
+from tests.sizes import size
 
 sys.setrecursionlimit(2500)  # what cel-python sets for the whole process: once, before Hypothesis looks
 SCOPE = scope()
@@ -141,14 +142,14 @@ conditions = st.recursive(
 
 
 @given(conditions)
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=size(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_both_engines_give_the_same_truth(source: str) -> None:
     one, other = both(compiled(source, into=SCOPE))
     assert agree(one, other), (source, one, other)
 
 
 @given(int_terms | double_terms)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=size(150), deadline=None)
 def test_both_engines_give_the_same_number(source: str) -> None:
     one, other = both(compiled(source, Want.NUMBER, SCOPE))
     assert agree(one, other), (source, one, other)

@@ -14,6 +14,7 @@ from policyd.core.compile.policyset import CounterRef
 from policyd.core.model.facts import CounterFacts, Facts, ToolCall
 from policyd.core.stream.hits import Hits
 from tests.expressions import POLICY, compiled, scope
+from tests.sizes import size
 
 YES = [
     "true",
@@ -182,7 +183,7 @@ BATCH = CelEngine().batch([program(source) for source in WITHOUT_WATCHERS])
 
 
 @given(growing_answers())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(300), deadline=None)
 def test_no_monotone_condition_ever_turns_back(moments: list[tuple[Facts, CounterFacts]]) -> None:
     before: list[object] = [False] * len(WITHOUT_WATCHERS)
     for facts, counter in moments:

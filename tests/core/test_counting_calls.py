@@ -26,7 +26,7 @@ def call(bed: Bed, body: bytes = OK, **more: object) -> Outcome:
 
 
 def total(bed: Bed) -> int:
-    return sum(bed.memory.snapshot().values())
+    return sum(value for counter, value in bed.memory.snapshot().items() if counter.policy == "default/p")
 
 
 # ---- attempts -------------------------------------------------------------------------------------------------------

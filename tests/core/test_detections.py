@@ -16,6 +16,7 @@ from policyd.core.stream.detections import Finds, count_finds
 from policyd.core.stream.dialects import Segment
 from tests.driving import Bed, Outcome, answer_of, chat, delta, policy, sse, stream_of
 from tests.expressions import compiled, problems
+from tests.sizes import size
 from tests.worlds import RUNNER
 
 CARD, MAIL, KEY = "4111 1111 1111 1111", "joe@example.org", "-----BEGIN PRIVATE KEY-----"
@@ -174,7 +175,7 @@ TEXTS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=size(200), deadline=None)
 @given(TEXTS, st.lists(st.integers(1, 9), min_size=1, max_size=30))
 def test_counts_do_not_depend_on_how_a_text_is_cut(words: list[str], sizes: list[int]) -> None:
     text, names = "".join(words), ("card", "email", "private_key")

@@ -14,6 +14,7 @@ from policyd.core.model.reach import compiled_unlimited
 from policyd.core.stream.holdback import HoldBack, redact_text, swapped
 from policyd.core.stream.redactor import redactors
 from tests.growth import LINEAR, grows
+from tests.sizes import size
 
 WITH_FINDER = [name for name in DETECTOR_NAMES if DETECTORS[name].finder is not None]
 SAMPLES = {
@@ -73,7 +74,7 @@ def one_by_one(name: str, text: str) -> list[tuple[int, int]]:
 def test_a_finder_finds_what_the_patterns_find(name: str) -> None:
     rng, finder, many = random.Random(3), DETECTORS[name].finder, 0
     assert finder is not None
-    for turn in range(1500):
+    for turn in range(size(1500)):
         parts = rng.sample(PARTS[name], rng.randint(2, 9))
         text = "".join(rng.choice(parts) for _ in range(rng.randint(0, 60)))
         if turn % 2:
@@ -153,6 +154,6 @@ def test_a_list_of_replacements_serves_every_piece() -> None:
     hold.close()
     swaps = list(hold.swaps)
 
-    for size in (1, 7, 30, len(text)):
-        pieces = [swapped(text[at : at + size], at, swaps) for at in range(0, len(text), size)]
+    for step in (1, 7, 30, len(text)):
+        pieces = [swapped(text[at : at + step], at, swaps) for at in range(0, len(text), step)]
         assert "".join(pieces) == "x # y " * 50

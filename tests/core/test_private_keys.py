@@ -16,6 +16,7 @@ from botocore.eventstream import EventStreamBuffer
 
 from tests.hearing import HEAR
 from tests.recorded import Lab, Stream
+from tests.sizes import long
 from tests.spoken import VOICES, Voice
 from tests.streams import cuts
 
@@ -114,6 +115,7 @@ def test_it_is_taken_out_of_text(name: str, redacting: Lab) -> None:
     assert {text for place, text in heard.items() if place.startswith("text")} == {LEFT}
 
 
+@long
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("name", SPEAKING[:3])
 def test_every_kind_is_taken_out_of_text(name: str, label: str, redacting: Lab) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from policyd.core.model.prefix import beginnings
 from policyd.core.model.reach import bound_hint, compiled, compiled_unlimited, reach
+from tests.sizes import size
 
 FINITE = [
     ("", 0),
@@ -114,7 +115,7 @@ PATTERNS = st.recursive(LEAVES, _larger, max_leaves=8)
 TEXTS = st.text(alphabet="aab1 éKk\n", max_size=30)
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=size(700), deadline=None)
 @given(PATTERNS, TEXTS)
 def test_no_match_is_longer_than_the_reach(pattern: str, text: str) -> None:
     far = reach(pattern)
@@ -125,7 +126,7 @@ def test_no_match_is_longer_than_the_reach(pattern: str, text: str) -> None:
         assert all(match.end() - match.start() <= far for match in form.finditer(text))
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=size(700), deadline=None)
 @given(PATTERNS, TEXTS)
 def test_every_beginning_of_a_match_is_known_as_one(pattern: str, text: str) -> None:
     derived = beginnings(pattern)

@@ -23,6 +23,7 @@ from policyd.cli.cases.running import cases_of, prices_of, run_case
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.errors import Issue, PolicyError, Severity
 from policyd.core.review.review import review
+from tests.sizes import some
 
 LIBRARY = Path(__file__).parents[2] / "policies"
 LEAST = 10  # of each kind
@@ -157,7 +158,7 @@ PRICES = load_prices(None)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_seeded_mistake_is_caught(kind: str, tmp_path: Path) -> None:
-    seeded = tried(kind)
+    seeded = some(tried(kind), 8)
     caught = {mutant: caught_by(mutant, tmp_path) for mutant in seeded}
 
     counts = {who: list(caught.values()).count(who) for who in ("check", "cases", "")}
@@ -165,7 +166,7 @@ def test_every_seeded_mistake_is_caught(kind: str, tmp_path: Path) -> None:
         f"{kind:34} {len(seeded):4} seeded {counts['check']:4} by check {counts['cases']:4} by cases {counts['']:4} not"
     )
     missed = [str(mutant) for mutant, who in caught.items() if not who and str(mutant) not in SAME]
-    assert len(seeded) >= LEAST
+    assert len(tried(kind)) >= LEAST
     assert not missed, "\n".join(missed)
 
 

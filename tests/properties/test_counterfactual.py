@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from policyd.core.model.decision import DecisionRecord, Verdict
 from tests.driving import Bed, FlatPrices, answer_of, chat, policy, stream_of
+from tests.sizes import size
 
-EXAMPLES = int(os.environ.get("POLICYD_COUNTERFACTUAL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("POLICYD_COUNTERFACTUAL_EXAMPLES", size(60, 20)))
 WORDS = ["one", "two ", " three", "launch", "a much longer piece of text than the others", "é漢字"]
 LIMITS = {"Cost": ("0.002 USD", "0.02 USD"), "Requests": ("2 requests", "4 requests")}
 TOKENS = ("TotalTokens", "OutputTokens")

@@ -18,6 +18,7 @@ from policyd.adapters.counters_memory import MemoryCounters
 from policyd.core.model.counters import CounterId, Hold, Reading, Readings, Window, WindowKind
 from policyd.core.model.steps import Extend, Read, Reserve, Settle
 from tests.fakes import EPOCH, FakeClock
+from tests.sizes import size
 
 LIMIT = 100
 COUNTERS = tuple(
@@ -344,7 +345,7 @@ class CountersAgainstModel(RuleBasedStateMachine):
 
 
 TestCountersAgainstModel = CountersAgainstModel.TestCase
-TestCountersAgainstModel.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestCountersAgainstModel.settings = settings(max_examples=size(150), stateful_step_count=60, deadline=None)
 
 
 class ValuesAgainstModel(CountersAgainstModel):
@@ -362,4 +363,4 @@ class ValuesAgainstModel(CountersAgainstModel):
 
 
 TestValuesAgainstModel = ValuesAgainstModel.TestCase
-TestValuesAgainstModel.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestValuesAgainstModel.settings = settings(max_examples=size(150), stateful_step_count=60, deadline=None)

@@ -18,6 +18,7 @@ from policyd.core.stream.json_text import dumps, loads, splice
 from policyd.core.stream.sse import SseEvent
 from tests.core.test_endings_others import CASES, HEAR
 from tests.core.test_requests_others import FACTS
+from tests.sizes import size
 from tests.streams import read_stream
 
 ODD: list[Any] = [None, True, 0, -1, 1.5, 2**60, "", "x", [], ["x"], [None], {}, {"x": "y"}, [[]], {"": []}]
@@ -103,7 +104,7 @@ def _changed(data: str, chance: random.Random) -> str:
 
 
 @pytest.mark.parametrize("dialect", registry.DIALECTS, ids=lambda dialect: dialect.name)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=size(100), deadline=None)
 @given(document=st.recursive(st.sampled_from(ODD), lambda below: st.dictionaries(
     st.sampled_from(["choices", "message", "content", "usage", "error", "candidates", "parts", "text", "output",
                      "data", "results", "completions", "generations", "response", "embedding", "result", "id"]),

@@ -19,6 +19,7 @@ from policyd.core.stream.dialects.openai_responses import OpenAIResponses
 from policyd.core.stream.json_text import dumps, loads, splice
 from policyd.core.stream.sse_edit import edit_event
 from tests.responses import Script, response
+from tests.sizes import size
 from tests.streams import read_stream, sse
 
 ODD: list[Any] = [None, True, 0, -1, 1.5, 2**60, "", "x", [], ["x"], [None], {}, {"x": "y"}, [[]], {"": []}]
@@ -87,7 +88,7 @@ def at(document: Any, path: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=size(150), deadline=None)
 @given(chance=st.randoms(use_true_random=False))
 def test_a_changed_request_is_read_or_malformed(name: str, chance: Any) -> None:
     dialect, body, _, _ = CASES[name]
@@ -110,7 +111,7 @@ def test_a_changed_request_is_read_or_malformed(name: str, chance: Any) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=size(150), deadline=None)
 @given(chance=st.randoms(use_true_random=False))
 def test_a_changed_answer_is_read_or_malformed(name: str, chance: Any) -> None:
     dialect, _, _, body = CASES[name]
@@ -126,7 +127,7 @@ def test_a_changed_answer_is_read_or_malformed(name: str, chance: Any) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=size(150), deadline=None)
 @given(chance=st.randoms(use_true_random=False))
 def test_a_changed_stream_is_read_and_can_be_ended(name: str, chance: Any) -> None:
     dialect, _, events, _ = CASES[name]

@@ -35,6 +35,7 @@ from tests.oracle import (
     Terminate,
     World,
 )
+from tests.sizes import size
 from tests.worlds import (
     EIGHTH,
     EVERY,
@@ -59,7 +60,7 @@ from tests.worlds import (
     worlds,
 )
 
-EXAMPLES = int(os.environ.get("POLICYD_ORACLE_EXAMPLES", "1000"))
+EXAMPLES = int(os.environ.get("POLICYD_ORACLE_EXAMPLES", size(1000)))
 COMMON = settings(
     deadline=None,
     database=None,

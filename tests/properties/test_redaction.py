@@ -18,6 +18,7 @@ from policyd.core.stream.dialects import Channel, Path, Segment
 from policyd.core.stream.holdback import redact_text
 from policyd.core.stream.outbox import Outbox
 from policyd.core.stream.redactor import Redactor, redactor, redactors
+from tests.sizes import size
 
 CHANNELS: tuple[Channel, ...] = (("text", 0, 0), ("text", 1, 0), ("refusal", 0, 0))
 REDACTORS = (
@@ -160,7 +161,7 @@ def texts_of(events: Sequence[Event]) -> dict[int, str]:
     return said(b"".join(event.raw for event in events))
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=size(700), deadline=None)
 @given(streams(), SETS, st.integers(0, 4), st.randoms(use_true_random=False))
 def test_a_stream_says_what_the_whole_text_redacted_says(events: list[Event], found, keep, random) -> None:  # type: ignore[no-untyped-def]
     box, out = Outbox(redactors=found, keep=keep, edit=edit), b""
@@ -178,14 +179,14 @@ def test_a_stream_says_what_the_whole_text_redacted_says(events: list[Event], fo
     assert box.pending_bytes == 0
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=size(400), deadline=None)
 @given(TEXTS, SETS)
 @example("x" * 3000 + "abc" + " " * 5000 + "a@b.b", REDACTORS[:7])
 def test_a_whole_text_is_redacted_alike(text: str, found: tuple[Redactor, ...]) -> None:
     assert redact_text(text, found) == substituted(text, found)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=size(300), deadline=None)
 @given(streams(), SETS)
 def test_text_that_holds_nothing_leaves_as_the_bytes_it_came_in(events: list[Event], found) -> None:  # type: ignore[no-untyped-def]
     clean = [event for event in events if all(substituted(text, found) == text for text in texts_of(events).values())]
@@ -243,7 +244,7 @@ def first_match(text: str, watchers: Sequence[Watcher], after: int = 0) -> int |
     return min(starts, default=None)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=size(500), deadline=None)
 @given(streams(1), st.one_of(st.just(()), SETS), st.sampled_from(WATCHERS), st.randoms(use_true_random=False))
 def test_a_cut_says_all_before_the_match_and_nothing_of_it(events: list[Event], found, watcher, random) -> None:  # type: ignore[no-untyped-def]
     at = first_hit(events, [watcher])
@@ -260,7 +261,7 @@ def test_a_cut_says_all_before_the_match_and_nothing_of_it(events: list[Event], 
         assert said(out)[0] == substituted(text, found, start)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=size(500), deadline=None)
 @given(
     streams(), st.one_of(st.just(()), SETS), st.sets(st.sampled_from(WATCHERS)), st.integers(0, 8), st.integers(0, 99),
     st.booleans(), st.randoms(use_true_random=False),
@@ -282,7 +283,7 @@ def test_a_cut_does_not_depend_on_what_was_released_before(  # type: ignore[no-u
             assert said(out)[number] == substituted(through[number], found, len(text))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=size(500), deadline=None)
 @given(streams(), SETS, SETS, st.integers(0, 3), st.integers(0, 99), st.randoms(use_true_random=False))
 def test_a_redaction_that_begins_midway_begins_at_its_event(events: list[Event], first, more, keep, at, random) -> None:  # type: ignore[no-untyped-def]
     """Law 4 for a rule that starts to redact at an event: the same whether earlier events had left or not."""

@@ -22,10 +22,11 @@ from policyd.core.stream.dialects.request_fields import REQUESTS, request_struct
 from policyd.core.stream.json_text import dumps, loads_request, splice
 from policyd.core.stream.redactor import redactors
 from tests.attempts.in_requests import SKELETONS
+from tests.sizes import size
 
 MARKER = "canary-314159 it is"
 SEARCH = ContentRedactor(redactors([Redaction((), ("canary-[0-9]{6} it is",))]))
-EXAMPLES = int(os.environ.get("POLICYD_CONTENT_EXAMPLES", "3600"))
+EXAMPLES = int(os.environ.get("POLICYD_CONTENT_EXAMPLES", size(3600)))
 OTHERS: dict[str, Any] = {
     "cohere.generate": {"model": "m", "prompt": "hi"},
     "cohere.embed": {"model": "m", "texts": ["hi"], "input_type": "search_query"},

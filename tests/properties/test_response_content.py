@@ -27,6 +27,7 @@ from policyd.core.stream.framing import framing_of
 from policyd.core.stream.json_text import dumps
 from tests.driving import Outcome
 from tests.recorded import Lab, Stream, pieces
+from tests.sizes import size
 from tests.spoken import VOICES
 
 EXAMPLES = int(os.environ.get("POLICYD_CONTENT_EXAMPLES", "0"))
@@ -236,7 +237,7 @@ def ran(out: Outcome) -> Outcome:
 # ---- the properties -------------------------------------------------------------------------------------------------
 
 COUNT = settings(
-    max_examples=max(EXAMPLES // 2, 1) if EXAMPLES else 150,
+    max_examples=max(EXAMPLES // 2, 1) if EXAMPLES else size(150),
     deadline=None,
     derandomize=not EXAMPLES,
     suppress_health_check=list(HealthCheck),

@@ -27,8 +27,9 @@ from policyd.core.review.assume import Assumption, Case
 from policyd.core.review.ranges import Leaves
 from policyd.core.stream.hits import Hits
 from tests.expressions import POLICY, compiled, scope
+from tests.sizes import size
 
-EXAMPLES = int(os.environ.get("POLICYD_REVIEW_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("POLICYD_REVIEW_EXAMPLES", size(60, 20)))
 NAMES = ("a", "b", "ab", "gpt", "")
 NUMBERS = (-1, 0, 1, 2, 3, 24)
 SHARES = (-0.5, 0.0, 0.5, 1.0, 1.5)

@@ -20,8 +20,9 @@ from tests.architecture.source import ROOT
 from tests.redis import holders
 from tests.redis.audit import look
 from tests.redis.servers import RedisServer, wait_until
+from tests.sizes import size
 
-KILLS = 1000
+KILLS = size(1000, 100)
 TAG = tag_of("default")
 
 

@@ -15,13 +15,16 @@ from policyd.core.model.counters import Reading
 from policyd.core.model.steps import Read
 from tests.redis.servers import RedisServer
 from tests.redis.spenders import BUDGET, Ledger, spend_together
+from tests.sizes import long
 
 CALLS = int(os.environ.get("POLICYD_SPENDERS_CALLS", "4000"))  # a level
 LIMIT = CALLS * 12  # tokens: they want 20.5 each
 pytestmark = pytest.mark.timeout(120 if CALLS <= 4_000 else 3600)
 
 
-@pytest.mark.parametrize("together", [1, 16, 64, 256])
+@pytest.mark.parametrize(
+    "together", [pytest.param(1, marks=long), pytest.param(16, marks=long), 64, pytest.param(256, marks=long)]
+)
 def test_holding_never_overshoots_and_uses_nearly_all(redis_server: RedisServer, together: int) -> None:
     with redis_server.client() as client:
         client.flushall()

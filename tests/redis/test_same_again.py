@@ -20,9 +20,10 @@ from policyd.core.model.counters import CounterId, Hold, Reading, Readings, Sess
 from policyd.core.model.steps import Extend, Read, Reserve, Settle
 from tests.properties.test_counters_model import CountersAgainstModel, ValuesAgainstModel
 from tests.redis.servers import RedisServer
+from tests.sizes import size
 
 PATIENT = Patience(connect_s=5, answer_s=5)
-EXAMPLES = int(os.environ.get("POLICYD_MODEL_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("POLICYD_MODEL_EXAMPLES", size(80, 12)))
 pytestmark = pytest.mark.timeout(120 if EXAMPLES <= 80 else 3600)
 CALLS, TOGETHER = 5_000, 64  # calls of four operations, each done one to ten times: more than 10^5 operations
 

@@ -366,7 +366,13 @@ def _asks_store(bound: BoundRule) -> bool:
 
 
 def _growing(policy: CompiledPolicy) -> set[str]:
-    return {counter.name for counter in policy.counters if not counter.charge.per_call}
+    """The counters that a running call can change. What an expression gives is charged at its end: before, the call can
+    only exceed a limit."""
+    return {
+        counter.name
+        for counter in policy.counters
+        if not counter.charge.per_call and (counter.charge is not Charge.EXPRESSION or counter.limit is not None)
+    }
 
 
 def _needs_body(rule: CompiledRule) -> bool:
