@@ -167,6 +167,11 @@ class Telemetry:
         """Where to ask how many calls run: when the page is read, not on the way of a call."""
         self._open.set_function(count)
 
+    def memory(self, used: Callable[[], float]) -> None:
+        """Where to ask what the calls in flight take of the memory budget."""
+        words = "what calls in flight are taken to need, of --memory-budget"
+        Gauge("policyd_memory_in_flight_bytes", words, registry=self.registry).set_function(used)
+
     def redis(
         self, up: Callable[[], float], calls: Callable[[], float], owed: Callable[[], float], size: Callable[[], float]
     ) -> None:

@@ -31,6 +31,7 @@ def serve(
     prices: options.Prices = None,
     max_request: options.MaxRequest = MAX_REQUEST,
     bound: options.BoundValues = None,
+    memory_budget: options.MemoryBudget = None,
     admin: options.Admin = None,
     drain_seconds: options.DrainSeconds = DRAIN_S,
     redis: options.Redis = None,
@@ -67,6 +68,7 @@ def serve(
         redis=redis,
         state=state,
         workers=workers,
+        memory=memory_budget,
         allow_empty=allow_empty,
         tls=tls_of(listen, tls_cert, tls_key, tls_client_ca, tls_client_san, tls_renew_seconds),
     )

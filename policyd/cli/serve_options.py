@@ -95,6 +95,15 @@ BoundValues = Annotated[
         help="A bound of one call, repeatable: docs/LIMITS.md.",
     ),
 ]
+MemoryBudget = Annotated[
+    int | None,
+    typer.Option(
+        metavar="BYTES",
+        min=1 << 20,
+        help="Memory that calls in flight may take. [default: half of the container's, or the machine's]",
+        show_default=False,
+    ),
+]
 Admin = Annotated[
     Address | None, typer.Option(metavar="HOST:PORT", parser=_tcp, help="/metrics, /healthz and /readyz.")
 ]

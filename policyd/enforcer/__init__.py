@@ -10,6 +10,7 @@ Rule 4: whatever happens, a call that began is settled once and recorded once.
 
 from policyd.enforcer.call import LARGE, LARGE_ENCODED, Call
 from policyd.enforcer.driver import Enforcer
+from policyd.enforcer.memory import Memory
 from policyd.enforcer.ports import AtOnce, CounterStore, Deadlines, RecordSink, answer_of, within
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "CounterStore",
     "Deadlines",
     "Enforcer",
+    "Memory",
     "RecordSink",
     "answer_of",
     "within",

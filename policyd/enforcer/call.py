@@ -6,10 +6,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policyd.core.exchange import Exchange, Ground, State
 from policyd.core.exchange.call import Call as Judging
+from policyd.core.model.bounds import MEMORY
 from policyd.core.model.counters import Readings
 from policyd.core.model.estimate import Rate
 from policyd.core.model.facts import Facts
@@ -27,6 +29,7 @@ from policyd.core.model.steps import (
     Tick,
 )
 from policyd.enforcer.long_work import Abandoned, Overdue, Pieces, Work
+from policyd.enforcer.memory import EXPANDS, Share
 from policyd.enforcer.ports import answer_of, asked
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ class Call:
         self._until: float | None = None  # on the loop's clock: when it has to be answered
         self._opening: RequestHeaders | None = None
         self._pieces = Pieces()
+        self._share = Share(enforcer.memory)
         self._running: Future[list[Step]] | None = None  # overdue work on the exchange
 
     @property
@@ -125,19 +129,44 @@ class Call:
                 await self._stream_on(event, steps)
                 return
             case ResponseChunk() if self._is_large(event):
-                self._in_time()
-                judged = await self._work(lambda: exchange.judge_whole(event))
-                self._until = None
-                steps += await self._work(lambda: exchange.judged_whole(judged))
-                await self._fetch(steps)
+                await self._judge_whole(event, steps)
                 return
-            case RequestBody() if self._is_large(event):
-                self._in_time()
+            case RequestBody():
+                await self._judge_request(event, steps)
+                return
             case RequestHeaders():
-                self._opening = event
+                event = self._opening = replace(event, crowded=True) if self._enforcer.memory.full else event
+        steps += exchange.receive(event)
+        if exchange.need is not None:
+            await self._fetch(steps)
+
+    async def _judge_request(self, event: RequestBody, steps: list[Step]) -> None:
+        size = self._size_of(event)
+        if not self._share.judging(size):
+            event = RequestBody(b"", event.now, unread=MEMORY)
+        elif self._is_large(event):
+            self._in_time()
+        exchange = self._exchange
         steps += await self._work(lambda: exchange.receive(event))
         if exchange.need is not None:
             await self._fetch(steps)
+        self._share.judged(0 if event.unread else size)
+
+    async def _judge_whole(self, event: ResponseChunk, steps: list[Step]) -> None:
+        if not self._share.judging(self._size_of(event)):
+            event = ResponseChunk(b"", event.end, event.now, unread=MEMORY)
+        self._in_time()
+        exchange = self._exchange
+        judged = await self._work(lambda: exchange.judge_whole(event))
+        self._until = None
+        steps += await self._work(lambda: exchange.judged_whole(judged))
+        await self._fetch(steps)
+        self._share.judged()
+
+    def _size_of(self, event: RequestBody | ResponseChunk) -> int:
+        """What this body comes to, as far as can be told before it is read."""
+        size = len(event.data)
+        return min(EXPANDS * size, self._enforcer.options.max_request) if self._is_encoded(event) else size
 
     def _in_time(self) -> None:
         """What is worked on from here on is large, and Envoy waits for the answer."""
@@ -161,6 +190,7 @@ class Call:
             steps += await self._work(lambda: exchange.receive(event))
         else:
             steps += exchange.receive(event)
+        self._share.holds(exchange.pending)
         if exchange.need is not None and self.outstanding is None:
             await self._fetch(steps)
 
@@ -192,6 +222,8 @@ class Call:
         reason = f"judging takes longer than {self._enforcer.deadlines.judging_s:g} s (bound judging_time)"
         log.warning("call %s: %s", self.id, reason)
         self._large, self._until = False, None
+        if late.running is not None:
+            self._share.lend(late.running)
         if isinstance(event, ResponseChunk):
             self._running = late.running
             said = self._exchange.overdue(reason)
@@ -298,6 +330,7 @@ class Call:
             return
         self._over = True
         self._enforcer.calls.discard(self)
+        self._share.end()
         if self.outstanding is not None:
             self.outstanding.cancel()
             self.outstanding = None

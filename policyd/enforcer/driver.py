@@ -25,6 +25,7 @@ from policyd.core.model.steps import Need, Settle
 from policyd.core.model.tokens import NoVocabularies, Vocabularies
 from policyd.enforcer.call import Call
 from policyd.enforcer.long_work import Threads
+from policyd.enforcer.memory import Memory
 from policyd.enforcer.ports import CounterStore, Deadlines, RecordSink, answer_of, within
 
 log = logging.getLogger("policyd")
@@ -45,6 +46,7 @@ class Enforcer:
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: secrets.token_hex(12),
         vocabularies: Vocabularies | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._policies, self.counters, self.sink = policies, counters, sink
         self._prices, self.options = prices, options or Options()
@@ -52,6 +54,7 @@ class Enforcer:
         self._ground: Ground | None = None
         self.vocabularies = vocabularies or NoVocabularies()
         self.estimates = Estimates()  # INVARIANT: what was learned of models outlives every policy set
+        self.memory = memory or Memory()
         self.threads = Threads()
         self._settling: set[asyncio.Task[None]] = set()
         self.calls: set[Call] = set()

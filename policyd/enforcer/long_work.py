@@ -45,22 +45,40 @@ class Threads:
 
     async def do(self, work: Work, until: float | None = None) -> list[Step]:
         """Do it there. `until`: on this clock of the loop. Raises Overdue, and Abandoned in place of CancelledError."""
-        future = self._pool.submit(work)
+        task = _Task(work)
+        future = self._pool.submit(task)
         done = asyncio.wrap_future(future)
         patience = None if until is None else max(0.0, until - asyncio.get_running_loop().time())
         try:
             await asyncio.wait((done,), timeout=patience)
         except asyncio.CancelledError:
-            raise Abandoned(await _result_of(future)) from None
+            raise Abandoned(() if task.drop(future) else await _result_of(future)) from None
         if done.done():
             return done.result()
-        raise Overdue(None if future.cancel() else future)
+        raise Overdue(None if task.drop(future) else future)
+
+
+class _Task:
+    """Work that waits for a thread. Dropped, it keeps nothing alive for as long as the queue still has it."""
+
+    __slots__ = ("_work",)
+
+    def __init__(self, work: Work) -> None:
+        self._work: Work | None = work
+
+    def __call__(self) -> list[Step]:
+        work, self._work = self._work, None
+        return work() if work is not None else []
+
+    def drop(self, future: Future[list[Step]]) -> bool:
+        """Whether it had not begun, and never will."""
+        if future.cancel():
+            self._work = None
+        return future.cancelled()
 
 
 async def _result_of(future: Future[list[Step]]) -> Sequence[Step]:
-    """What became of work that may have begun."""
-    if future.cancel():
-        return ()
+    """What became of work that has begun."""
     await asyncio.wait((asyncio.wrap_future(future),))
     return () if future.exception() else future.result()
 

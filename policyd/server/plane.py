@@ -35,6 +35,7 @@ from policyd.adapters.errors import NotAvailable
 from policyd.adapters.garbage import look_seldom
 from policyd.adapters.identity_watch import IdentityWatch
 from policyd.adapters.jsonlines import LineFile, process_file
+from policyd.adapters.machine_memory import default_budget, trimmer
 from policyd.adapters.prices import load_prices
 from policyd.adapters.records import RecordFile, Sinks
 from policyd.adapters.reloads import Reload
@@ -45,7 +46,7 @@ from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue
 from policyd.core.model.decision import Mode
 from policyd.core.model.identity import parse_identity
-from policyd.enforcer import CounterStore, Deadlines, Enforcer, RecordSink
+from policyd.enforcer import CounterStore, Deadlines, Enforcer, Memory, RecordSink
 from policyd.server.listening import bind_failure, make_way, umask
 from policyd.server.settings import Settings
 from policyd.server.sources import Source, source_of
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("policyd")
 
+TRIM_S = 0.2  # seconds after calls have ended
 SWITCH_S = (
     0.0005  # how long a thread with a large message keeps the loop waiting; Python's own 5 ms add up in each call
 )
@@ -104,6 +106,7 @@ class DataPlane:
                 options=replace(self.settings.options, home=self._directory.home),
                 vocabularies=load_vocabularies(),
                 deadlines=Deadlines(judging_s=JUDGING_S),
+                memory=self._memory(),
             )
             self._changed = enforcer.changed
             if self.settings.redis is not None:
@@ -139,6 +142,14 @@ class DataPlane:
             size=lambda: counters.condition().journal,
         )
         return counters
+
+    def _memory(self) -> Memory:
+        whole = self.settings.memory or default_budget()
+        memory, trim, loop = Memory(whole // self.settings.workers), trimmer(), asyncio.get_running_loop()
+        # A moment later, when what has ended is gone; in a thread, for it takes some milliseconds.
+        memory.freed = lambda: loop.call_later(TRIM_S, loop.run_in_executor, None, trim)
+        self.telemetry.memory(lambda: memory.used)
+        return memory
 
     def _sink(self, stack: AsyncExitStack) -> RecordSink:
         watch = IdentityWatch(parse_identity(self.settings.options.identity))

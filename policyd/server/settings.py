@@ -40,4 +40,7 @@ class Settings:
     state: Path | None = None  # what Redis could not take is kept there
     workers: int = 1  # processes, each with its own address
     tls: Tls | None = None  # None: plain gRPC
+    memory: int | None = (
+        None  # bytes that calls in flight may take, of all workers together; None: half of what there is
+    )
     allow_empty: bool = False  # serve without policies, when there are none

@@ -131,6 +131,27 @@ def test_a_rejection_in_a_thread_is_recorded_where_the_caller_has_gone() -> None
     assert asyncio.run(run()) == 1
 
 
+def test_memory_of_overdue_work_is_taken_until_its_thread_is_done() -> None:
+    async def run() -> tuple[int, int]:
+        bed, gate = slow("Fail", "request"), threading.Event()
+        threads = bed.enforcer.threads = Threads(1)
+        call, body = bed.enforcer.open(), chat(LONG)
+        head = ((":method", "POST"), (":path", "/v1/chat/completions"), *KEY)
+        await call.handle(RequestHeaders(head, False, 0.0, 0.0))
+        receive = call._exchange.receive
+        call._exchange.receive = lambda event: receive(event) if gate.wait(10) else []  # type: ignore[method-assign]
+        await call.handle(RequestBody(body, 0.0))
+        await call.handle(Ended(0.0))
+        taken = bed.enforcer.memory.used
+        gate.set()
+        await threads.do(list)  # the one thread is free again
+        assert bed.enforcer.memory.used == 0
+        return taken, len(body)
+
+    taken, size = asyncio.run(run())
+    assert taken == 8 * size
+
+
 # ---- pieces ---------------------------------------------------------------------------------------------------------
 
 EVENTS = b"".join(stream_of(*["word "] * 2000))

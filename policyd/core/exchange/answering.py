@@ -285,7 +285,8 @@ class Answering:
         return steps
 
     def _judged_whole(self, whole: Whole, event: ResponseChunk) -> list[Step]:
-        body = self._readable(event.data, truncated=event.truncated)
+        readable = self._readable(event.data, truncated=event.truncated)
+        body = Malformed(event.unread) if event.unread else readable
         data = whole.judge(body, event.now)
         if self.call.decision.verdict is Verdict.TERMINATE:
             return self._refused()

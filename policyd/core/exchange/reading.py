@@ -10,6 +10,7 @@ from policyd.core.errors import Malformed
 from policyd.core.exchange.bounded import check_facts, check_lists
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.opening import header_map, unreadable_body
+from policyd.core.model.bounds import MEMORY
 from policyd.core.model.steps import RequestBody, RequestHeaders
 from policyd.core.stream import json_text
 from policyd.core.stream.dialects import registry
@@ -32,6 +33,9 @@ def wants_body(call: Call, event: RequestHeaders) -> bool:
     if event.end and is_generic(call.dialect):
         call.facts.unreadable_request = "the request is a connection of messages" if registry.upgrades(headers) else ""
         call.bodiless = not call.facts.unreadable_request
+        return False
+    if event.crowded:
+        call.facts.unreadable_request = MEMORY
         return False
     call.facts.unreadable_request = unreadable_body(headers, event.end, call.options.max_request)
     return not call.facts.unreadable_request

@@ -14,14 +14,16 @@ from policyd.core.decide.evaluate import Judged
 from policyd.core.decide.unknown import values_of
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.ratelimits import limit_headers, wait_s
-from policyd.core.model.bounds import bound_in
+from policyd.core.model.bounds import MEMORY, bound_in
 from policyd.core.model.decision import Outcome, Terminate
 from policyd.core.model.steps import Break, Headers, Reject, Step, WakeAt
 from policyd.core.stream.dialects import Body, Ending
 from policyd.core.stream.dialects.generic import is_generic
 
 PATIENCE_S = 60  # seconds: longer than SDKs are willing to sleep before they retry
-STORE_RETRY_S = 1  # seconds until a counter store that is down is worth asking again
+STORE_RETRY_S = 1  # seconds until a counter store that is down, or memory that is used up, is worth asking again
+_CROWDED = "policyd evaluates as many calls as its memory allows; try again later"
+OVERLOADED = Terminate(503, "overloaded", _CROWDED, _CROWDED)
 MAX_TEXT = 4096  # characters of a message or fallback that an expression made
 
 
@@ -30,6 +32,8 @@ def texts(call: Call, winner: Judged) -> Terminate:
     action = acting(winner)
     if not isinstance(action, Terminate):
         return CANNOT_JUDGE
+    if action is CANNOT_JUDGE and _crowded(call):
+        return OVERLOADED
     rule = winner.bound.rule
     plain = action.message or _sentence(winner)
     asked = [program for program in (rule.message_expression, rule.fallback_expression) if program]
@@ -40,6 +44,11 @@ def texts(call: Call, winner: Judged) -> Terminate:
     fallback = _fallback(action, message)
     fallback = _text(next(values), fallback) if rule.fallback_expression else fallback
     return replace(action, message=message, fallback=fallback)
+
+
+def _crowded(call: Call) -> bool:
+    """Whether it is for want of memory that the call cannot be judged."""
+    return MEMORY in (call.facts.unreadable_request, call.facts.unreadable_response)
 
 
 def _sentence(winner: Judged) -> str:
@@ -138,5 +147,5 @@ def _retry(call: Call, winner: Judged) -> Headers:
 def _wait_s(call: Call, winner: Judged) -> float | None:
     if winner.outcome is Outcome.ERRORED:
         down = any(not gauge.reading.available for gauge in call.meter.gauges) or bool(call.world.session_failure)
-        return STORE_RETRY_S if down else None
+        return STORE_RETRY_S if down or _crowded(call) else None
     return wait_s(call, winner)

@@ -19,6 +19,9 @@ DEEPEST = 200  # levels that the JSON parser reads
 MAX_EVENT = 1 << 20  # bytes
 
 
+MEMORY = "the calls in flight take all the memory that they may (bound memory)"
+
+
 class BadBound(ValueError):  # noqa: N818 - the operator's, an ordinary value to us
     """A bound that does not exist, or a value that it cannot have."""
 

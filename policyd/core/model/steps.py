@@ -32,6 +32,7 @@ class RequestHeaders:
     route: Route | None = None  # as Envoy's own configuration names it; None where it is not told
     deployment: Deployment = UNDECLARED  # where the call goes, as Envoy's configuration declares it
     upstreams: Deployments = field(default_factory=dict)  # where it could be sent instead, by name
+    crowded: bool = False  # there is no memory for its body
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,14 @@ class ResponseHeaders:
 @dataclass(frozen=True, slots=True)
 class ResponseChunk:
     """Bytes of the answer, cut as the network cut them; `end` with the last of them. `truncated`: of an answer that was
-    to be brought whole, and is larger than what may be read."""
+    to be brought whole, and is larger than what may be read. `unread`: why such an answer cannot be judged, whatever it
+    holds."""
 
     data: bytes
     end: bool
     now: float
     truncated: bool = False
+    unread: str = ""
 
 
 @dataclass(frozen=True, slots=True)
