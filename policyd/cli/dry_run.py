@@ -180,7 +180,7 @@ class DryRun:
         self._kept.record = None
         playing = _Playing(self._enforcer.open(), self.clock, recording, watcher, gathering)
         playing.call.estimate_by(recording.rates)
-        playing.call.price_at(_dated(recording) if recording.time is None else None)
+        playing.call.replayed(_dated(recording) if recording.time is None else None)
         await playing.run(tuple(self._cut(recording.chunks)))
         await self._enforcer.drain()
         assert self._kept.record is not None, "INVARIANT: a call that began is recorded once"

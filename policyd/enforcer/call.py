@@ -78,9 +78,9 @@ class Call:
         """Estimate by these, whatever is known of the models: a dry run of what was recorded with them."""
         self._exchange.call.pinned = rates
 
-    def price_at(self, at: float | None) -> None:
-        """Price by what held at this time, seconds since 1970; None: when the call began."""
-        self._exchange.call.priced_at = at
+    def replayed(self, priced_at: float | None) -> None:
+        """The response was recorded earlier. Prices are those of this time, seconds since 1970; None: of the call's."""
+        self._exchange.call.recorded, self._exchange.call.priced_at = True, priced_at
 
     def renewal(self) -> Extend | None:
         """What renews this call's lease."""

@@ -320,3 +320,56 @@ def test_what_one_upstream_teaches_changes_no_estimate_of_another() -> None:
 
     assert same.facts.response.rate.known
     assert not apart.facts.response.rate.known
+
+
+def test_a_recorded_response_of_another_model_is_priced_as_the_one_that_the_call_is_rerouted_to() -> None:
+    usage = tokens(1000, 100, cost=0.5)
+    recorded = call(ROUTER, CHAT, asked("openai/gpt-4o"), chat("openai/gpt-4o", usage))
+
+    rerouted = read(recorded, "rules: [{name: cheaper, reroute: {model: openai/gpt-4o-mini}}]").record
+
+    assert rerouted.cost_nano == 1000 * 150 + 100 * 600
+
+
+# ---- who serves -----------------------------------------------------------------------------------------------------
+
+HOSTS = {
+    "somebody.example": "unknown",
+    "localhost:8000": "unknown",
+    "api.openai.com": "openai",
+    "us.api.openai.com": "openai",
+    "api.z.ai": "zai",
+    "router.huggingface.co": "huggingface",
+    "api.voyageai.com": "voyageai",
+    "bedrock-mantle.us-east-1.api.aws": "bedrock",
+    "ai-gateway.vercel.sh": "vercel",
+    "api.githubcopilot.com": "github-copilot",
+    "models.github.ai": "github",
+    "api.novita.ai": "novita",
+    "me--app.modal.run": "modal",
+    "api.openai.com.evil.example": "unknown",
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_provider_is_the_hosts_and_unknown_where_nobody_knows_the_host(host: str) -> None:
+    assert read(call(host, CHAT, asked("m"), chat("m", tokens(9, 9)))).record.provider == HOSTS[host]
+
+
+PRICED = [
+    ("api.z.ai", "/api/paas/v4/chat/completions", "glm-4.6", (), 600, 2200),
+    ("somebody.example", CHAT, "gpt-4o", (), 2500, 10_000),
+    ("ai-gateway.vercel.sh", CHAT, "openai/gpt-4o", (), 2500, 10_000),
+    ("router.huggingface.co", "/v1/chat/completions", "openai/gpt-oss-120b:cerebras", (), 350, 750),
+    ("router.huggingface.co", "/cerebras/v1/chat/completions", "openai/gpt-oss-120b", (), 350, 750),
+    ("router.huggingface.co", CHAT, "openai/gpt-oss-120b", (("x-inference-provider", "cerebras"),), 350, 750),
+]
+
+
+@pytest.mark.parametrize(("host", "path", "model", "headers", "given", "made"), PRICED)
+def test_a_host_has_its_own_prices(
+    host: str, path: str, model: str, headers: tuple[tuple[str, str], ...], given: int, made: int
+) -> None:
+    record = read(call(host, path, asked(model), chat(model, tokens(1000, 100)), headers=headers)).record
+
+    assert record.cost_nano == 1000 * given + 100 * made

@@ -151,13 +151,14 @@ class Prices:
         return found
 
     def _look_up(self, provider: str, model: str) -> Sequence[Dated]:
+        provider, model = _sold_through(provider, model)
         known = self._provider_id(provider)
         for override in self._overrides:
             if override.provider in ("", provider, known) and override.matches(model):
                 return (Dated(override.price),)
         if known:
             return self._sold_by(known, model)
-        return [_less_sure(dated, BY_ITS_MAKER) for dated in self._sold_by_one(model)]
+        return [_less_sure(dated, BY_ITS_MAKER) for dated in self._sold_by_one(model) or self._sold_by_maker(model)]
 
     def _provider_id(self, name: str) -> str:
         """The snapshot's id of a provider; empty when it has none."""
@@ -183,6 +184,12 @@ class Prices:
             if found:
                 return next(iter(found.values())) if len(found) == 1 else ()
         return ()
+
+    def _sold_by_maker(self, model: str) -> Sequence[Dated]:
+        """The price of `maker/model`, as routers name models."""
+        maker, _, name = model.partition("/")
+        known = self._provider_id(maker) if name else ""
+        return self._sold_by(known, name) if known in MAIN else ()
 
     def _makes(self, provider: str, model: str) -> bool:
         makes = self._raw[provider]["makes"]
@@ -235,6 +242,12 @@ class _Listing:
             for clause in _alternatives(match)
             if not (isinstance(clause, str) and clause[0] == "=")
         ]
+
+
+def _sold_through(provider: str, model: str) -> tuple[str, str]:
+    """Hugging Face's router sells each provider's models at that provider's price: `model:provider`."""
+    name, _, seller = model.rpartition(":")
+    return (f"{provider}_{seller}", name) if provider == "huggingface" and name else (provider, model)
 
 
 def _alternatives(match: Any) -> Iterator[Any]:

@@ -27,6 +27,7 @@ from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.billing import asked_tier
 from policyd.core.stream.dialects.content import content_of
 from policyd.core.stream.dialects.generic import UNKNOWN
+from policyd.core.stream.dialects.providers import seller
 from policyd.core.stream.dialects.request_fields import request_structure
 
 
@@ -77,6 +78,7 @@ class Call:
     asked_model: str = ""  # by the sender
     served_model: str = ""
     priced_by: str = ""  # the model of the response that the price has been looked up for
+    recorded: bool = False  # the response was recorded earlier: it is that of the model that was asked for
     priced_at: float | None = None  # seconds since 1970, where it is not `facts.now` whose prices hold
     sent_path: str = ""  # with its query, as it is forwarded
     body: bytes | None = None  # the request's, as it came, or without its encoding
@@ -162,7 +164,8 @@ class Call:
         if not model:
             return None
         request = self.facts.request
-        prices, provider, now = self.ground.prices, provider or request.provider, self._price_time
+        prices, now = self.ground.prices, self._price_time
+        provider = seller(provider or request.provider, request.path, self.facts.response.headers)
 
         def look_up(name: str) -> Price | None:
             return prices.price(provider, name, now)
@@ -175,6 +178,11 @@ class Call:
     def guess_price(self, provider: str) -> Price | None:
         """What a model without a price is taken to cost, at most."""
         return self.ground.prices.dearest(provider, self._price_time)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the response is a recorded one of another model than the call is rerouted to now."""
+        return self.recorded and self.served_model != self.asked_model
 
     @property
     def _price_time(self) -> float:

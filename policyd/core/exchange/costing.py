@@ -39,7 +39,7 @@ def reprice(call: Call) -> bool:
     name has no price, a router or a fallback runs another model. Returns whether the price changed. The name comes too
     late for the first hold, and in time for what is extended, charged and recorded."""
     model = call.facts.response.model
-    if not model or model == call.priced_by or call.facts.response.unbilled:
+    if not model or model == call.priced_by or call.facts.response.unbilled or call.elsewhere:
         return False
     call.priced_by = model
     price = _price_of_served(call, call.served_model or call.facts.request.model or "", model)
@@ -55,7 +55,7 @@ def _price_of_served(call: Call, asked: str, served: str) -> Price | None:
     """The price of the model that serves. One that has no price costs what the dearest model of the request does, and
     where that is nothing, what the provider's dearest does."""
     known = call.price
-    if served == asked and known is not None and not known.guess:
+    if served == asked and known is not None and known.confidence == 1.0:
         return known
     found = call.price_of(served)
     if known is None or known.guess:

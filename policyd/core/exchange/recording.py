@@ -22,6 +22,8 @@ def settlement(call: Call, ended: str = "complete") -> list[Settle]:
     if call.left:
         count_whole(call.facts, call.ground.vocabularies)
         reprice(call)
+        if call.elsewhere:
+            call.facts.response.stated_nano = None
     usage = final_usage(call)
     charges: list[tuple[CounterId, int]] = []
     for gauge in call.meter.counted:

@@ -14,6 +14,7 @@ from policyd.core.stream.dialects.shared import Bill, flag, input_estimate, mapp
 from policyd.core.stream.json_strict import dumps
 
 DONE = b"data: [DONE]\n\n"
+UNKNOWN_PROVIDER = "unknown"
 _DEPLOYMENT = re.compile(r"/(?:deployments|engines)/([^/]+)/", re.IGNORECASE)
 
 # Their streams tell usage unasked, and some refuse to be asked.
@@ -42,8 +43,8 @@ def deployment(path: str) -> str | None:
 
 
 def provider_of_path(path: str) -> str:
-    """Who is meant when the host does not tell: only Azure has paths of its own."""
-    return "azure" if path.startswith(("/openai/deployments/", "/openai/responses")) else "openai"
+    """Who is meant when the host does not tell: only Azure has paths of its own. The rest is served by many."""
+    return "azure" if path.startswith(("/openai/deployments/", "/openai/responses")) else UNKNOWN_PROVIDER
 
 
 def prompts_of(prompt: object, what: str) -> tuple[list[tuple[Path, str]], list[int]]:

@@ -6,6 +6,7 @@ Rule 1: the deployment decides. The caller's Host header counts only where no up
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
 from policyd.core.model.deployment import Deployment
@@ -103,7 +104,7 @@ _REGIONS = (
     re.compile(r"^([a-z]{2})\.api\.openai\.com$"),
     re.compile(r"^dashscope-(intl|us)\.aliyuncs\.com$"),
 )
-_GUESSED = frozenset({"", "openai"})  # what a path says of a call that any OpenAI-compatible provider can serve
+_GUESSED = frozenset({"", "unknown"})  # what a path says of a call that any OpenAI-compatible provider can serve
 
 
 @lru_cache(maxsize=1024)
@@ -158,3 +159,18 @@ def place_of(deployment: Deployment, host: str) -> tuple[str, str]:
     """(host, region) of a call."""
     known = deployment.host or ("" if provider_of_upstream(deployment.upstream) else host)
     return bare_host(known), deployment.region or region_of(known)
+
+
+_SELLER = re.compile(r"^/([a-z0-9-]+)/")
+_OWN_PATHS = frozenset({"v1", "models", "hf-inference"})
+
+
+def seller(provider: str, path: str, headers: Mapping[str, str]) -> str:
+    """Whose price list counts: Hugging Face's router sells many providers' models, each at that provider's price. The
+    path or the response's header names it."""
+    if provider != "huggingface":
+        return provider
+    named = headers.get("x-inference-provider", "").lower()
+    found = _SELLER.match(path)
+    name = named or (found[1] if found and found[1] not in _OWN_PATHS else "")
+    return f"{provider}_{name}" if name else provider
