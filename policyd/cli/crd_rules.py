@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from policyd.core.compile.actions import CAPS, UNTOUCHABLE
+from policyd.core.compile.actions import UNTOUCHABLE
 from policyd.core.compile.unique import RESERVED
 from policyd.core.model.detectors import DETECTOR_NAMES
-from policyd.core.model.policy import ACTIONS
+from policyd.core.model.policy import ACTIONS, CAPS
 
 Schema = dict[str, Any]
 

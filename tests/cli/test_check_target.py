@@ -71,7 +71,9 @@ def test_what_a_rule_is_warned_of(
 def test_what_a_counter_is_warned_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], charge: str, limit: str, warned: bool
 ) -> None:
-    counter = f"{{name: c, key: caller.key, charge: {charge}, window: {{sliding: 1h}}, limit: {limit}}}"
+    counter = (
+        f"{{name: c, key: caller.key, onMissing: Refuse, charge: {charge}, window: {{sliding: 1h}}, limit: {limit}}}"
+    )
     file = policy(tmp_path, "counters:", f"  - {counter}")
     assert found(capsys, file, "--target", "ai-gateway") == ([("AIG005", 8, 8)] if warned else [])
 

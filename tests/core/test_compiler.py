@@ -323,7 +323,7 @@ def test_a_limit_that_lets_go_on_denies_nothing() -> None:
 
 def test_an_exemption_may_name_the_rule_of_a_limit() -> None:
     spec = "mode: Full\n" + COUNTERS + "rules: [{name: r, allow: {rules: [p/spend.exceeded, p/calls.exceeded]}}]\n"
-    assert warnings_of(spec) == ["POL103"]
+    assert warnings_of(spec.replace("{sliding: 1m}}", "{sliding: 1m}, onMissing: Refuse}")) == ["POL103"]
 
 
 # ---- names and scopes -----------------------------------------------------------------------------------------------

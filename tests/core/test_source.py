@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from policyd.core.compile import source
 from policyd.core.compile.source import read_documents
-from policyd.core.errors import Issue
+from policyd.core.errors import Issue, Severity
 
 
 def read(text: str) -> object:
     documents, issues = read_documents("f.yaml", text)
-    assert not issues
+    assert not [issue for issue in issues if issue.severity is Severity.ERROR]
     return documents[0].value
 
 
@@ -154,7 +154,7 @@ BROKEN = [
     ("merge key", "a: &x {b: 1}\nc:\n  <<: *x\n", "YAML003", "3:3", "write the fields out"),
     ("complex key", "[a]: 1\n", "YAML003", "1:1", "plain text"),
     ("alias as a key", "a: &x 1\n*x : 2\n", "YAML003", "2:1", "plain text"),
-    ("alias of nothing", "a: *x\n", "YAML003", "1:4", "write the value out"),
+    ("alias of nothing", "a: *x\n", "YAML003", "1:4", "needs quotes"),
     ("alias of itself", "a: &x [*x]\n", "YAML003", "1:8", "write the value out"),
     ("tag", "a: !!python/object:os.system ls\n", "YAML003", "1:4", "remove"),
     ("not a number", "a: .nan\n", "YAML004", "1:4", "quotes"),

@@ -10,14 +10,21 @@ from collections.abc import Iterable, Sequence
 from policyd.core.compile.findings import Findings
 from policyd.core.compile.places import Path
 from policyd.core.compile.policyset import Phase
-from policyd.core.compile.words import listed, quoted, suggestion
+from policyd.core.compile.words import listed, nearest, quoted, suggestion
 from policyd.core.model.decision import Action, Allow, Constrain, Redaction, Reroute, Terminate
 from policyd.core.model.detectors import DETECTOR_NAMES
-from policyd.core.model.policy import ConstrainSpec, HeaderEditSpec, RedactSpec, RerouteSpec, RuleSpec, TerminateSpec
+from policyd.core.model.policy import (
+    CAPS,
+    ConstrainSpec,
+    HeaderEditSpec,
+    RedactSpec,
+    RerouteSpec,
+    RuleSpec,
+    TerminateSpec,
+)
 from policyd.core.model.reach import bound_hint, compiled, reach
 from policyd.core.model.steps import HeaderEdit
 
-CAPS = ("max_tokens",)
 UNTOUCHABLE = frozenset(
     (
         "connection",
@@ -82,7 +89,10 @@ def _known_by(phase: Phase, latest: Phase, path: Path, what: str, findings: Find
     if phase <= latest:
         return
     message = f"{what}, but this rule is judged {_WHEN[phase]}"
-    findings.error(path, "POL009", message, f"let `when` read nothing of the {_too_late(latest)}", key=True)
+    hint = f"let `when` read nothing of the {_too_late(latest)}"
+    if phase is Phase.RESPONSE:
+        hint += "; a response that runs can be ended (`terminate`) or redacted (`constrain: {redact: …}`)"
+    findings.error(path, "POL009", message, hint, key=True)
 
 
 def _too_late(latest: Phase) -> str:
@@ -142,7 +152,8 @@ def _clash(steps: tuple[str, ...], others: Iterable[tuple[str, ...]]) -> tuple[s
 def _caps(caps: dict[str, int], path: Path, findings: Findings) -> tuple[tuple[str, int], ...]:
     for name in caps:
         if name not in CAPS:
-            hint = suggestion(name, CAPS, "what can be capped is")
+            near = nearest(name, CAPS)
+            hint = f"did you mean `{near}`?" if near else f"{listed(CAPS)} alone; others are set: `set: {{{name}: …}}`"
             findings.error((*path, name), "POL005", f"{quoted(name)} cannot be capped", hint, key=True)
     return tuple(sorted(caps.items()))
 

@@ -14,12 +14,13 @@ from functools import lru_cache
 
 from policyd.core.compile.cel_batch import CelBatch
 from policyd.core.compile.cel_check import Checked, Vocabulary, check, problem
-from policyd.core.compile.cel_explain import a
+from policyd.core.compile.cel_complaints import a
 from policyd.core.compile.cel_limits import MAX_NODES, Finding, findings, too_many
 from policyd.core.compile.cel_lower import DetectionInput, FactInput, Input, TextSizeInput, WholeInput, lower, watcher
 from policyd.core.compile.cel_native import DYN, Checker, StaticType
 from policyd.core.compile.cel_problems import CelProblem, Refused, Want
 from policyd.core.compile.cel_tokens import place
+from policyd.core.compile.cel_traps import INDEX, traps
 from policyd.core.compile.cel_tree import Ident, Node, conjuncts, placed, rebuild, walk
 from policyd.core.compile.cel_trend import is_monotone
 from policyd.core.compile.cel_warn import constant, places, warnings
@@ -111,7 +112,7 @@ class Scope:
         except Refused as refused:
             return tuple(dict.fromkeys(refused.problems))
 
-    # ---- variables --------------------------------------------------------------------------------------------------
+    # ---- variables -------------------------------------------------------------------------------------------------
 
     def _declare(self, name: str, source: str) -> None:
         self._unusable[name] = f"`variables.{name}` refers to itself"
@@ -124,7 +125,8 @@ class Scope:
         else:
             del self._unusable[name]
             self._variables[name] = _Variable(whole, checked.type, _count(whole))
-            self.warnings[name] = _problems(checked, places(list(warnings(checked.tree, whole))))
+            found = [*warnings(checked.tree, whole), *traps(checked.tree, whole)]
+            self.warnings[name] = _problems(checked, places(found))
         self._checker = None
 
     def _check(self, source: str) -> Checked:
@@ -162,14 +164,16 @@ class Scope:
             return placed(self._variables[node.name.removeprefix("variables.")].tree, node.at)
         return rebuild(node, self._inlined)
 
-    # ---- programs ---------------------------------------------------------------------------------------------------
+    # ---- programs --------------------------------------------------------------------------------------------------
 
     def _program(self, source: str, want: Want) -> CompiledProgram:
         checked = self._check(source)
         _gives(checked, want)
         whole = self._whole(checked)
         lowered = lower(whole, self._policy)
-        found = list(warnings(checked.tree, whole))
+        found = [*warnings(checked.tree, whole), *traps(checked.tree, whole)]
+        if want is Want.STRING:  # where a text cannot be made, the plain one stands
+            found = [one for one in found if one[1] != INDEX]
         if want is Want.BOOL and not lowered.inputs:
             found += constant(whole)
         return CompiledProgram(

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from policyd.core.compile.cel_coerce import misread_literals
-from policyd.core.compile.cel_explain import MAX_DEPTH, Complaint, Explained, Explainer, Names, complaints, suggestion
+from policyd.core.compile.cel_complaints import Complaint, complaints
+from policyd.core.compile.cel_explain import MAX_DEPTH, Explained, Explainer, Names, suggestion
 from policyd.core.compile.cel_literals import NoLiteral, as_double, literal
 from policyd.core.compile.cel_native import Checker, Rejected, StaticType
 from policyd.core.compile.cel_problems import CelProblem, Refused
@@ -112,7 +113,7 @@ class _Text:
         self.problems = [found for use in references(self._tokens, _SCOPED) for found in self._use(use)]
         self._stop_if_too_long()
 
-    # ---- names that are resolved before the checker sees them -------------------------------------------------------
+    # ---- names that are resolved before the checker sees them ------------------------------------------------------
 
     def _use(self, use: Reference) -> Iterator[CelProblem]:
         full = f"{use.root}.{use.name}"
@@ -152,7 +153,7 @@ class _Text:
     def _problem(self, offset: int, code: str, message: str, hint: str = "") -> CelProblem:
         return problem(self._source, offset, code, message, hint)
 
-    # ---- edits ------------------------------------------------------------------------------------------------------
+    # ---- edits -----------------------------------------------------------------------------------------------------
 
     def rewritten(self) -> Rewritten:
         """The text for the checker."""
@@ -192,7 +193,7 @@ class _Text:
             first = next(following, None)
         return first if first is not None and first.kind == "int" else None
 
-    # ---- problems ---------------------------------------------------------------------------------------------------
+    # ---- problems --------------------------------------------------------------------------------------------------
 
     def explained(self, rewritten: Rewritten, found: Sequence[Complaint]) -> Iterator[CelProblem]:
         """The complaints in the author's words and places."""

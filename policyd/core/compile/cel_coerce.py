@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from policyd.core.compile.cel_explain import Complaint, split_types
+from policyd.core.compile.cel_complaints import Complaint, split_types
 from policyd.core.compile.cel_tree import Call, Const, Fields, Ident, Items, Node, Select, walk
 
 _MISMATCH = re.compile(r"found no matching overload for '(.+?)' applied to '\((.*)\)'")

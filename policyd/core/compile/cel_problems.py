@@ -12,6 +12,11 @@ Warnings:
 CEL101 an ordering over an optional number without has()
 CEL102 a map read with a key that may be missing
 CEL103 the same answer whatever the call
+CEL104 a constant that always fails
+CEL105 a share compared with a number over 1
+CEL106 a value that a fact never is, or a name that is never there
+CEL107 a pattern or glob where text is compared, or the other way round
+CEL108 an index into a list that can be too short
 """
 
 from __future__ import annotations

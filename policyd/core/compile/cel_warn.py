@@ -74,6 +74,7 @@ def _unset_number(node: Call, asked: frozenset[str]) -> Iterator[Finding]:
 def _missing_key(table: Node, key: str, asked: frozenset[str]) -> Iterator[Finding]:
     path = _path(table)
     if path in FACTS and FACTS[path].type == "map(string, string)" and f"{path}[{key}]" not in asked:
+        key = key.lower() if path.endswith(".headers") else key
         label = f"a call without {quoted(key)} in `{path}` makes this an error"
         yield start_of(table), "CEL102", label, f'write {path}[?{quoted(key)}].orValue("")'
 

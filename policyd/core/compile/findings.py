@@ -32,6 +32,7 @@ _OTHERWISE = {
     "CEL001": "remove it, or put it in quotes if it is text",
     "CEL009": "correct that one first",
 }
+_NO_HINT = "docs/facts.md lists what an expression may read"
 
 
 class Findings:
@@ -70,10 +71,15 @@ class Findings:
 
     def problems(self, path: Path, problems: Iterable[CelProblem], severity: Severity = Severity.ERROR) -> None:
         """Reports what is wrong inside an expression."""
+        comment = self.document.comment_after(path)
         for problem in problems:
+            if comment is not None and problem.code == "CEL001":
+                message = "the expression ends here: YAML reads ` #` and what follows as a comment"
+                self._add(comment, "YAML001", severity, message, "put the whole expression in quotes")
+                continue
             span = self.document.inside(path, problem.line, problem.column)
             self._add(
-                span, problem.code, severity, problem.message, problem.hint or _OTHERWISE.get(problem.code, "remove it")
+                span, problem.code, severity, problem.message, problem.hint or _OTHERWISE.get(problem.code, _NO_HINT)
             )
 
     def _span(self, path: Path, key: bool) -> Span:

@@ -10,7 +10,10 @@ import re
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
-from policyd.core.compile.words import quoted
+from policyd.core.compile.amounts import duration
+from policyd.core.compile.shape_fix import amount_fix
+from policyd.core.compile.synonyms import VALUES
+from policyd.core.compile.words import nearest, quoted
 from policyd.core.model.counters import DISTINCT_MOST, MAX_AMOUNT, Charge, Window, WindowKind
 from policyd.core.model.policy import WindowSpec
 
@@ -45,7 +48,9 @@ class Mistake(Exception):  # noqa: N818 - the author's, an ordinary value to us
 def seconds(text: str) -> float:
     """A duration like `24h`, `1h30m` or `500ms` in seconds. Raises Mistake."""
     if not _DURATION.fullmatch(text):
-        raise Mistake(f"{quoted(text)} is not a duration", "write it like 24h, 30m, 1d, 1h30m or 500ms")
+        short = duration(text)
+        hint = f"write `{short}`" if short else "write it like 24h, 30m, 1d, 1h30m or 500ms"
+        raise Mistake(f"{quoted(text)} is not a duration", hint)
     total = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
     if not 0.001 <= total <= MAX_DURATION_S:
         raise Mistake(f"{quoted(text)} is out of range", "a window lasts from 1ms to 3660d")
@@ -85,12 +90,23 @@ def amount(text: str, charge: Charge) -> int:
     unit, example = _unit(charge)
     found = _AMOUNT.fullmatch(text.strip())
     if found is None:
-        raise Mistake(f"{quoted(text)} is not a limit", f"write it like {example}")
+        raise Mistake(f"{quoted(text)} is not a limit", amount_fix(text, unit[0]) or f"write it like {example}")
     number, written = found.groups()
     if (written or "") not in unit:
         given = f"{quoted(written)} does not measure" if written else f"{quoted(text)} has no unit for"
-        raise Mistake(f"{given} a counter that charges {charge}", f"write it like {example}")
+        raise Mistake(f"{given} a counter that charges {charge}", _unit_hint(text, written or "", unit[0], example))
     return _store_units(Decimal(number), text, charge)
+
+
+def _unit_hint(text: str, written: str, unit: str, example: str) -> str:
+    """What to write instead of a limit in another unit: the same one, or the charge that has this unit."""
+    charge = nearest(written, ("Cost", "Requests", "TotalTokens"), VALUES) if written else None
+    if charge is None:
+        return amount_fix(text, unit)
+    spelt = {"Cost": "USD", "Requests": "requests"}.get(charge, "tokens")
+    if spelt == unit:
+        return amount_fix(text, unit)
+    return f"write it like {example}, or `charge: {charge}`"
 
 
 def _unit(charge: Charge) -> tuple[tuple[str, ...], str]:

@@ -61,6 +61,18 @@ class Document:
         at_line, at_column = found or (place.line, place.column)
         return Span(self.file, at_line, at_column)
 
+    def comment_after(self, path: Path) -> Span | None:
+        """Where a comment begins right after the plain text at `path`: it may have been meant as part of it."""
+        place = self.places.get(path)
+        if place is None or place.style or not isinstance(self._at(path), str):
+            return None
+        rest = self.text[place.end :].split("\n", 1)[0]
+        if not rest.lstrip().startswith("#"):
+            return None
+        line = self.text.count("\n", 0, place.end) + 1
+        column = place.end - (self.text.rfind("\n", 0, place.end) + 1) + 1
+        return Span(self.file, line, column + len(rest) - len(rest.lstrip()))
+
     def _nearest(self, path: Path) -> Place:
         while path and path not in self.places:
             path = path[:-1]
@@ -76,7 +88,7 @@ class Document:
         return value
 
 
-# ---- places inside a text -------------------------------------------------------------------------------------------
+# ---- places inside a text -----------------------------------------------------------------------------------------
 
 
 def _locate(raw: str, place: Place, value: str, line: int, column: int) -> tuple[int, int] | None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
+from policyd.core.compile.amounts import duration
 from policyd.core.compile.findings import Findings
+from policyd.core.compile.placement import meant
 from policyd.core.compile.places import Path
-from policyd.core.compile.words import listed, nearest, quoted, suggestion
-from policyd.core.model.policy import API_VERSION, LIST, MAP, TEXT, PolicyDocument
-
-Schema = dict[str, Any]
-"""A JSON Schema, as pydantic makes it."""
+from policyd.core.compile.schema_fields import Schema, policy_schema
+from policyd.core.compile.shape_fix import at, fitting_name, shape_fix
+from policyd.core.compile.synonyms import VALUES
+from policyd.core.compile.words import nearest, quoted, suggestion
+from policyd.core.model.policy import API_VERSION, LIST, MAP, TEXT
 
 NOT_YET = {
     "escalate": "an approval request",
@@ -41,16 +42,17 @@ def report(error: Any, path: Path, findings: Findings, schema: Schema | None = N
     """Reports one of pydantic's errors in the author's words. `schema`: of what is read; a policy's without."""
     match error["type"]:
         case "extra_forbidden":
-            _unknown(path, findings, schema or _schema())
+            _unknown(path, findings, schema or policy_schema())
         case "missing":
             _missing(path, findings)
         case "union_tag_invalid":
             _wrong_shape(error, path, findings)
         case kind if kind in _TYPES:
             message = f"{_named(path)} must be {_TYPES[kind]}, this is {kind_of(error['input'])}"
-            findings.shape(path, "POL004", message, _shape_hint(_TYPES[kind], error["input"]))
+            hint = shape_fix(_TYPES[kind], path, error["input"], findings.document.value)
+            findings.shape(path, "POL004", message, hint)
         case _:
-            message, hint = _value_words(error, path)
+            message, hint = _value_words(error, path, findings)
             findings.shape(path, "POL005", message, hint, key=error["loc"][-1] == "[key]")
 
 
@@ -66,18 +68,21 @@ def _wrong_shape(error: Any, path: Path, findings: Findings) -> None:
     shapes = {TEXT: "text", LIST: "a list", MAP: "a mapping"}
     wanted = " or ".join(words for tag, words in shapes.items() if f"'{tag}'" in error["ctx"]["expected_tags"])
     message = f"{_named(path)} must be {wanted}, this is {kind_of(error['input'])}"
-    findings.shape(path, "POL004", message, EXAMPLES.get(str(path[-1]), "look at the reference's example"))
+    findings.shape(path, "POL004", message, _either_hint(path, error["input"], findings))
+
+
+def _either_hint(path: Path, value: object, findings: Findings) -> str:
+    wanted = "text" if isinstance(value, int | float | bool) else "a mapping"
+    return shape_fix(wanted, path, value, findings.document.value)
 
 
 def _unknown(path: Path, findings: Findings, schema: Schema) -> None:
-    name = str(path[-1])
-    if name in NOT_YET and schema is _schema():
+    name, policy = str(path[-1]), schema is policy_schema()
+    if name in NOT_YET and policy:
         message = f"{quoted(name)} is not yet supported"
         findings.shape(path, "POL006", message, f"{NOT_YET[name]} comes later; remove it", key=True)
         return
-    allowed = fields_in(schema, path[:-1])
-    near = nearest(name, allowed)
-    hint = f"did you mean `{near}`?" if near else f"here stand: {listed(allowed)}"
+    hint = meant(path, at(findings.document.value, path), schema, policy=policy)
     findings.shape(path, "POL002", f"unknown field {quoted(name)}", hint, key=True)
 
 
@@ -112,20 +117,6 @@ def kind_of(value: object) -> str:
             return "a mapping"
 
 
-def _shape_hint(wanted: str, given: object) -> str:
-    match wanted:
-        case "a list":
-            return "write it in brackets, [like, this], or one `- item` a line"
-        case "a mapping":
-            return "write it in braces, {like: this}, or one `key: value` a line"
-        case "a whole number" if isinstance(given, float):
-            return "write it without a decimal point"
-        case "text":
-            return "write one text" if isinstance(given, dict | list) else "put it in quotes"
-        case _:
-            return "write true or false, without quotes" if wanted == "true or false" else "write it without quotes"
-
-
 def _named(path: Path) -> str:
     """The field that a path ends in, as an author would call it."""
     named = [step for step in path if isinstance(step, str)]
@@ -150,17 +141,17 @@ _PATTERN_HINTS: tuple[tuple[Callable[[Path], bool], str], ...] = (
 )
 
 
-def _value_words(error: Any, path: Path) -> tuple[str, str]:
+def _value_words(error: Any, path: Path, findings: Findings) -> tuple[str, str]:
     """Message and hint for a value of the right type that is out of bounds."""
     limits = error.get("ctx", {})
     given, name = error["input"], _named(path[:-1] if error["loc"][-1] == "[key]" else path)
     match error["type"]:
         case "literal_error":
             names = [name.strip("'") for name in str(limits["expected"]).replace(" or ", ", ").split(", ")]
-            return f"{quoted(given)} is not a value of {name}", suggestion(given, names)
+            return f"{quoted(given)} is not a value of {name}", _value_hint(given, names, path)
         case "string_pattern_mismatch":
             hint = next((hint for fits, hint in _PATTERN_HINTS if fits(path)), "remove control characters")
-            return f"{quoted(given)} cannot stand in {name}", hint
+            return f"{quoted(given)} cannot stand in {name}", _fitting(given, limits, path, findings) + hint
         case "string_too_short" | "too_short":
             return f"{name} is empty", "write at least one, or leave the field out"
         case "string_too_long":
@@ -173,42 +164,24 @@ def _value_words(error: Any, path: Path) -> tuple[str, str]:
             return f"{name} is not understood: {error['msg'].lower()}", "look at the policy language's reference"
 
 
+def _value_hint(given: object, names: list[str], path: Path) -> str:
+    if path[-1:] == ("calendar",) and (short := duration(given)) and not nearest(given, names, VALUES):
+        return f"{', '.join(names)} alone follow the calendar: write `window: {{sliding: {short}}}`, or {{lifetime: …}}"
+    if "both" in str(given).lower() and "in" in path:
+        return "write `in: [request, response]`"
+    return suggestion(given, names)
+
+
+def _fitting(given: object, limits: Mapping[str, Any], path: Path, findings: Findings) -> str:
+    """What to write instead of a name that cannot be one, where that can be told."""
+    if "allow" in path:
+        policy = at(findings.document.value, ("metadata", "name"))
+        return f"for a rule of this policy `{policy}/{given}`; " if policy and "/" not in str(given) else ""
+    named = path[-1] in ("name", "namespace", "reason") or path[-2:-1] == ("params",)
+    name = fitting_name(given, limits.get("pattern", "")) if named else ""
+    return f"write `{name}`: " if name else ""
+
+
 def _range_hint(limits: Mapping[str, Any]) -> str:
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     return ", ".join(f"{word} {limits[key]:g}" for key, word in words.items() if key in limits)
-
-
-# ---- the fields that may stand at a place ---------------------------------------------------------------------------
-
-
-@cache
-def _schema() -> Schema:
-    return PolicyDocument.model_json_schema(by_alias=True)
-
-
-def fields_at(path: Path) -> list[str]:
-    """The fields that the model of a policy has at a place, in the order of the reference."""
-    return fields_in(_schema(), path)
-
-
-def fields_in(schema: Schema, path: Path) -> list[str]:
-    """The fields that a model with this JSON Schema has at a place."""
-    nodes = _expand(schema, schema)
-    for step in path:
-        nodes = [inner for node in nodes for inner in _below(node, step, schema)]
-    return [name for node in nodes for name in node.get("properties", {})]
-
-
-def _below(node: Schema, step: str | int, schema: Schema) -> list[Schema]:
-    if isinstance(step, int):
-        return _expand(node.get("items", {}), schema)
-    inner = node.get("properties", {}).get(step, node.get("additionalProperties", {}))
-    return _expand(inner, schema) if isinstance(inner, dict) else []
-
-
-def _expand(node: Schema, schema: Schema) -> list[Schema]:
-    """A node and whatever it refers to."""
-    if "$ref" in node:
-        return _expand(schema["$defs"][node["$ref"].rsplit("/", 1)[-1]], schema)
-    either = [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())]
-    return [inner for one in either for inner in _expand(one, schema)] or [node]

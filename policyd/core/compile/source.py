@@ -29,6 +29,7 @@ _TAGS = frozenset(_CORE + name for name in ("str", "int", "float", "bool", "null
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULLS = frozenset(("", "~", "null", "Null", "NULL"))
 _INT = re.compile(r"[-+]?[0-9]+")
+_OCTAL = re.compile(r"0[0-7]+")
 _PREFIXED = re.compile(r"0(?:o[0-7]+|x[0-9a-fA-F]+)")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
@@ -106,9 +107,9 @@ class _Reader:
             case _:
                 pass  # the stream's own beginning and end
 
-    def _issue(self, event: Any, code: str, message: str, hint: str) -> None:
+    def _issue(self, event: Any, code: str, message: str, hint: str, severity: Severity = Severity.ERROR) -> None:
         at = Span(self.file, event.start_mark.line + 1, event.start_mark.column + 1)
-        self.issues.append(Issue(at, code, Severity.ERROR, message, hint))
+        self.issues.append(Issue(at, code, severity, message, hint))
 
     def _scalar(self, event: Any) -> None:
         self._check_tag(event)
@@ -134,7 +135,7 @@ class _Reader:
         elif key in frame.value:
             frame.skipping = True
             first = self.document.places[(*frame.path, key)]
-            hint = f"it is already set on line {first.key_line}; keep one of the two"
+            hint = f"it is already set on line {first.key_line}; {_twice(frame.path, key)}"
             self._issue(event, "YAML002", f"{quoted(key)} is set twice", hint)
 
     def _open(self, event: Any) -> None:
@@ -162,7 +163,8 @@ class _Reader:
         if known is None:
             inside = event.anchor in self.anchors
             message = f"`*{event.anchor}` refers to itself" if inside else f"no anchor `&{event.anchor}` before this"
-            self._issue(event, "YAML003", message, "write the value out")
+            hint = "write the value out" if inside else f'text that begins with `*` needs quotes: "*{event.anchor}"'
+            self._issue(event, "YAML003", message, hint)
             known = (None, 1)
         self._put(known[0], self._place(event, "-"), known[1])
 
@@ -213,7 +215,13 @@ class _Reader:
 
     def _check_tag(self, event: Any) -> None:
         if event.tag is not None and event.tag != "!" and event.tag not in _TAGS:
-            self._issue(event, "YAML003", f"tag {quoted(event.tag)} is not known here", "remove it")
+            if event.tag.startswith("!"):
+                hint = "a value that begins with `!` needs quotes: put the whole expression in quotes"
+                self._issue(event, "YAML003", f"YAML reads {quoted(event.tag)} as a tag", hint)
+                return
+            self._issue(
+                event, "YAML003", f"tag {quoted(event.tag)} is not known here", "remove the tag, keep the value"
+            )
 
     def _value(self, event: Any) -> object:
         """What a scalar stands for."""
@@ -224,6 +232,10 @@ class _Reader:
             return None
         if text in _BOOLS:
             return _BOOLS[text]
+        if _OCTAL.fullmatch(text):
+            hint = f"write `{text.lstrip('0')}`, or put it in quotes if it is text"
+            message = f"`{text}` is read as {int(text, 8)} by kubectl: there a leading zero means octal"
+            self._issue(event, "YAML004", message, hint, Severity.WARNING)
         if _INT.fullmatch(text):
             return self._int(event, text, 10)
         if _PREFIXED.fullmatch(text):
@@ -247,14 +259,24 @@ class _Reader:
         return None
 
 
-# ---- syntax errors --------------------------------------------------------------------------------------------------
+# ---- syntax errors ------------------------------------------------------------------------------------------------
 
 _SYNTAX_HINTS = (
     ("cannot start any token", "quote the value, and indent with spaces, never with tabs"),
     ("mapping values are not allowed", "put a value that holds `: ` in quotes, or look at the indentation"),
-    ("expected <block end>", "look at the indentation of this line"),
-    ("block end", "look at the indentation of this line"),
-    ("did not find expected key", "look at the indentation of this line, and at quotes that end too early"),
+    (
+        "expected <block end>",
+        "look at the indentation; a value that goes on after a closing quote needs quotes around all of it",
+    ),
+    ("block end", "look at the indentation of this line; an item of a list begins with a dash and a space"),
+    (
+        "did not find expected key",
+        "put the whole value in quotes: it goes on after a closing quote or bracket; or look at the indentation",
+    ),
+    (
+        "did not find expected '-' indicator",
+        "each item of this list begins with a dash; look at the indentation of this line",
+    ),
     ("could not find expected ':'", "a key needs a colon and a space after it"),
     ("unexpected end of stream", "a quote is not closed"),
     ("expected ',' or", "a bracket or brace is not closed, or a text inside needs quotes"),
@@ -263,12 +285,45 @@ _SYNTAX_HINTS = (
 )
 
 
+_DOCUMENT_FIELDS = frozenset(("apiVersion", "kind", "metadata", "spec"))
+_JOINED = {
+    "when": "keep one of the two, or join them with && or ||",
+    "matchConditions": "write both lists as one",
+    "rules": "write both lists as one",
+    "counters": "write both lists as one",
+}
+
+
+def _twice(path: Path, key: str) -> str:
+    if not path and key in _DOCUMENT_FIELDS:
+        return "a second policy in one file begins after a line `---`"
+    if key in ("terminate", "reroute", "constrain", "allow", "name"):
+        return "keep one of the two; a second rule begins with a dash, as in `- name: …`"
+    return _JOINED.get(key, "keep one of the two")
+
+
 def _syntax(file: str, text: str, error: yaml.YAMLError) -> Issue:
     problem, span = _problem(file, text, error)
+    if unquoted := _unquoted(file, text, error):
+        return unquoted
     hint = next((hint for part, hint in _SYNTAX_HINTS if part in problem), "a YAML linter shows the structure")
     if "\t" in _line(text, span.line)[: span.column]:
         hint = "indent with spaces, never with tabs"
     return Issue(span, "YAML001", Severity.ERROR, f"not valid YAML: {problem}", hint)
+
+
+def _unquoted(file: str, text: str, error: yaml.YAMLError) -> Issue | None:
+    """A plain value that begins with a character that means something to YAML: `*mini*`, `&a`, `@x`, `%x`."""
+    if not isinstance(error, yaml.MarkedYAMLError) or (mark := error.context_mark or error.problem_mark) is None:
+        return None
+    marks = [one for one in (mark, error.problem_mark) if one is not None]
+    for one in marks:
+        char = _line(text, one.line + 1)[one.column : one.column + 1]
+        if char and char in "*&@%`":
+            span = Span(file, one.line + 1, one.column + 1)
+            message = f"not valid YAML: a value cannot begin with `{char}`"
+            return Issue(span, "YAML001", Severity.ERROR, message, "put it in quotes")
+    return None
 
 
 def _problem(file: str, text: str, error: yaml.YAMLError) -> tuple[str, Span]:

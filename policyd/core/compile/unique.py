@@ -102,8 +102,16 @@ def _items(value: Any, part: str) -> list[Any]:
     return items if isinstance(items, list) else []
 
 
+def _keyed(value: Any, part: str) -> list[str]:
+    """The names of a part that is written as a mapping, which it must not be: what reads them is not wrong too."""
+    spec = value.get("spec") if isinstance(value, dict) else None
+    items = spec.get(part) if isinstance(spec, dict) else None
+    return list(items) if isinstance(items, dict) else []
+
+
 def _named(value: Any, part: str) -> list[tuple[int, str]]:
     named = [(index, item.get("name")) for index, item in enumerate(_items(value, part)) if isinstance(item, dict)]
+    named += enumerate(_keyed(value, part))
     return [(index, name) for index, name in named if isinstance(name, str)]
 
 
@@ -116,7 +124,8 @@ def raw_variables(value: Any) -> list[tuple[int, str, str]]:
     """Index, name and expression of every variable that has both, in order; of two with one name the first."""
     found: dict[str, tuple[int, str, str]] = {}
     for index, name in _named(value, "variables"):
-        source = _items(value, "variables")[index].get("expression")
+        items = _items(value, "variables")
+        source = items[index].get("expression") if items else value["spec"]["variables"][name]
         if isinstance(source, str) and _is_name(name):
             found.setdefault(name, (index, name, source))
     return list(found.values())

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 from policyd.core.compile.findings import Findings
 from policyd.core.compile.places import Path
+from policyd.core.compile.plain_texts import warn_empty_keys, warn_plain_texts, warn_providers, warn_without_rules
 from policyd.core.compile.policyset import CompiledPolicy
 from policyd.core.compile.select import glob_matches
+from policyd.core.compile.synonyms import VALUES
 from policyd.core.compile.words import listed, nearest, quoted
 from policyd.core.errors import Issue, Span
 from policyd.core.model.decision import Mode
@@ -66,6 +68,10 @@ def check_alone(document: PolicyDocument, findings: Findings, policy: CompiledPo
     _warn_operations(document, findings)
     _warn_paths(document, findings)
     _warn_targets(document, findings)
+    warn_plain_texts(document, findings)
+    warn_empty_keys(document, findings)
+    warn_without_rules(document, findings)
+    warn_providers(document, findings)
 
 
 def check_whole(written: Sequence[Known]) -> list[Issue]:
@@ -107,7 +113,7 @@ def _warn_operations(document: PolicyDocument, findings: Findings) -> None:
     for index, written in enumerate(document.spec.match.operations):
         if any(glob_matches(written)(operation) for operation in OPERATIONS):
             continue
-        near = nearest(written, OPERATIONS)
+        near = nearest(written, OPERATIONS, VALUES)
         hint = f"did you mean `{near}`?" if near else f"there are: {listed(OPERATIONS)}"
         path = ("spec", "match", "operations", index)
         findings.warn(path, "POL106", f"no call is an operation {quoted(written)}", hint)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from policyd.core.compile.synonyms import FIELDS, VALUES, Words, nearest_of
+
 MAX_QUOTED = 60  # characters
-MAX_LISTED = 12
+MAX_LISTED = 24
+_ALIKE = 0.65
+_SHORT = 4  # letters: two words that short are alike by chance
 
 
 def quoted(value: object) -> str:
@@ -28,19 +32,23 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(every[:MAX_LISTED]) + more
 
 
-def nearest(written: object, names: Iterable[str]) -> str | None:
+def close(written: str, names: Iterable[str]) -> str | None:
+    """The name that is written almost like it: a slip of the fingers, not another word."""
+    cutoff = 0.75 if len(written) <= _SHORT else _ALIKE
+    folded = {name.lower(): name for name in names}
+    near = get_close_matches(written.lower(), list(folded), n=1, cutoff=cutoff)
+    return folded[near[0]] if near else None
+
+
+def nearest(written: object, names: Iterable[str], words: Words = FIELDS) -> str | None:
     """The name that was probably meant, if any is near."""
     every = list(names)
     text = str(written)[:MAX_QUOTED]
-    for name in every:
-        if name.lower() == text.lower().replace("_", "").replace("-", ""):
-            return name
-    near = get_close_matches(text, every, n=1, cutoff=0.6)
-    return near[0] if near else None
+    return nearest_of(text, every, words) or close(text, every)
 
 
 def suggestion(written: object, names: Iterable[str], otherwise: str = "one of") -> str:
-    """A hint: what was probably meant, or else what there is."""
+    """A hint about a value: what was probably meant, or else what there is."""
     every = list(names)
-    near = nearest(written, every)
+    near = nearest(written, every, VALUES)
     return f"did you mean `{near}`?" if near else f"{otherwise}: {listed(every)}"

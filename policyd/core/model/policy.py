@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 API_VERSION = "policyd.dev/v1alpha1"
 KINDS = ("LLMPolicy", "ClusterLLMPolicy")
 DEFAULT_NAMESPACE = "default"
+CAPS = ("max_tokens",)
 ACTIONS = ("allow", "constrain", "reroute", "terminate")
 
 MAX_COUNTERS = 16  # a call reserves that many in one round trip

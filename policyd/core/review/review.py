@@ -6,6 +6,7 @@ from policyd.core.compile.compiler import Compiled, in_order
 from policyd.core.decide.plan import Plan
 from policyd.core.errors import Issue
 from policyd.core.model.decision import Mode
+from policyd.core.review.always import warn_always
 from policyd.core.review.assume import Effort
 from policyd.core.review.contradict import warn_contradictions
 from policyd.core.review.counters import warn_counters
@@ -26,6 +27,7 @@ def review(compiled: Compiled, effort: Effort | None = None) -> tuple[Issue, ...
     policies = reviewed(compiled.written, effort or Effort())
     for one in policies:
         warn_never(one)
+        warn_always(one)
         warn_counters(one)
     warn_contradictions(policies, warn_shadowed(policies))
     warn_overruled(policies)
