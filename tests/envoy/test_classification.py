@@ -246,3 +246,23 @@ def test_the_second_pass_of_a_reroute_knows_its_target() -> None:
     with stack({"moved.yaml": POLICIES["moved.yaml"]}, providers=providers[:1], bootstrap=options) as up:
         status, data, calls = ask(up, Sent("moved", CHAT))
         assert (status, calls) == (451, []), data
+
+
+def test_an_arn_in_a_bedrock_path_is_judged_and_forwarded_and_no_other_escaped_slash() -> None:
+    arn = "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fmine/converse"
+    said = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}
+    wanted = 'rules: [{name: r, when: request.model.endsWith("inference-profile/bad"), terminate: {status: 451}}]'
+    provider = Emulator("aws")
+    provider.raw["/ok"] = RawAnswer(200, (("content-type", "application/json"),), (b"{}",), stream=False)
+    with stack(
+        {"model.yaml": policy("model", wanted)},
+        providers=[provider],
+        bootstrap=["--upstream", "bedrock=127.0.0.1:9;provider=bedrock"],
+    ) as up:
+        status, data, calls = ask(up, Sent("", arn, said))
+        assert (status, [call.path for call in calls]) == (200, [arn]), data
+        assert ask(up, Sent("", arn.replace("mine", "bad"), said))[0] == 451
+        for path in ("/v1%2Fchat/completions", "/v1/chat%2fcompletions", "/model/a%2F..%2Fb/converse"):
+            status, data, calls = ask(up, Sent("", path, SAID))
+            assert (status, calls) == (400, []), data
+            assert b"ambiguous_path" in data

@@ -186,7 +186,7 @@ def _connection_manager(settings: Settings) -> HttpConnectionManager:
         early_header_mutation_extensions=[_strip_our_headers()],
         normalize_path=True,  # rules read paths: they and the upstream must mean the same one
         merge_slashes=True,
-        path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
+        path_with_escaped_slashes_action=_escaped_slashes(settings),
         use_remote_address=True,
         skip_xff_append=True,
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
@@ -202,6 +202,13 @@ def _connection_manager(settings: Settings) -> HttpConnectionManager:
         ),
         access_log=[_access_log()],
     )
+
+
+def _escaped_slashes(settings: Settings) -> HttpConnectionManagerPathWithEscapedSlashesAction:
+    """Bedrock's model may be an ARN, whose slash is escaped in the path: policyd rejects `%2F` anywhere else."""
+    action = HttpConnectionManagerPathWithEscapedSlashesAction
+    bedrock = any(fields_of(upstream).get("provider") == "bedrock" for upstream in settings.upstreams)
+    return action.KEEP_UNCHANGED if bedrock else action.REJECT_REQUEST
 
 
 def _strip_our_headers() -> TypedExtensionConfig:
