@@ -252,7 +252,10 @@ def test_a_whole_stream_is_read_full(name: str) -> None:
     assert inspected(dialect.name, request, kind, [data]) == "full"
 
 
-def test_what_is_in_no_dialect_is_none() -> None:
+def test_what_is_in_no_dialect_is_partial_and_what_is_not_read_is_none() -> None:
     bed = Bed(policy(READS))
     out = bed.call(body=b"{}", path="/v1/some/new/call", chunks=[b"{}"], response_headers=JSON)
+    assert out.record.inspection == "partial"
+    bed = Bed(policy(READS.replace("unknown]", "unknown, other]")))
+    out = bed.call(path="/v1/models", method="GET", chunks=[b"{}"], response_headers=JSON)
     assert out.record.inspection == "none"

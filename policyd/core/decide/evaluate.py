@@ -9,6 +9,7 @@ from policyd.core.compile.policyset import (
     Batch,
     CelFailure,
     CompiledPolicy,
+    CompiledRule,
     CounterRef,
     TextTruth,
     Unknown,
@@ -17,7 +18,7 @@ from policyd.core.decide.docket import Docket, docket_of
 from policyd.core.decide.docket import Judged as Judged
 from policyd.core.decide.plan import BoundRule, Plan, edits_request_body, redacts_response
 from policyd.core.decide.unknown import unknown_of, values_of, why_unknown
-from policyd.core.model.decision import Outcome
+from policyd.core.model.decision import Constrain, Outcome
 from policyd.core.model.facts import CounterFacts, Facts
 from policyd.core.stream.hits import Hits
 
@@ -127,11 +128,19 @@ def cannot_act(bound: BoundRule, world: World) -> str:
     rule, facts = bound.rule, world.facts
     if facts.unreadable_request and edits_request_body(rule):
         return f"request not readable: {facts.unreadable_request}"
-    if not facts.request.dialect and (edits_request_body(rule) or redacts_response(rule)):
+    if not facts.request.dialect and _needs_dialect(rule, facts.request.operation):
         return "the call is in no dialect that policyd can edit"
     if facts.unreadable_response and redacts_response(rule):
         return f"answer not readable: {facts.unreadable_response}"
     return ""
+
+
+def _needs_dialect(rule: CompiledRule, operation: str) -> bool:
+    """Whether acting on this rule takes more than knowing the strings of a body, which is all that is known of a call to
+    an unknown endpoint. Other calls without a dialect are not read at all."""
+    if operation != "unknown" or not isinstance(rule.action, Constrain):
+        return edits_request_body(rule) or redacts_response(rule)
+    return bool(rule.action.cap or rule.action.inject_system)
 
 
 def hopeless(plan: Plan, rules: Iterable[BoundRule], world: World) -> list[BoundRule]:

@@ -87,7 +87,7 @@ class Answering:
         response.headers = headers
         response.input_tokens = call.facts.request.input_tokens
         response.elapsed_ms = call.elapsed_ms(event.now)
-        response.inspection = "full" if call.understood else "none"
+        response.inspection, response.partial_reason = _inspected(call)
         call.status = response.status
         call.phase = "request" if call.decision.would is not Verdict.ALLOW else "response"
         if self._judged_headers() is Verdict.TERMINATE:
@@ -118,7 +118,7 @@ class Answering:
             asked=bool(call.facts.request.stream),
             most=call.options.bounds.event_bytes,
         )
-        if call.dialect is None or not call.understood or response.inspection == "none":
+        if call.dialect is None:
             return self._unknown()
         if bodiless:
             return self._at_once(bodiless=True)
@@ -178,9 +178,7 @@ class Answering:
         return self._pass_by(bodiless=bodiless)
 
     def _unknown(self) -> list[Step]:
-        """A language that policyd does not speak: the rules are judged over what little is known."""
-        response = self.call.facts.response
-        response.inspection = "none"
+        """A call whose content nobody reads: the rules are judged over what little is known."""
         return self._at_once()
 
     def _at_once(self, *, bodiless: bool = False) -> list[Step]:
@@ -352,3 +350,10 @@ class Answering:
         """Nothing more will come: what never matched is recorded as such."""
         bench = self.bench or (self.streaming.bench if self.streaming else self.whole.bench if self.whole else None)
         (bench or Bench(self.call)).close()
+
+
+def _inspected(call: Call) -> tuple[str, str]:
+    """How much of a response can be understood before it comes, and why not all of it."""
+    if call.dialect is None:
+        return "none", ""
+    return ("full", "") if call.understood else ("partial", "the endpoint is not known")

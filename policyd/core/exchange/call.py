@@ -122,7 +122,7 @@ class Call:
 
     @property
     def understood(self) -> bool:
-        """Whether the call's response can be read."""
+        """Whether the call's endpoint is known. One that is not is read by its strings."""
         return self.dialect is not None and self.dialect is not UNKNOWN
 
     def elapsed_ms(self, now: float) -> float:

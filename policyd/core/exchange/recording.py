@@ -142,7 +142,7 @@ def _done(decision: Decision) -> Verdict:
 
 def _inspection(call: Call) -> str:
     """How much of the call was understood: `full` is every byte of it, the request's too."""
-    if not call.understood:
+    if call.dialect is None:
         return "none"
     seen = call.facts.response.inspection
     return "partial" if seen == "full" and call.facts.unreadable_request else seen

@@ -15,7 +15,7 @@ from policyd.core.model.counters import Charge, CounterId, Readings, Window, Win
 from policyd.core.model.credentials import pseudonym
 from policyd.core.model.decision import Terminate
 from policyd.core.model.steps import Need, Read, Settle
-from policyd.core.stream.dialects.stored import STORING, stored_id
+from policyd.core.stream.dialects.stored import STORING, is_stored, stored_id
 
 KEPT_S = 30 * 24 * 3600.0  # how long an id is kept: as long as OpenAI keeps a stored response
 _MESSAGE = "This stored response was stopped or changed by a policy, and cannot be fetched."
@@ -28,6 +28,8 @@ def withhold(call: Call) -> Settle | None:
     """What remembers the response of this call, where the client did not get all of it."""
     request = call.facts.request
     if request.dialect not in STORING or request.operation == "retrieval" or not call.facts.response.id:
+        return None
+    if not is_stored(request.dialect, call.document):
         return None
     name = f"{call.id}:withheld"
     return Settle(name, name, ((_counter(call.facts.response.id), 1),))

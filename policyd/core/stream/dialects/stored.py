@@ -24,3 +24,13 @@ def stored_id(path: str) -> str:
     """The id of the stored response that a call is about; empty for none."""
     found = _ID.search(path)
     return found[2] if found else ""
+
+
+def is_stored(dialect: str, document: object) -> bool:
+    """Whether the provider keeps the response to this request: chat completions with `store: true`, responses without
+    `store: false`. What was not read may be kept."""
+    if not isinstance(document, dict):
+        return True
+    return (
+        document.get("store") not in (None, False) if dialect == "openai.chat" else document.get("store") is not False
+    )
