@@ -136,8 +136,8 @@ def cannot_act(bound: BoundRule, world: World) -> str:
 
 
 def _needs_dialect(rule: CompiledRule, operation: str) -> bool:
-    """Whether acting on this rule takes more than knowing the strings of a body, which is all that is known of a call to
-    an unknown endpoint. Other calls without a dialect are not read at all."""
+    """Whether acting on this rule takes more than the strings of a body: of a call to an unknown endpoint no more is
+    known, and other calls without a dialect are not read at all."""
     if operation != "unknown" or not isinstance(rule.action, Constrain):
         return edits_request_body(rule) or redacts_response(rule)
     return bool(rule.action.cap or rule.action.inject_system)
