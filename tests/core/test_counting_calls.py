@@ -284,3 +284,11 @@ def test_clamp_is_for_tokens_and_money(charge: str) -> None:
     issues = compile_documents([("p.yaml", policy(counter(charge, "'5'", ", clamp: MaxTokens")))]).issues
 
     assert any("max_tokens cannot keep" in issue.message for issue in issues)
+
+
+def test_the_same_session_id_of_two_callers_is_two_values() -> None:
+    spec = "counters:\n- {name: c, key: caller.team, charge: {distinct: session.id}, window: {lifetime: 1h}}"
+    bed = Bed(policy(spec))
+    for key in ("sk-1", "sk-2", "sk-1"):
+        call(bed, headers=[("authorization", f"Bearer {key}"), ("x-session-id", "s"), ("x-team-id", "t")])
+    assert total(bed) == 2

@@ -39,12 +39,16 @@ def amount_of(charge: Charge, usage: Usage, price: Price | None) -> int:
             return 0
 
 
-def member_of(value: object) -> str:
-    """A value as the digest by which it is told from others. Numbers that are equal in CEL are one value."""
+def member_of(value: object, owner: str = "") -> str:
+    """A value as the digest by which it is told from others. Numbers that are equal in CEL are one value.
+
+    `owner`: of the session that the value names.
+    """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     kind = "n" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
-    return blake2b(f"{kind}:{value}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    text = f"{kind}:{value}\0{owner}" if owner else f"{kind}:{value}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 @dataclass(slots=True, eq=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from policyd.core.compile.policyset import CelFailure, CompiledCounter, CompiledPolicy
+from policyd.core.compile.policyset import CelFailure, CompiledCounter, CompiledPolicy, Program
 from policyd.core.decide.evaluate import World
 from policyd.core.decide.plan import Plan, charges_money
 from policyd.core.decide.unknown import values_of
@@ -192,7 +192,7 @@ def gauges_of(
     members = [next(values) if gauge.counter.value else None for gauge in gauges]
     for gauge, key, by, member in zip(gauges, keys, bys, members, strict=True):
         _bind(gauge, key, by, world, process)
-        _bind_member(gauge, member)
+        _bind_member(gauge, member, world.facts.caller)
         if gauge.id is None:
             continue
         if not gauge.failure:
@@ -234,17 +234,23 @@ def _bind(gauge: Gauge, key: list[object], by: object, world: World, process: Mo
     gauge.refuses = gauge.holds and counter.denies and gauge.limit is not None
 
 
-def _bind_member(gauge: Gauge, value: object) -> None:
-    """Name the value that a counter of different values is to count. INVARIANT: without one it counts nothing."""
+def _bind_member(gauge: Gauge, value: object, caller: CallerFacts) -> None:
+    """Name the value that a counter of different values is to count. INVARIANT: without one it counts nothing, and the
+    same session id of two callers is two values."""
     program = gauge.counter.value
     if program is None or gauge.id is None:
         return
     if isinstance(value, CelFailure):
         gauge.failure = value.reason if value.missing else f"distinct: {value.reason}"
     else:
-        gauge.id = replace(gauge.id, member=member_of(value))
+        owner = caller.session_owner(everywhere=gauge.counter.scope == "Global") if _reads_session(program) else ""
+        gauge.id = replace(gauge.id, member=member_of(value, owner))
         return
     gauge.id, gauge.holds, gauge.refuses = None, False, False
+
+
+def _reads_session(program: Program) -> bool:
+    return not program.reads.isdisjoint({"session", "session.id"})
 
 
 def _owner(counter: CompiledCounter, caller: CallerFacts) -> str:
