@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import accumulate, compress
 
 SPACES = (0x20, 0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)
@@ -110,81 +110,134 @@ class _Row:
 
 LEAST, MOST = 13, 19  # digits of a card's number
 _MEMBERS = _mask(_both(_DIGITS))
+_OTHERS = bytes(byte for byte in range(256) if not _MEMBERS[byte])
 _FIRSTS = _mask(_both(b"23456"))  # that payment networks use
-_D = rb"[0-9\xb0-\xb9]"
-_LAST = rb"(?:[0-9](?![0-9A-Z_])|[\xb0-\xb9])"
-_FOURS = re.compile(  # 4-4-4-4
-    rb"(?=(?:(?<![0-9A-Z_])[2-6]|[\xb2-\xb6])%b{3}(?:[ .-]%b{4}){2}[ .-]%b{3}%b)" % (_D, _D, _D, _LAST)
-)
-_AMEX = re.compile(  # 4-6-5, 4-6-4
-    rb"(?=((?:(?<![0-9A-Z_])3|\xb3)%b{3}[ .-]%b{6}[ .-]%b{3,4}%b))" % (_D, _D, _D, _LAST)
-)
-_PLAIN = bytes(max(min(byte - 48, 9), 0) for byte in range(256))
-_DOUBLED = bytes(sum(divmod(2 * value, 10)) for value in _PLAIN)
+_THREES = _mask(_both(b"3"))
+_BETWEEN = _mask(b" .-")
+_PLAIN = bytes(byte & 15 for byte in range(256))
+_DOUBLED = bytes(sum(divmod(2 * value, 10)) if value < 10 else 0 for value in range(256))
+_TENS = bytes(value % 10 == 0 for value in range(256))
 
 
 def cards(text: str) -> list[tuple[int, int]]:
     """Where payment cards' numbers stand in a text: start and end, ascending; they may overlap."""
     data = _coded(text)
-    row = _Row(data, _MEMBERS)
-    if len(row.places) < LEAST:
+    member = data.translate(_MEMBERS)
+    if member.count(1) < LEAST:
         return []
-    sums = _sums(row.values)
+    digits = _Digits(data, member)
     found: dict[int, int] = {}
-    for match in _FOURS.finditer(data):
-        at = row.index[match.start()]
-        if _is_right(sums, at, at + 15):
-            found[match.start()] = match.start() + 19
-    for match in _AMEX.finditer(data):
-        at, end = row.index[match.start()], row.index[match.end(1)]
-        if _is_right(sums, at, end - 1):
-            found.setdefault(match.start(), match.end(1))
-    firsts = compress(range(len(data)), _and(row.starts, data.translate(_FIRSTS)))
-    starts = [row.index[place] for place in firsts if place not in found]
-    places, count = row.places, len(row.places)
-    solid = [at for at in starts if at + LEAST <= count and places[at + LEAST - 1] - places[at] == LEAST - 1]
-    numbers = _longest(solid, row, sums, solid=True)
-    numbers |= _longest([at for at in starts if at not in numbers], row, sums, solid=False)
-    found.update((places[at], places[last] + 1) for at, last in numbers.items())
+    if digits.groups:
+        index = [0, *accumulate(member)]
+        for first, size, length in digits.groups:
+            if digits.right[length][index[first] + length - 1]:
+                found.setdefault(first, first + size)
+        digits.take([index[first] for first in found])
+    if numbers := digits.numbers():
+        places = list(compress(range(len(data)), member))
+        found.update((places[first], places[last] + 1) for first, last in numbers)
     return sorted(found.items())
 
 
-def _sums(digits: bytes) -> tuple[list[int], list[int]]:
-    """Luhn's sums of all digits before a place: the even ones plain and the odd ones doubled, and the other way."""
-    plain, doubled = digits.translate(_PLAIN), digits.translate(_DOUBLED)
-    even, odd = bytearray(doubled), bytearray(plain)
-    even[::2], odd[::2] = plain[::2], doubled[::2]
-    return [0, *accumulate(even)], [0, *accumulate(odd)]
+def _lanes(row: bytes) -> int:
+    """A row as one number, a byte a character: what is done to the number is done to all characters at once. Shifted to
+    the left by a byte, each is in the place of the one behind it."""
+    return int.from_bytes(row, "little")
 
 
-def _is_right(sums: tuple[list[int], list[int]], first: int, last: int) -> bool:
-    total = sums[last & 1]
-    return (total[last + 1] - total[first]) % 10 == 0
+def _ones(lanes: int, count: int) -> Iterator[int]:
+    """Which of the first `count` characters are 1, ascending."""
+    if not lanes:
+        return
+    row = lanes.to_bytes(count, "little")
+    at = row.find(1)
+    while at >= 0:
+        yield at
+        at = row.find(1, at + 1)
 
 
-def _longest(starts: Sequence[int], row: _Row, sums: tuple[list[int], list[int]], *, solid: bool) -> dict[int, int]:
-    """By start: the last digit of the longest number there, where its sum is right. `solid`: nothing stands within."""
-    found: dict[int, int] = {}
-    ends, runs, places, count = row.ends, row.runs, row.places, len(row.ends)
-    for length in range(MOST, LEAST - 1, -1):
-        rest: list[int] = []
-        for at in starts:
-            last = at + length - 1
-            if last >= count or not ends[last] or runs[at] != runs[last]:
-                rest.append(at)
-                continue
-            if solid and places[last] - places[at] >= length:
-                rest.append(at)
-                continue
-            total = sums[last & 1]
-            if (total[last + 1] - total[at]) % 10 == 0:
-                found[at] = last
-        starts = rest
-    return found
+class _Digits:
+    """The digits of a text, by index, those between them left out, and the numbers that they may be.
+
+    `groups`: start, characters and digits of what is grouped as cards are printed. `right`: by length, 1 at the last
+    digit of a number whose sum is right.
+    """
+
+    __slots__ = ("_count", "_loose", "_solid", "_starts", "groups", "right")
+
+    def __init__(self, data: bytes, digits: bytes) -> None:
+        member, gap, word, wide = (_lanes(digits), *(_lanes(data.translate(table)) for table in (_GAPS, _WORD, _WIDE)))
+        ends, begins = member & (wide | ~(word >> 8)), wide | ~(word << 8)
+        self.groups = list(self._grouped(data, member, begins, ends))
+        starts = _lanes(data.translate(_FIRSTS)) & begins
+        apart = member & ~(member << 8)
+        broken = apart & ~((gap & member << 8) << 8)
+        # One byte a digit. 2: another stands not right before it; 4: nor before one gap; 8: may end; 16: may begin.
+        flags = member | apart << 1 | broken << 2 | ends << 3 | starts << 4
+        self._find(flags.to_bytes(len(data), "little").translate(None, b"\0"), data.translate(_PLAIN, _OTHERS))
+
+    def _find(self, flags: bytes, values: bytes) -> None:
+        every, lanes = _lanes(b"\1" * len(flags)), _lanes(flags)
+        apart, broken, ends, self._starts = ((lanes >> bit) & every for bit in (1, 2, 3, 4))
+        plain, doubled = _lanes(values), _lanes(values.translate(_DOUBLED))
+        self._count = len(flags)
+        self.right: dict[int, bytes] = {}
+        self._solid: dict[int, int] = {}  # by length: where what has the shape of a number ends,
+        self._loose: dict[int, int] = {}  # and the same with gaps within
+        total = gaps = breaks = 0
+        for back in range(MOST):
+            shift = 8 * back
+            total += (doubled if back % 2 else plain) << shift  # at most 19 times 9: it fits into a byte
+            if back:
+                gaps |= apart << shift - 8
+                breaks |= broken << shift - 8
+            if (length := back + 1) >= LEAST:
+                self.right[length] = total.to_bytes(self._count + MOST, "little").translate(_TENS)
+                self._loose[length] = ends & (self._starts << shift) & ~breaks
+                self._solid[length] = self._loose[length] & ~gaps
+
+    @staticmethod
+    def _grouped(data: bytes, member: int, begins: int, ends: int) -> Iterator[tuple[int, int, int]]:
+        """4-4-4-4, and 4-6-5 or 4-6-4 that begins with 3."""
+        fours = member & member >> 8 & member >> 16 & member >> 24
+        if not fours:
+            return
+        between, count = _lanes(data.translate(_BETWEEN)), len(data)
+        start = begins & fours & between >> 32
+        again = fours & between >> 32
+        four = start & _lanes(data.translate(_FIRSTS)) & again >> 40 & again >> 80 & fours >> 120 & ends >> 144
+        three = start & _lanes(data.translate(_THREES)) & (fours & fours >> 16) >> 40 & between >> 88
+        five = three & fours >> 96 & ends >> 128
+        three &= fours >> 96 & ends >> 120 & ~five
+        for lanes, size, length in ((four, 19, 16), (five, 17, 15), (three, 16, 14)):
+            yield from ((first, size, length) for first in _ones(lanes, count))
+
+    def take(self, firsts: Iterable[int]) -> None:
+        """No other number is to begin at these digits."""
+        taken = bytearray(self._count)
+        for first in firsts:
+            taken[first] = 1
+        self._starts &= ~_lanes(taken)
+
+    def numbers(self) -> list[tuple[int, int]]:
+        """The first and last digit of each number. Only the longest that begins at a place is one, if its sum is right:
+        first of those without gaps, then of all."""
+        found: list[tuple[int, int]] = []
+        for ends in (self._solid, self._loose):
+            starts = self._starts
+            for length in range(MOST, LEAST - 1, -1):
+                back = 8 * (length - 1)
+                if shaped := ends[length] & (starts << back):
+                    starts &= ~(shaped >> back)
+                    right = shaped & _lanes(self.right[length])
+                    self._starts &= ~(right >> back)
+                    found += ((last - length + 1, last) for last in _ones(right, self._count))
+        return found
 
 
 # ---- IBANs ----------------------------------------------------------------------------------------------------------
 
+_DIGIT_CLASS = rb"[0-9\xb0-\xb9]"
 _ALNUM = _mask(_both(_DIGITS + _LETTERS))
 _BASE_36 = {code: str(int(chr(code), 36)) for code in _LETTERS}
 
@@ -196,7 +249,7 @@ class Ibans:
         self._lengths = {country.encode(): length for country, length in lengths.items()}
         narrow = b"|".join(self._lengths)
         wide = b"|".join(bytes(byte | 0x80 for byte in country) for country in self._lengths)
-        self._heads = re.compile(rb"(?:(?<![0-9A-Z_])(?:%b)|%b)(?=%b%b)" % (narrow, wide, _D, _D))
+        self._heads = re.compile(rb"(?:(?<![0-9A-Z_])(?:%b)|%b)(?=%b%b)" % (narrow, wide, _DIGIT_CLASS, _DIGIT_CLASS))
 
     def __call__(self, text: str) -> list[tuple[int, int]]:
         data = _coded(text)
