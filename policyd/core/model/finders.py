@@ -217,7 +217,7 @@ class _Digits:
         taken = bytearray(self._count)
         for first in firsts:
             taken[first] = 1
-        self._starts &= ~_lanes(taken)
+        self._starts &= ~_lanes(bytes(taken))
 
     def numbers(self) -> list[tuple[int, int]]:
         """The first and last digit of each number. Only the longest that begins at a place is one, if its sum is right:

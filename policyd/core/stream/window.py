@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import compress
+
+_BEGINS = bytes(byte & 0xC0 != 0x80 for byte in range(256))  # a character in UTF-8
 
 
 class Window:
@@ -17,8 +20,7 @@ class Window:
 
     def _table(self) -> list[int]:
         if self._starts is None:
-            self._starts = [at for at, byte in enumerate(self.data) if byte & 0xC0 != 0x80]
-            self._starts.append(len(self.data))
+            self._starts = [*compress(range(len(self.data)), self.data.translate(_BEGINS)), len(self.data)]
         return self._starts
 
     def byte(self, place: int) -> int:
