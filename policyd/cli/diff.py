@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from policyd.adapters.errors import FINDINGS, OK, USAGE, UnreadableInput
 from policyd.adapters.prices import load_prices
 from policyd.adapters.vocabularies import load_vocabularies
 from policyd.cli.diff_report import JsonDiff, MarkdownDiff, Printer, TextDiff
@@ -59,10 +60,11 @@ def diff(
     before, after = (DryRun(compiled(paths), table, options, vocabularies=load_vocabularies()) for paths in (from_, to))
     comparison = Comparison(max_newly_stopped, max_cost_increase)
     with closing(_printer(format)) as printer:
-        asyncio.run(_play(before, after, files, comparison, printer))
+        unreadable: list[UnreadableInput] = []
+        asyncio.run(_play(before, after, files, comparison, printer, unreadable))
     for words in comparison.failures():
         print(f"policyd: {words}", file=sys.stderr)
-    raise typer.Exit(int(any(comparison.failures())))
+    raise typer.Exit(FINDINGS if any(comparison.failures()) else USAGE if unreadable else OK)
 
 
 def _printer(format: Format) -> Printer:
@@ -75,12 +77,20 @@ def _printer(format: Format) -> Printer:
             return MarkdownDiff()
 
 
-async def _play(before: DryRun, after: DryRun, files: Sequence[Path], comparison: Comparison, printer: Printer) -> None:
-    with traffic(files, "diff") as recordings:
+async def _play(
+    before: DryRun,
+    after: DryRun,
+    files: Sequence[Path],
+    comparison: Comparison,
+    printer: Printer,
+    unreadable: list[UnreadableInput],
+) -> None:
+    with traffic(files, "diff", unreadable) as recordings:
         for recording in recordings:
             was, now = await before.play(recording), await after.play(recording)
             change = changes_between(was, now)
             comparison.add(was, now, change)
             if change is not None:
                 printer.row(change)
-    printer.end(comparison)
+    if len(unreadable) < len(files) or comparison.calls:
+        printer.end(comparison)

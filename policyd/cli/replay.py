@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from policyd.adapters.errors import FINDINGS, OK, USAGE, UnreadableInput
 from policyd.adapters.garbage import looking_seldom
 from policyd.adapters.policies_dir import read_policies
 from policyd.adapters.prices import load_prices
@@ -63,7 +64,7 @@ def replay(
 ) -> None:
     """Dry run policies over recorded traffic, through the engine that serves, counters included.
 
-    Exits with 1 when a --fail-on is found.
+    Exits with 1 when a --fail-on is found, else with 2 when a file could not be read; the others were.
     """
     if seed is not None and rechunk is None:
         raise typer.BadParameter("goes with --rechunk", param_hint="--seed")
@@ -76,10 +77,13 @@ def replay(
     table = load_prices(prices)
     run = DryRun(policy_set, table, options, cut, vocabularies=load_vocabularies())
     with closing(JsonPrinter() if format is Format.JSON else _text(run)) as printer, looking_seldom():
+        unreadable: list[UnreadableInput] = []
         with dry_records(records) as kept:
-            asyncio.run(_play(run, Recorded(table), files, summary, (printer, kept)))
-        printer.end(summary)
-    raise typer.Exit(int(summary.found))
+            asyncio.run(_play(run, Recorded(table), files, summary, (printer, kept), unreadable))
+        if unreadable and len(unreadable) == len(files) and not summary.calls:
+            raise typer.Exit(USAGE)  # there is nothing to print
+        printer.end(summary, unreadable)
+    raise typer.Exit(FINDINGS if summary.found else USAGE if unreadable else OK)
 
 
 def _text(run: DryRun) -> TextPrinter:
@@ -99,10 +103,15 @@ def compiled(paths: Sequence[Path]) -> PolicySet:
 
 
 async def _play(
-    run: DryRun, recorded: Recorded, files: Sequence[Path], summary: Summary, told: tuple[Printer, DryRecords]
+    run: DryRun,
+    recorded: Recorded,
+    files: Sequence[Path],
+    summary: Summary,
+    told: tuple[Printer, DryRecords],
+    unreadable: list[UnreadableInput],
 ) -> None:
     printer, records = told
-    with traffic(files, "replay") as recordings:
+    with traffic(files, "replay", unreadable) as recordings:
         for recording in recordings:
             played = await run.play(recording)
             summary.add(played, await recorded.nano(played))

@@ -7,10 +7,11 @@ Rule 2: memory does not grow with the number of calls.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Protocol
 
+from policyd.adapters.errors import UnreadableInput
 from policyd.adapters.records import counter_fields, decimal
 from policyd.cli.dry_run import Played
 from policyd.cli.replay_sums import CutPoints, Summary, stopped_at
@@ -84,7 +85,7 @@ class Printer(Protocol):
     """Takes rows while calls are played, and tells all when they are over."""
 
     def row(self, played: Played) -> None: ...
-    def end(self, summary: Summary) -> None: ...
+    def end(self, summary: Summary, unreadable: Sequence[UnreadableInput] = ()) -> None: ...
     def close(self) -> None: ...
 
 
@@ -97,8 +98,9 @@ class JsonPrinter:
     def row(self, played: Played) -> None:
         self._document.add(exchange_fields(played))
 
-    def end(self, summary: Summary) -> None:
-        self._document.print(summary.fields())
+    def end(self, summary: Summary, unreadable: Sequence[UnreadableInput] = ()) -> None:
+        issues = [{"file": one.place.file, "line": one.place.line, "message": one.message} for one in unreadable]
+        self._document.print(summary.fields(), issues)
 
     def close(self) -> None:
         self._document.close()
@@ -112,7 +114,7 @@ class TextPrinter:
         self._rows: list[tuple[str, ...]] = []
         self._more = 0
 
-    def end(self, summary: Summary) -> None:
+    def end(self, summary: Summary, unreadable: Sequence[UnreadableInput] = ()) -> None:
         from rich.console import Console
 
         console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
@@ -121,6 +123,8 @@ class TextPrinter:
             console.print(f"… and {self._more} more calls; --format json has all of them")
         for line in _sums(summary):
             console.print(line, markup=False)
+        if unreadable:
+            console.print(f"files that could not be read to their end: {len(unreadable)}", markup=False)
         slowest = [f"{clean(name)} {micros:.0f} us" for name, micros in self._times.slowest(_SLOWEST)]
         if slowest:
             console.print(f"slowest rules, each judged alone: {', '.join(slowest)}", markup=False)

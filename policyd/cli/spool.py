@@ -10,13 +10,14 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import IO
 
 _MEMORY = 16 * 1024 * 1024  # bytes
 
 
 class Document:
-    """`{"NAME": [...], "summary": {...}}`."""
+    """`{"NAME": [...], "summary": {...}}`, and `issues` where there are any."""
 
     def __init__(self, name: str) -> None:
         self._spool: IO[str] = tempfile.SpooledTemporaryFile(_MEMORY, "w+", encoding="ascii")  # noqa: SIM115
@@ -27,8 +28,9 @@ class Document:
         self._spool.write(self._lead + json.dumps(row))
         self._lead = ",\n"
 
-    def print(self, summary: dict[str, object]) -> None:
-        self._spool.write('\n],\n"summary": ' + json.dumps(summary) + "}\n")
+    def print(self, summary: dict[str, object], issues: Sequence[dict[str, object]] = ()) -> None:
+        more = f',\n"issues": {json.dumps(issues)}' if issues else ""
+        self._spool.write('\n],\n"summary": ' + json.dumps(summary) + more + "}\n")
         self._spool.seek(0)
         shutil.copyfileobj(self._spool, sys.stdout)
         sys.stdout.flush()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from policyd.adapters.errors import UnreadableInput
 from policyd.adapters.recordings import Recording, read_recordings
 from policyd.adapters.vocabularies import load_vocabularies
 
@@ -50,19 +51,28 @@ def clean(text: str) -> str:
 
 
 @contextmanager
-def traffic(files: Sequence[Path], what: str) -> Iterator[Iterator[Recording]]:
-    """The calls of these files, one after another. `what` is being done with them."""
+def traffic(
+    files: Sequence[Path], what: str, unreadable: list[UnreadableInput] | None = None
+) -> Iterator[Iterator[Recording]]:
+    """The calls of these files, one after another. `what` is being done with them. `unreadable` takes the files that
+    cannot be read, to their end; without it the first of them ends the run."""
     with _bar(files, what) as bar:
-        yield _calls(files, bar)
+        yield _calls(files, bar, unreadable)
 
 
-def _calls(files: Sequence[Path], bar: Bar) -> Iterator[Recording]:
+def _calls(files: Sequence[Path], bar: Bar, unreadable: list[UnreadableInput] | None) -> Iterator[Recording]:
     before, lacking = 0, _lacking()
     for file in files:
-        for recording in read_recordings(file, lambda done, before=before: bar.bytes(before + done)):  # type: ignore[misc]
-            bar.call(recording)
-            lacking(recording)
-            yield recording
+        try:
+            for recording in read_recordings(file, lambda done, before=before: bar.bytes(before + done)):  # type: ignore[misc]
+                bar.call(recording)
+                lacking(recording)
+                yield recording
+        except UnreadableInput as error:
+            if unreadable is None:
+                raise
+            unreadable.append(error)
+            print(f"policyd: {error}", file=sys.stderr)
         before += _size(file)
         bar.bytes(before)
 

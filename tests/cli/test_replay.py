@@ -160,13 +160,20 @@ def test_a_long_table_is_cut_and_says_so(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("format", ["text", "json"])
-def test_a_file_that_breaks_half_way_leaves_nothing_half_written(desk: Desk, format: str) -> None:
+def test_a_file_that_breaks_half_way_is_an_issue_and_the_others_are_played(desk: Desk, format: str) -> None:
     broken = desk.folder / "broken.jsonl"
     broken.write_text(json.dumps(exchange()) + "\n{\n")
-    code, out, err = desk.run("--format", format, files=[desk.recorded, broken])
-    assert (code, out) == (root.USAGE, "")
+    code, out, err = desk.run("--format", format, files=[broken, desk.recorded])
+    assert code == root.USAGE
     assert "broken.jsonl:2:2: broken JSON" in err
     assert "Traceback" not in err
+    if format == "json":
+        document = json.loads(out)
+        assert len(document["exchanges"]) == 2
+        assert [(issue["file"], issue["line"]) for issue in document["issues"]] == [(str(broken), 2)]
+    else:
+        assert "2 calls: 2 allow" in out
+        assert "files that could not be read to their end: 1" in out
 
 
 def test_mistakes_have_their_exit_codes(desk: Desk) -> None:

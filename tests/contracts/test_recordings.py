@@ -272,7 +272,7 @@ BROKEN = [
     ('{"request": ' + "[" * 100_000, "nested too deep"),
     ('{"request": ' + "1" * 5000 + "}", "a number is too long"),
     ("interactions:\n- request: {a\n", "broken YAML"),
-    ("interactions:\n- request: !!python/object/apply:os.system [ls]\n", ":2:12: broken YAML"),
+    ("interactions:\n- request: !!python/object/apply:os.system [ls]\n", "a.txt#0: request: expected an object"),
     ("interactions: " + "[" * 100_000, ":1:214: nested deeper than 200"),
     ("interactions:\n" + "- " * 20_000, ":2:399: nested deeper than 200"),
     (ENDLESS, "a.txt#0: request.headers: expected a header's value, not a list"),
@@ -350,3 +350,49 @@ def test_the_corpus_is_read_whole() -> None:
     assert all(one.host and one.path.startswith("/") and one.status for one in recordings)
     texts = [one for one in recordings if "eventstream" not in dict(one.response_headers).get("content-type", "")]
     assert all(whole(one).decode() is not None for one in texts)
+
+
+TAGGED = """
+interactions:
+- request:
+    method: POST
+    uri: https://a.example/v1
+    headers: !!python/object/new:requests.structures.CaseInsensitiveDict
+      state:
+        _store: !!python/object/apply:collections.OrderedDict
+        - - - content-type
+            - !!python/tuple [Content-Type, application/json]
+    body: !!python/unicode '{"a": 1}'
+  response:
+    status: !ruby/object:VCR::ResponseStatus {code: 200, message: OK}
+    headers: !ruby/hash:ActiveSupport::HashWithIndifferentAccess {Date: [2026-01-02]}
+    body: {encoding: ASCII-8BIT, string: !binary "AP8="}
+- request: {method: POST, uri: 'https://a.example/v1', headers: {}, body: {model: m, at: 2026-01-02, n: [1, null]}}
+  response: {status: {code: 200}, headers: {}, body: {string: !!python/object:some.Page {text: hi}}}
+"""
+
+
+def test_tags_of_python_and_ruby_are_read_as_the_plain_data_that_they_hold(tmp_path: Path) -> None:
+    one, other = read(tmp_path, TAGGED)
+
+    assert one.headers == (("content-type", "application/json"),)
+    assert (one.body, one.status, one.response_headers) == (b'{"a": 1}', 200, (("date", "2026-01-02"),))
+    assert whole(one) == b"\x00\xff"
+    assert json.loads(other.body) == {"model": "m", "at": "2026-01-02", "n": [1, None]}
+    assert json.loads(whole(other)) == {"text": "hi"}
+
+
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:os.system [exit]", "!!python/name:os.system ''", "!!python/module:antigravity ''"]
+)
+def test_no_tag_constructs_anything(tmp_path: Path, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.system", lambda _: pytest.fail("was run"))
+    given = f"interactions:\n- request: {{method: POST, uri: 'http://a/', headers: {{}}, body: {tag}}}\n"
+    (recording,) = read(tmp_path, given + "  response: {status: 200, headers: {}}\n")
+    assert recording.body in (b'["exit"]', b"exit", b"")
+
+
+def test_a_body_that_stands_for_a_document_without_end_is_refused(tmp_path: Path) -> None:
+    bomb = ENDLESS.replace("headers: {h: [*a11]}", "body: {x: *a11}")
+    with pytest.raises(UnreadableInput, match=r"request\.body: holds more than \d+ values"):
+        read(tmp_path, bomb)

@@ -1,4 +1,4 @@
-"""VCR cassettes, of Python and of Ruby, in YAML or JSON. Nothing in them is ever executed: unknown tags are refused."""
+"""VCR cassettes, of Python and of Ruby, in YAML or JSON. Nothing in them is ever executed: see plain_yaml.py."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import yaml
 
 from policyd.adapters.errors import Place, UnreadableInput
 from policyd.adapters.recordings import Recording, shape
+from policyd.adapters.recordings.plain_yaml import PlainLoader
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST = 200
+MOST_VALUES = 2_000_000  # JSON values of a body that is written as a document: aliases can repeat one without end
 
 
 def read_yaml(name: str, data: bytes) -> Iterator[Recording]:
@@ -67,7 +68,7 @@ def _status(place: Place, answer: dict[str, object]) -> int:
 def _of(place: Place, message: dict[str, object], field: str) -> bytes:
     """A message's body. Some recorders write JSON as a document, for people to read."""
     if message.get("body") is None and isinstance(message.get("parsed_body"), dict | list):
-        return shape.to_bytes(json.dumps(message["parsed_body"], ensure_ascii=False, default=str))
+        return _document(place, message["parsed_body"], f"{field}.parsed_body")
     return _body(place, message.get("body", message.get("content")), f"{field}.body")
 
 
@@ -83,8 +84,30 @@ def _body(place: Place, body: object, field: str) -> bytes:
             return shape.from_base64(place, encoded, f"{field}.base64_string")
         case {"string": inner}:
             return _body(place, inner, f"{field}.string")
+        case dict() | list():
+            return _document(place, body, field)
         case _:
             raise UnreadableInput(place, f"{field}: expected a string or bytes, not {shape.kind_of(body)}")
+
+
+def _document(place: Place, body: object, field: str) -> bytes:
+    """A body that is written as a document, as JSON."""
+    waiting, seen = [body], 0
+    while waiting:
+        value = waiting.pop()
+        below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        seen += len(below)
+        if seen > MOST_VALUES:
+            raise UnreadableInput(place, f"{field}: holds more than {MOST_VALUES} values")
+        waiting += below
+    try:
+        return shape.to_bytes(json.dumps(body, ensure_ascii=False, default=_text))
+    except (TypeError, ValueError, RecursionError):
+        raise UnreadableInput(place, f"{field}: cannot be written as JSON") from None
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 # ---- YAML -----------------------------------------------------------------------------------------------------------
@@ -93,7 +116,7 @@ def _body(place: Place, body: object, field: str) -> bytes:
 def _load(name: str, data: bytes) -> object:
     try:
         _check_depth(name, data)
-        return yaml.load(data, Loader=_LOADER)
+        return yaml.load(data, Loader=PlainLoader)
     except yaml.MarkedYAMLError as error:
         raise _broken(name, error.problem_mark, error.problem or error.context) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -103,7 +126,7 @@ def _load(name: str, data: bytes) -> object:
 def _check_depth(name: str, data: bytes) -> None:
     """INVARIANT: looked at before the document is built: libyaml's builder descends on the C stack, and dies there."""
     depth = 0
-    for event in yaml.parse(data, Loader=_LOADER):
+    for event in yaml.parse(data, Loader=PlainLoader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):

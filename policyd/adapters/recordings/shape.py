@@ -103,6 +103,8 @@ def header_pairs(place: Place, value: object, field: str) -> Headers:
     if value is None:
         return ()
     pairs: list[tuple[str, object]] = []
+    if isinstance(value, dict) and value.keys() == {"_store"} and isinstance(value["_store"], dict):
+        value = list(value["_store"].values())  # requests' own headers: by the lower-case name, the pair
     if isinstance(value, list):
         pairs = [_pair(place, item, field) for item in value]
     else:
