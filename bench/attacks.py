@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from bench.report import percentile
 from policyd.adapters.envoy.bootstrap import bootstrap, render
 from policyd.adapters.envoy.config import settings
 from policyd.adapters.errors import NotAvailable
+from policyd.adapters.loop_watch import VARIABLE
 from policyd.cli.emulator import free_port
 from policyd.cli.stage import envoy_binary
 
@@ -62,11 +64,13 @@ spec:
       terminate: {reason: words}
 """
 _LIMITS = re.compile(r"(?<=limit: )\d+(?= (requests|tokens))|(?<=output_tokens > )\d+")
+_LONGEST = re.compile(rb"^policyd_longest_turn_seconds (\S+)", re.MULTILINE)
 RATE = 40.0  # calls a second of the second caller
 PATIENCE_S = 20.0
 BODY = b'{"model":"gpt-4o","max_tokens":50,"messages":[{"role":"user","content":"Tell me about fuses."}]}'
 _numbers = itertools.count()
 MOST_MS = 50.0  # by which the second caller's p99 may rise
+MOST_TURN_MS = 20.0  # processor time between two looks of policyd's event loop at what else there is to do
 MOST_TIMES = 8  # of the largest body, that memory may rise by
 
 
@@ -77,6 +81,13 @@ class Bed:
     listener: int
     policyd: subprocess.Popen[bytes]
     log: Path
+    admin: int
+
+    def longest_turn_ms(self) -> float:
+        """Of policyd's event loop, since this was last asked."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=20) as page:
+            found = _LONGEST.search(page.read())
+        return float(found[1]) * 1000 if found else 0.0
 
     def memory(self, what: str) -> int:
         """VmRSS or VmHWM of policyd, bytes."""
@@ -110,8 +121,9 @@ def made(serve: Sequence[str] = (), workers: int = 1) -> Iterator[Bed]:
         stack.enter_context(running(folder / "upstream.log", ["-m", "bench.attack_upstream", str(upstream)]))
         socket = folder / "policyd.sock"
         command = ["-m", "policyd", "serve", "--policies", str(found), "--listen", f"unix:{socket}", *serve]
-        log = folder / "policyd.log"
-        policyd = stack.enter_context(running(log, [*command, "--records", str(folder / "records")]))
+        log, pages = folder / "policyd.log", free_port()
+        command += ["--records", str(folder / "records"), "--admin", f"127.0.0.1:{pages}"]
+        policyd = stack.enter_context(running(log, command, env={VARIABLE: "1"}))
         wait(socket.exists, log)
         config = folder / "envoy.yaml"
         wanted = settings(
@@ -124,7 +136,7 @@ def made(serve: Sequence[str] = (), workers: int = 1) -> Iterator[Bed]:
         envoy = [str(binary), "-c", str(config), "--use-dynamic-base-id", "--concurrency", str(workers), "-l", "error"]
         stack.enter_context(running(folder / "envoy.log", envoy, python=False))
         wait(lambda: _connects(listener), folder / "envoy.log")
-        yield Bed(listener, policyd, log)
+        yield Bed(listener, policyd, log, pages)
 
 
 def _connects(port: int) -> bool:
@@ -192,6 +204,7 @@ class Outcome:
     peak: int
     after: int
     size: int
+    turn_ms: float  # the longest of policyd's event loop
     said: dict[str, Any]
 
     @property
@@ -205,6 +218,7 @@ class Outcome:
         found = [
             *(["latency"] if self.rise > MOST_MS else []),
             *(["failed calls"] if self.beside.failed else []),
+            *(["loop"] if self.turn_ms > MOST_TURN_MS else []),
             *(["memory"] if self.peak - self.before > max(MOST_TIMES * self.size, 32 << 20) else []),
         ]
         return ", ".join(found)
@@ -232,14 +246,15 @@ async def measured(bed: Bed, attack: Attack, *, seconds: float, turns: int) -> O
         quiet, beside, said = Caller(bed.listener), Caller(bed.listener), {}
         before = bed.memory("VmRSS")
         bed.forget_peak()
+        bed.longest_turn_ms()
         for _ in range(turns):
             await quiet.run(seconds)
             process.stdin.write(b"%g\n" % seconds)
             await beside.run(seconds)
             said = json.loads(await process.stdout.readline())
-        peak = bed.memory("VmHWM")
+        peak, turn = bed.memory("VmHWM"), bed.longest_turn_ms()
         await asyncio.sleep(0.5)
-        return Outcome(attack, quiet, beside, before, peak, bed.memory("VmRSS"), size, said)
+        return Outcome(attack, quiet, beside, before, peak, bed.memory("VmRSS"), size, turn, said)
     finally:
         process.kill()
         await process.wait()
@@ -254,7 +269,7 @@ def line(outcome: Outcome) -> str:
     return (
         f"{outcome.attack.name:46} {percentile(quiet, 0.5):6.1f}/{percentile(quiet, 0.99):6.1f}"
         f" {percentile(beside, 0.5):8.1f}/{percentile(beside, 0.99):8.1f} {len(outcome.beside.failed):5}"
-        f"  {memory:>14}  {outcome.wrong or 'held':22} {seen}{told}, slowest {outcome.said['slowest']:.1f} s"
+        f" {outcome.turn_ms:6.0f}  {memory:>14}  {outcome.wrong or 'held':22} {seen}{told}, slowest {outcome.said['slowest']:.1f} s"
     )
 
 
@@ -288,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     chosen = [one for one in ATTACKS.values() if not asked.names or any(word in one.name for word in asked.names)]
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
-    print(f"{'':46} {'quiet p50/p99':>13} {'beside p50/p99':>17} failed  RSS MB {'':9}aims")
+    print(f"{'':46} {'quiet p50/p99':>13} {'beside p50/p99':>17} failed turn ms  RSS MB {'':9}aims")
     try:
         with made(asked.serve.split(), asked.envoy_workers) as bed:
             found = uvloop.run(_all(bed, chosen, asked.seconds, asked.turns))

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,9 @@ def _cluster(model: dict[str, Any], bed: Bed, one: Contestant) -> dict[str, Any]
 
 
 @contextlib.contextmanager
-def running(log: Path, command: list[str], *, python: bool = True) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    log: Path, command: list[str], *, python: bool = True, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     root = str(Path(__file__).parents[1])
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -159,7 +161,7 @@ def running(log: Path, command: list[str], *, python: bool = True) -> Iterator[s
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": root},
+            env={**os.environ, "PYTHONPATH": root, **(env or {})},
             start_new_session=True,
         )
     try:

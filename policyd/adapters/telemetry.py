@@ -172,6 +172,11 @@ class Telemetry:
         words = "what calls in flight are taken to need, of --memory-budget"
         Gauge("policyd_memory_in_flight_bytes", words, registry=self.registry).set_function(used)
 
+    def loop(self, longest: Callable[[], float]) -> None:
+        """Where to ask how long a turn of the event loop took at most, where that is watched."""
+        words = "processor time of the longest turn of the event loop since this page was last read"
+        Gauge("policyd_longest_turn_seconds", words, registry=self.registry).set_function(longest)
+
     def redis(
         self, up: Callable[[], float], calls: Callable[[], float], owed: Callable[[], float], size: Callable[[], float]
     ) -> None:

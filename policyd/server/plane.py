@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from policyd.adapters import loop_watch
 from policyd.adapters.admin import METRICS, Admin, Answer, Page, text
 from policyd.adapters.aside import OutOfSight
 from policyd.adapters.capture import Capture
@@ -109,6 +110,10 @@ class DataPlane:
                 memory=self._memory(),
             )
             self._changed = enforcer.changed
+            if loop_watch.wanted():
+                watch = loop_watch.LoopWatch()
+                self.telemetry.loop(watch.take)
+                stack.push_async_callback(_ended, asyncio.create_task(watch.run()))
             if self.settings.redis is not None:
                 stack.push_async_callback(_ended, asyncio.create_task(enforcer.keep_leases()))
             self.telemetry.open_calls(lambda: enforcer.open_calls)
