@@ -1,7 +1,8 @@
 """Work on one message that may take long: in a thread, for a limited time, or in pieces on the loop.
 
 Rule 1: a piece of work in a thread owns the exchange until it is done. A caller that is cancelled waits for it.
-Rule 2: work that is not done in time goes on: threads cannot be stopped. Its result counts for nothing, or less.
+Rule 2: work that is not done in time is stopped at the next instruction of Python's. One call of a library, such as a
+        search in a long text, is not interrupted.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from ctypes import c_ulong, py_object, pythonapi
+from threading import Lock, get_ident
 from time import perf_counter
 
 from policyd.core.model.steps import Step
@@ -27,6 +30,10 @@ class Overdue(Exception):  # noqa: N818 - no error: what becomes of it is a poli
     def __init__(self, running: Future[list[Step]] | None) -> None:
         super().__init__()
         self.running = running
+
+
+class Stopped(BaseException):
+    """Raised in a thread whose work is overdue. What catches every Exception does not catch it."""
 
 
 class Abandoned(Exception):  # noqa: N818
@@ -55,20 +62,39 @@ class Threads:
             raise Abandoned(() if task.drop(future) else await _result_of(future)) from None
         if done.done():
             return done.result()
-        raise Overdue(None if task.drop(future) else future)
+        if task.drop(future):
+            raise Overdue(None)
+        task.stop()
+        raise Overdue(future)
 
 
 class _Task:
     """Work that waits for a thread. Dropped, it keeps nothing alive for as long as the queue still has it."""
 
-    __slots__ = ("_work",)
+    __slots__ = ("_lock", "_thread", "_work")
 
     def __init__(self, work: Work) -> None:
         self._work: Work | None = work
+        self._lock = Lock()
+        self._thread: int | None = None  # while it may be stopped
 
     def __call__(self) -> list[Step]:
         work, self._work = self._work, None
-        return work() if work is not None else []
+        try:
+            self._thread = get_ident()
+            try:
+                return work() if work is not None else []
+            finally:
+                with self._lock:
+                    self._thread = None
+        except Stopped:
+            return []
+
+    def stop(self) -> None:
+        """Stop it where it is. INVARIANT: under the lock the thread is still in `__call__`, which catches that."""
+        with self._lock:
+            if self._thread is not None:
+                pythonapi.PyThreadState_SetAsyncExc(c_ulong(self._thread), py_object(Stopped))
 
     def drop(self, future: Future[list[Step]]) -> bool:
         """Whether it had not begun, and never will."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Sequence
 
@@ -11,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyd.core.model.decision import Verdict
-from policyd.core.model.steps import Ended, RequestBody, RequestHeaders, Step
+from policyd.core.model.steps import Ended, Release, RequestBody, RequestHeaders, Step
 from policyd.enforcer import LARGE, Deadlines
-from policyd.enforcer.long_work import Pieces, Threads, Work
+from policyd.enforcer.long_work import Overdue, Pieces, Threads, Work
 from tests.driving import Bed, answer_of, chat, delta, policy, sse, stream_of
 
 LONG = "word " * (LARGE // 4)
@@ -150,6 +151,38 @@ def test_memory_of_overdue_work_is_taken_until_its_thread_is_done() -> None:
 
     taken, size = asyncio.run(run())
     assert taken == 8 * size
+
+
+def test_overdue_work_is_stopped() -> None:
+    turns = [0]
+
+    def endless() -> list[Step]:
+        while True:
+            with contextlib.suppress(Exception):
+                turns[0] += 1
+
+    async def run() -> None:
+        threads, loop = Threads(1), asyncio.get_running_loop()
+        for _ in range(20):
+            with pytest.raises(Overdue) as overdue:
+                await threads.do(endless, loop.time() + 0.005)
+            assert overdue.value.running is not None
+            assert await asyncio.wrap_future(overdue.value.running) == []
+            assert await threads.do(lambda: [Release(b"x")], loop.time() + 10) == [Release(b"x")]
+
+    asyncio.run(run())
+    assert turns[0]
+
+
+def test_work_that_ends_just_in_time_is_not_stopped_later() -> None:
+    async def run() -> None:
+        threads, loop = Threads(2), asyncio.get_running_loop()
+        for number in range(300):
+            with contextlib.suppress(Overdue):
+                await threads.do(lambda: [Release(b"x")], loop.time() + number * 1e-6)
+        assert await threads.do(lambda: [Release(b"y")]) == [Release(b"y")]
+
+    asyncio.run(run())
 
 
 # ---- pieces ---------------------------------------------------------------------------------------------------------
