@@ -269,7 +269,8 @@ def line(outcome: Outcome) -> str:
     return (
         f"{outcome.attack.name:46} {percentile(quiet, 0.5):6.1f}/{percentile(quiet, 0.99):6.1f}"
         f" {percentile(beside, 0.5):8.1f}/{percentile(beside, 0.99):8.1f} {len(outcome.beside.failed):5}"
-        f" {outcome.turn_ms:6.0f}  {memory:>14}  {outcome.wrong or 'held':22} {seen}{told}, slowest {outcome.said['slowest']:.1f} s"
+        f" {outcome.turn_ms:6.0f}  {memory:>14}  {outcome.wrong or 'held':22} {seen}{told}, "
+        f"slowest {outcome.said['slowest']:.1f} s"
     )
 
 

@@ -226,6 +226,7 @@ def compiled_unlimited(pattern: str) -> re2._Regexp:
     return _compiled(pattern, _OWN_MEMORY)
 
 
+@functools.lru_cache(maxsize=1024)  # RE2's own memory of them is smaller than what a few policies need
 def _compiled(pattern: str, memory: int) -> re2._Regexp:
     options = re2.Options()
     options.log_errors = False  # RE2 would write to stderr

@@ -56,7 +56,12 @@ def redactors(redactions: Iterable[Redaction]) -> tuple[Redactor, ...]:
     return tuple(found.values())
 
 
-def _of(redaction: Redaction) -> Iterable[Redactor]:
+@functools.lru_cache(maxsize=1024)  # they are the policies' own: each call asks for the same ones
+def _of(redaction: Redaction) -> tuple[Redactor, ...]:
+    return tuple(_made(redaction))
+
+
+def _made(redaction: Redaction) -> Iterable[Redactor]:
     for name in redaction.detectors:
         detector = DETECTORS[name]
         if detector.finder is not None:
