@@ -48,7 +48,7 @@ clean: ## removes what make has installed and what tools have cached
 
 # uv installs exactly what uv.lock names, hashes checked. Where it is missing, the new environment gets one of its own.
 # It trusts the system's certificates first, as git and pip do, else the ones it brings.
-SYNC := sync --quiet --frozen --inexact
+SYNC := sync --quiet --frozen --inexact --compile-bytecode
 $(STAMP): pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "policyd needs python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1): make PYTHON=python3.11" >&2; exit 3; }

@@ -41,6 +41,9 @@ def main(options: Sequence[str]) -> int:
         def run(paths: list[str]) -> int:
             log = Path(folder) / f"{paths[0].rpartition('/')[2]}.log"
             env = {**os.environ, "POLICYD_TESTS": "all" if whole else os.environ.get("POLICYD_TESTS", "")}
+            env.pop(
+                "PYTHONDONTWRITEBYTECODE", None
+            )  # tests start many processes: each would compile all that it imports
             with log.open("wb") as out:
                 command = [sys.executable, "-m", "pytest", *options, *paths]
                 process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT)

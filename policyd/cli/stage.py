@@ -106,6 +106,15 @@ class Stage:
                 _wait(process, ready, self.folder / f"{name}.log", what, patience_s)
 
 
+def _asked(arguments: Sequence[str]) -> str:
+    """What a command prints: the demonstration runs what a user would."""
+    command = [sys.executable, "-m", "policyd", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NotAvailable(f"policyd {' '.join(arguments[:2])}: {done.stderr.strip()}")
+    return done.stdout
+
+
 @contextlib.contextmanager
 def staged(
     policies: dict[str, str],
@@ -117,10 +126,12 @@ def staged(
     source: str = "",
     configured: Callable[[str], str] = str,
     patience_s: float = PATIENCE_S,
+    ask: Callable[[Sequence[str]], str] = _asked,
 ) -> Iterator[Stage]:
     """Puts up providers, policyd with these policies (file name to text), then Envoy. The first provider is the
     default upstream; `serve` and `bootstrap` are further options of these commands. `source`: where policyd takes its
-    policies from instead. `configured`: what a user makes of the Envoy configuration that is printed."""
+    policies from instead. `configured`: what a user makes of the Envoy configuration that is printed. `ask`: what
+    `policyd` prints when it is called with these arguments."""
     ours = tuple(providers or (Emulator("openai"), Emulator("backup")))
     with contextlib.ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="policyd-"))  # short: a socket's path has 108 bytes
@@ -132,7 +143,7 @@ def staged(
         up = lambda: _is_up(stage.admin, "/readyz")  # noqa: E731
         _wait(stage.policyd, up, folder / "policyd.log", "policyd to be ready", patience_s)
         config = folder / "envoy.yaml"
-        config.write_text(configured(_bootstrap(stage, bootstrap)))
+        config.write_text(configured(ask(_bootstrap(stage, bootstrap))))
         command = [str(envoy), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
         stage.envoy = stack.enter_context(_process(folder / "envoy.log", command))
         _wait(stage.envoy, lambda: _is_up(stage.envoy_admin, "/ready"), folder / "envoy.log", "envoy to be ready")
@@ -153,16 +164,10 @@ def _serve_command(stage: Stage, source: str, options: Sequence[str]) -> list[st
     return [sys.executable, "-m", "policyd", "serve", *flags, *admin, *empty, *options]
 
 
-def _bootstrap(stage: Stage, options: Sequence[str]) -> str:
-    """What `policyd envoy bootstrap` prints: the demonstration runs what a user would."""
+def _bootstrap(stage: Stage, options: Sequence[str]) -> list[str]:
     upstreams = [part for one in stage.providers for part in ("--upstream", f"{one.name}={one.url}")]
     own = ["--policies", str(stage.policies), "--extproc", stage.socket, "--listener", f"127.0.0.1:{stage.listener}"]
-    command = [sys.executable, "-m", "policyd", "envoy", "bootstrap", *own, *upstreams]
-    admin = ["--admin", f"127.0.0.1:{stage.envoy_admin}"]
-    done = subprocess.run([*command, *admin, *options], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NotAvailable(f"policyd envoy bootstrap: {done.stderr.strip()}")
-    return done.stdout
+    return ["envoy", "bootstrap", *own, *upstreams, "--admin", f"127.0.0.1:{stage.envoy_admin}", *options]
 
 
 @contextlib.contextmanager

@@ -15,8 +15,11 @@ from typing import Any
 
 import anthropic
 import openai
+from typer.testing import CliRunner
 
+from policyd.adapters.errors import NotAvailable
 from policyd.cli.emulator import Call, Emulator
+from policyd.cli.main import app
 from policyd.cli.stage import Stage, staged
 from tests.envoy.harness import binary
 
@@ -28,6 +31,14 @@ def policy(name: str, spec: str, *, team: str = "", mode: str = "Full") -> str:
     condition = f'matchConditions: [{{name: team, expression: caller.team == "{team}"}}]\n' if team else ""
     head = f"apiVersion: policyd.dev/v1alpha1\nkind: LLMPolicy\nmetadata: {{name: {name}, namespace: tests}}\nspec:\n"
     return head + textwrap.indent(f"mode: {mode}\n{condition}{textwrap.dedent(spec)}", "  ")
+
+
+def asked(arguments: Sequence[str]) -> str:
+    """What a command prints, without a process of its own: importing Envoy's messages takes longer than most tests."""
+    done = CliRunner().invoke(app, list(arguments))
+    if done.exit_code:
+        raise NotAvailable(done.stderr)
+    return done.stdout
 
 
 @contextlib.contextmanager
@@ -48,6 +59,7 @@ def stack(
         serve=serve,
         bootstrap=bootstrap,
         configured=configured,
+        ask=asked,
     ) as stage:
         yield stage
 
