@@ -18,7 +18,7 @@ def as_text(policies: Sequence[Fields]) -> str:
 def _policy(one: Fields) -> Iterator[str]:
     yield f"{one['policy']}: {one['mode']}, {one['failure_policy']}"
     yield f"  applies to: {_match(one)}"
-    yield f"  Envoy sends: request body {one['envoy']['request_body']}, answer {one['envoy']['response_body']}"
+    yield f"  Envoy sends: request body {one['envoy']['request_body']}, response body {one['envoy']['response_body']}"
     for counter in one["counters"]:
         yield f"  counter {_counter(counter)}"
     for rule in one["rules"]:

@@ -188,7 +188,11 @@ def _sums(summary: Summary) -> Iterator[str]:
         yield f"stopped by {clean(by)}: {_cuts(cuts)}"
     tokens = summary.tokens
     spend, avoided = decimal(summary.spend_nano, NANO), decimal(summary.avoided_nano, NANO)
-    yield f"{tokens['input_tokens']} input and {tokens['output_tokens']} output tokens, ${spend}; avoided ${avoided}"
+    added = f"; added ${decimal(summary.added_nano, NANO)}" if summary.added_nano else ""
+    yield (
+        f"{tokens['input_tokens']} input and {tokens['output_tokens']} output tokens, ${spend}; avoided ${avoided}"
+        + added
+    )
     for condition in summary.conditions:
         first = f", the first one {clean(condition.first)}" if condition.calls else ""
         yield f"--fail-on {clean(condition.text)}: {condition.calls} calls{first}"

@@ -82,7 +82,8 @@ class Summary:
     inspection: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
     spend_nano: int = 0
-    avoided_nano: int = 0  # what enforced calls cost as they were recorded, less what they cost now
+    avoided_nano: int = 0  # how much less calls cost than as they were recorded
+    added_nano: int = 0  # how much more others cost
     rules: dict[tuple[str, str, str], RuleSum] = field(default_factory=dict)
     cuts: dict[str, CutPoints] = field(default_factory=dict)
 
@@ -95,12 +96,19 @@ class Summary:
         self.would[record.would.value] += 1
         self.inspection[record.inspection] += 1
         self.spend_nano += record.cost_nano
-        self.avoided_nano += recorded_nano - record.cost_nano
+        self._add_difference(recorded_nano - record.cost_nano, record)
         for name in TOKENS:
             self.tokens[name] += _count(record.usage.get(name))
         self._add_rules(record)
         for condition in self.conditions:
             condition.look_at(played)
+
+    def _add_difference(self, saved_nano: int, record: DecisionRecord) -> None:
+        """A call that was stopped never costs more than the whole one: where it seems so, an estimate was too high."""
+        if saved_nano >= 0:
+            self.avoided_nano += saved_nano
+        elif record.verdict is not Verdict.TERMINATE:
+            self.added_nano -= saved_nano
 
     def _add_rules(self, record: DecisionRecord) -> None:
         for result in record.rules:
@@ -125,6 +133,7 @@ class Summary:
             "inspection": dict(self.inspection),
             "spend_usd": decimal(self.spend_nano, NANO),
             "spend_avoided_usd": decimal(self.avoided_nano, NANO),
+            "spend_added_usd": decimal(self.added_nano, NANO),
             "tokens": {name: self.tokens[name] for name in TOKENS},
             "rules": [self._rule(key, one) for key, one in sorted(self.rules.items())],
             "cut_points": [{"rule": by, **one.fields()} for by, one in sorted(self.cuts.items())],

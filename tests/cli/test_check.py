@@ -75,6 +75,50 @@ spec:
 """
 
 
+def test_a_folder_without_policies_is_an_error_that_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "a.yaml").write_text(GOOD)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "a.test.yaml").write_text("cases: []\n")
+    code, out, _ = check(capsys, tmp_path / "good", empty, "--format", "json")
+    assert code == 1
+    assert [(one["file"], one["code"]) for one in issues_of(out)] == [(str(empty), "POL125")]
+
+
+DOUBTED = GOOD.replace('["*"]', "[chat]")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ((), 0, ["POL102"]),
+        (("--strict",), 1, ["POL102"]),
+        (("--strict", "--ignore", "POL102"), 0, []),
+        (("--ignore", "POL101"), 0, ["POL102"]),
+    ],
+)
+def test_strict_counts_warnings_and_ignore_leaves_some_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], code: int, said: list[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text(DOUBTED)
+    ended, out, _ = check(capsys, tmp_path, "--format", "json", *options)
+    assert (ended, [one["code"] for one in issues_of(out)]) == (code, said)
+
+
+def test_an_error_cannot_be_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yaml").write_text(GOOD.replace("terminate: {}", "deny: {}"))
+    code, out, _ = check(capsys, tmp_path, "--format", "json", "--ignore", "POL002")
+    assert (code, "POL002" in out) == (1, True)
+
+
+def test_a_redaction_of_responses_is_told_to_read_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    redact = "constrain: {redact: {detectors: [email], in: [response]}}"
+    (tmp_path / "a.yaml").write_text(GOOD.replace("terminate: {}", redact))
+    _, out, _ = check(capsys, tmp_path, "--explain")
+    assert "response body FULL_DUPLEX_STREAMED" in out
+
+
 def test_a_good_policy_is_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yaml").write_text(GOOD)
     assert check(capsys, tmp_path) == (0, "", "no issues\n")

@@ -289,7 +289,7 @@ def test_check_explains_what_it_derived(tmp_path: Path, capsys: pytest.CaptureFi
     assert told["rules"][0]["reads"] == ["counters.spend.used", "request.model"]
     with pytest.raises(SystemExit):
         main(["check", str(tmp_path), "--explain"])
-    assert "Envoy sends: request body BUFFERED, answer FULL_DUPLEX_STREAMED" in capsys.readouterr().out
+    assert "Envoy sends: request body BUFFERED, response body FULL_DUPLEX_STREAMED" in capsys.readouterr().out
 
 
 def test_explaining_goes_with_words_and_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ import re
 import pytest
 
 from policyd.core.errors import Severity
+from policyd.core.model.providers import PROVIDER_NAMES
+from policyd.core.stream.dialects.providers import PROVIDERS
 from tests.mistakes import FOLDER, Mistake, is_named, mistakes
 
 TABLES = sorted(FOLDER.glob("*.txt"))
@@ -31,3 +33,7 @@ def test_no_error_is_answered_with_its_removal(mistake: Mistake) -> None:
 def test_the_tables_are_as_long_as_they_are_said_to_be() -> None:
     assert len(CASES) >= 120
     assert len({case.values[0].name for case in CASES}) == len(CASES)  # type: ignore[union-attr]
+
+
+def test_every_provider_that_is_read_is_one_that_check_knows() -> None:
+    assert set(PROVIDER_NAMES) >= PROVIDERS

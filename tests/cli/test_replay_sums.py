@@ -6,14 +6,19 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from policyd.cli import main as root
+from policyd.cli.dry_run import Played
+from policyd.cli.replay_sums import Summary
+from policyd.core.model.decision import Verdict
 from tests.cli.desk import LIMITED, Desk, exchange
 from tests.cli.desk import desk as desk
+from tests.contracts.test_records import RECORD
 
 
 def test_what_is_stopped_costs_less_and_the_difference_is_told(desk: Desk) -> None:
@@ -28,6 +33,21 @@ def test_what_is_stopped_costs_less_and_the_difference_is_told(desk: Desk) -> No
     summary = desk.json()["summary"]
     assert (summary["spend_usd"], float(summary["spend_avoided_usd"])) == ("0.000000", pytest.approx(2 * whole))
     assert desk.json("--mode", "Monitor")["summary"]["spend_avoided_usd"] == "0.000000"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "saved", "sums"),
+    [
+        (Verdict.REROUTE, -5, (0, 5)),  # to a dearer model
+        (Verdict.TERMINATE, -5, (0, 0)),  # the estimate of what was cut was too high
+        (Verdict.TERMINATE, 5, (5, 0)),
+    ],
+)
+def test_nothing_avoided_is_ever_negative(verdict: Verdict, saved: int, sums: tuple[int, int]) -> None:
+    summary = Summary()
+    record = replace(RECORD, verdict=verdict, cost_nano=100)
+    summary.add(Played(cast("Any", None), record, cast("Any", None), ""), 100 + saved)
+    assert (summary.avoided_nano, summary.added_nano) == sums
 
 
 def test_rules_and_cut_points_are_summed_up(desk: Desk) -> None:

@@ -8,6 +8,7 @@ Rule 2: where it is about time the patience is the one that ships: a call is ref
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -358,3 +359,24 @@ def test_no_key_and_no_session_stands_in_what_is_kept(server: RedisServer, tmp_p
         assert "user" not in kept(tmp_path) and "spend" not in kept(tmp_path)
 
     asyncio.run(story())
+
+
+def test_a_process_that_is_busy_at_its_start_does_not_take_the_server_for_gone(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Compiling policies keeps the loop for longer than a connection may take."""
+
+    async def run() -> None:
+        async with counters(server.url, patience=SHIPPED) as store, asyncio.timeout(5):
+            asyncio.get_running_loop().call_soon(_busy, 0.3)
+            while store.condition().away:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert [record.message for record in caplog.records] == []
+
+
+def _busy(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass

@@ -21,6 +21,7 @@ from policyd.adapters.counters_redis.wire import Lost, Refused, Unavailable, Wir
 log = logging.getLogger("policyd")
 
 _AWAY = "redis is away"
+_BUSY = 20  # attempts to connect while the process is busy with other work
 _HANGS = "redis does not answer"
 _PROBE_S = 0.1  # between two attempts to reach a server that is gone
 _TLS_TRIPS = 4  # a handshake takes more round trips, and some arithmetic; callers do not wait for it
@@ -144,7 +145,7 @@ class Lane:
     async def _attempt(self) -> None:
         """Connect, or from now on look behind the callers' backs for when it can be done."""
         try:
-            self._wire = await self._greeted()
+            self._wire = await self._greeted_in_time()
             self._gone = False
         except (OSError, TimeoutError, Lost, Refused) as error:
             self._why = _why(error)
@@ -164,10 +165,27 @@ class Lane:
         task.add_done_callback(_tell)
         return task
 
+    async def _greeted_in_time(self) -> Wire:
+        """A timeout that comes far too late says that this process was busy, not that the server did not answer: at its
+        start a process compiles policies for longer than a connection may take. Then it is tried again."""
+        loop = asyncio.get_running_loop()
+        for _ in range(_BUSY):
+            began = loop.time()
+            try:
+                return await self._greeted()
+            except TimeoutError:
+                if loop.time() - began < 2 * self._connect_s:
+                    raise
+        return await self._greeted()
+
+    @property
+    def _connect_s(self) -> float:
+        return self._patience.connect_s * (_TLS_TRIPS if self.server.tls else 1)
+
     async def _greeted(self) -> Wire:
         """A connection on which the server has answered: a frozen one accepts connections, and is not back."""
         loop, server = asyncio.get_running_loop(), self.server
-        async with asyncio.timeout(self._patience.connect_s * (_TLS_TRIPS if server.tls else 1)):
+        async with asyncio.timeout(self._connect_s):
             if server.path:
                 _, wire = await loop.create_unix_connection(Wire, server.path)
             else:

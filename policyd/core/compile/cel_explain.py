@@ -198,8 +198,8 @@ class Explainer:
                 hint = f"this policy declares no {root}"
             return Explained(start, "CEL010", f"`{root}` needs the name of a {kind}", hint)
         one = f"{root}.{rest.partition('.')[0]}"
-        hint = _did_you_mean(one, [f"{root}.{each}" for each in known]) if known else f"this policy declares no {root}"
-        hint = hint or f"declared: {_listed(known)}"
+        hint = _did_you_mean(one, [f"{root}.{each}" for each in known])
+        hint = hint or f"{_OWN[kind]}; {f'it declares {_listed(known)}' if known else f'it declares no {root}'}"
         return Explained(start, "CEL002", f"unknown {kind} `{one}`", hint)
 
     def _unknown_root(self, start: int, name: str) -> Explained:
@@ -402,6 +402,10 @@ class Explainer:
 
 
 _BINARY = 2
+_OWN = {
+    "counter": "a policy reads its own counters alone, never those of another policy: declare it here",
+    "variable": "a policy reads its own variables alone: declare it here",
+}
 _ARGUMENTS = {
     "exists": 'write `list.exists(x, x.name == "…")`',
     "all": 'write `list.all(x, x.name == "…")`',

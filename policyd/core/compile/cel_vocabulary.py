@@ -23,6 +23,7 @@ _PROVIDER_WORDS = {
     "grok": "xai", "togetherai": "together", "fireworksai": "fireworks", "dashscope": "alibaba", "qwen": "alibaba",
     "mistralai": "mistral", "llama": "ollama", "xai": "xai",
 }  # fmt: skip
+_KNOWN_PROVIDERS = frozenset((*PROVIDER_NAMES, "", "unknown"))
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT")
 _CLOSED: Mapping[str, Sequence[str]] = {
     "request.operation": OPERATIONS,
@@ -36,7 +37,7 @@ _LOWER = ("request.headers", "response.headers")
 
 def provider_meant(text: str) -> str | None:
     """The provider that another spelling stands for; None where the name is known, or like no other."""
-    if text in PROVIDER_NAMES:
+    if text in _KNOWN_PROVIDERS:
         return None
     return _PROVIDER_WORDS.get(plainly(text)) or nearest(text, PROVIDER_NAMES, VALUES)
 
@@ -47,7 +48,7 @@ def never_equal(subject: Node, path: str, text: str, at: int, *, listed_too: boo
         near = nearest(text, _CLOSED[path], VALUES)
         hint = f"write {quoted(near)}" if near else f"there are {listed(_CLOSED[path])}"
         yield at, "CEL106", f"`{path}` is never {quoted(text)}", hint
-    elif path == "request.provider" and text not in PROVIDER_NAMES:
+    elif path == "request.provider" and text not in _KNOWN_PROVIDERS:
         near = provider_meant(text)
         if listed_too and not near:
             return  # a list may name models and other things beside providers

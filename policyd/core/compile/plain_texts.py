@@ -148,7 +148,7 @@ def warn_without_rules(document: PolicyDocument, findings: Findings) -> None:
 def warn_providers(document: PolicyDocument, findings: Findings) -> None:
     """Reports providers in `match` that no call has."""
     for index, written in enumerate(document.spec.match.providers):
-        if "*" in written or "?" in written or written in PROVIDER_NAMES:
+        if "*" in written or "?" in written or written in (*PROVIDER_NAMES, "unknown"):
             continue
         near = provider_meant(written)
         hint = (

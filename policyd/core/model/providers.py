@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 PROVIDER_NAMES = (
-    "alibaba", "anthropic", "azure", "bedrock", "cerebras", "cohere", "deepseek", "fireworks", "google", "groq",
-    "huggingface", "mistral", "moonshot", "ollama", "openai", "openrouter", "perplexity", "together", "xai",
+    "ai21", "aimlapi", "alibaba", "anthropic", "arcee", "avian", "azure", "baidu", "baseten", "bedrock", "cerebras",
+    "chutes", "cloudflare", "cohere", "cursor", "databricks", "deepinfra", "deepseek", "doubleword", "elevenlabs",
+    "exa", "featherless", "fireworks", "friendli", "github", "github-copilot", "google", "groq", "heroku",
+    "huggingface", "hyperbolic", "inception", "jina", "lambda", "litellm", "meta", "minimax", "mistral", "modal",
+    "moonshot", "morph", "nebius", "novita", "nvidia", "ollama", "openai", "openrouter", "ovhcloud", "perplexity",
+    "quicksilverpro", "reka", "replicate", "requesty", "sambanova", "scaleway", "siliconflow", "snowflake",
+    "stepfun", "tencent", "together", "typesafe", "upstage", "venice", "vercel", "volcengine", "voyageai",
+    "watsonx", "writer", "xai", "zai", "zhipuai",
 )  # fmt: skip

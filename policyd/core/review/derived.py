@@ -39,7 +39,9 @@ def _policy(policy: CompiledPolicy, plan: Plan) -> Fields:
         "match_conditions": [condition.name for condition in policy.conditions],
         "envoy": {
             "request_body": "BUFFERED" if plan.needs_request_body else "NONE",
-            "response_body": "FULL_DUPLEX_STREAMED, or BUFFERED in one piece" if plan.needs_response_body else "NONE",
+            "response_body": "FULL_DUPLEX_STREAMED, or BUFFERED in one piece"
+            if plan.needs_response_body or plan.redacting
+            else "NONE",
         },
         "reads_session": plan.reads_session,
         "counters": [_counter(counter) for counter in policy.counters],
