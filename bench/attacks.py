@@ -82,6 +82,7 @@ class Bed:
     policyd: subprocess.Popen[bytes]
     log: Path
     admin: int
+    folder: Path
 
     def longest_turn_ms(self) -> float:
         """Of policyd's event loop, since this was last asked."""
@@ -108,7 +109,7 @@ def policies() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def made(serve: Sequence[str] = (), workers: int = 1) -> Iterator[Bed]:
+def made(serve: Sequence[str] = (), workers: int = 1, *, fail_open: bool = False) -> Iterator[Bed]:
     """Puts everything up. Raises NotAvailable."""
     binary = envoy_binary()
     with contextlib.ExitStack() as stack:
@@ -131,12 +132,13 @@ def made(serve: Sequence[str] = (), workers: int = 1) -> Iterator[Bed]:
             upstreams=[f"provider=127.0.0.1:{upstream}"],
             extproc=f"unix:{socket}",
             admin=f"127.0.0.1:{admin}",
+            fail_open=fail_open,
         )
         config.write_text(render(bootstrap(wanted)))
         envoy = [str(binary), "-c", str(config), "--use-dynamic-base-id", "--concurrency", str(workers), "-l", "error"]
         stack.enter_context(running(folder / "envoy.log", envoy, python=False))
         wait(lambda: _connects(listener), folder / "envoy.log")
-        yield Bed(listener, policyd, log, pages)
+        yield Bed(listener, policyd, log, pages, folder)
 
 
 def _connects(port: int) -> bool:

@@ -45,6 +45,7 @@ from policyd.adapters.vocabularies import load_vocabularies
 from policyd.core.compile.compiler import Compiler
 from policyd.core.compile.policyset import PolicySet
 from policyd.core.errors import Issue
+from policyd.core.exchange.prepared import prepare
 from policyd.core.model.decision import Mode
 from policyd.core.model.identity import parse_identity
 from policyd.enforcer import CounterStore, Deadlines, Enforcer, Memory, RecordSink
@@ -82,6 +83,7 @@ class DataPlane:
     _transport: Transport = field(init=False)
     _redis: Callable[[], Condition] | None = None
     _routes: Routes | None = None  # None: policies are about every call, whatever its route
+    _preparing: asyncio.Future[None] | None = None  # of the newest policy set
     _changed: Callable[[], None] = lambda: None  # tells running calls of a policy set that came into force
 
     def __post_init__(self) -> None:
@@ -120,6 +122,7 @@ class DataPlane:
             capture = self._capture(stack)
             await stack.enter_async_context(self._admin())
             health = Health()
+            await self._prepare()
             server = await self._listening(stack, enforcer, health, capture)
             self._in_force(self._directory.current)
             self._tell_to_stop_on_signals(stack)
@@ -263,10 +266,14 @@ class DataPlane:
         if idle:
             log.warning("%d of them in Monitor: they enforce nothing", idle)
 
+    async def _prepare(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, prepare, self._directory.current)
+
     def _reloaded(self, reload: Reload) -> None:
         self.telemetry.reload(reload.result)
         if reload.result == "loaded":
             self._in_force(self._directory.current)
+            self._preparing = asyncio.ensure_future(self._prepare())
             self._changed()
         if reload.result == "refused":
             log.error("changed policies refused, %s stays in force: %s", reload.digest, _why(reload))

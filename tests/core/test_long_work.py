@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyd.core.exchange.prepared import MOST, prepare
 from policyd.core.model.decision import Verdict
 from policyd.core.model.steps import Ended, Release, RequestBody, RequestHeaders, Step
+from policyd.core.stream.redactor import search_for
 from policyd.enforcer import LARGE, Deadlines
 from policyd.enforcer.long_work import Overdue, Pieces, Threads, Work
 from tests.driving import Bed, answer_of, chat, delta, policy, sse, stream_of
@@ -249,3 +251,31 @@ def test_pieces_are_the_bytes_in_order(data: bytes) -> None:
     assert b"".join(piece for piece, _ in pieces) == data
     assert [last for _, last in pieces] == [False] * (len(pieces) - 1) + [True] * bool(pieces)
     assert all(len(piece) <= LARGE for piece, _ in pieces)
+
+
+# ---- what is prepared -----------------------------------------------------------------------------------------------
+
+REDACTS = """rules:
+- {name: a, constrain: {redact: {detectors: [card], patterns: ['CUST-[0-9]{8}'], in: [request]}}}
+- {name: b, constrain: {redact: {detectors: [iban], in: [response]}}}"""
+
+
+def test_the_first_call_finds_its_redactions_compiled() -> None:
+    search_for.cache_clear()
+    bed = Bed(policy(REDACTS))
+    prepare(bed.policy_set)
+    before = search_for.cache_info().misses
+
+    bed.call(body=chat("CUST-12345678"), chunks=stream_of("hi"))
+
+    assert search_for.cache_info().misses == before
+
+
+def test_very_many_redactions_are_not_prepared() -> None:
+    rule = "- {name: r%d, constrain: {redact: {patterns: ['x%d'], in: [request]}}}"
+    search_for.cache_clear()
+    texts = [policy("rules:\n" + "\n".join(rule % (n, n) for n in range(50)), name=name) for name in ("p", "q")]
+    assert MOST < 2 * 50
+    prepare(Bed(*texts).policy_set)
+
+    assert search_for.cache_info().misses == 0

@@ -27,7 +27,7 @@ from policyd.adapters.envoy._pb import ext_proc_pb2 as pb
 from policyd.adapters.envoy.between import Between
 from policyd.adapters.envoy.calls import Calls, Latencies, OpenCall, Tap, Taps
 from policyd.adapters.envoy.codec import Kind
-from policyd.adapters.envoy.config import MESSAGE_S, PROCESS_METHOD, SERVICE
+from policyd.adapters.envoy.config import PROCESS_METHOD, SERVICE
 from policyd.adapters.envoy.declared import deployment_of
 from policyd.adapters.envoy.order import Order
 from policyd.adapters.envoy.outgoing import BROKEN, Outgoing
@@ -48,7 +48,7 @@ from policyd.core.model.steps import (
 
 log = logging.getLogger("policyd")
 
-PATIENT = 0.9  # of Envoy's message_timeout: whoever leaves earlier was not Envoy
+PATIENT_S = 0.9  # whoever leaves earlier was not Envoy, unless its message_timeout is shorter than it should be
 _REFUSABLE = frozenset({Kind.REQUEST_HEADERS, Kind.REQUEST_BODY, Kind.RESPONSE_HEADERS, Kind.RESPONSE_BODY})
 
 
@@ -136,7 +136,7 @@ class Conversation:
             self._given_up("before its first message was read")
         elif cancelled and self._out.owed in _REFUSABLE and not self._out.over:
             waited = self._clock() - self._since
-            if waited >= PATIENT * MESSAGE_S:
+            if waited >= PATIENT_S:
                 self._given_up(f"after {waited:.1f} s without an answer")
         if self._call is not None:
             await self._handle(Ended(self._clock(), cancelled=cancelled, unsent=self._unsent))
