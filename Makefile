@@ -18,7 +18,7 @@ test: $(STAMP) ## every test, the long ones in their usual size; says what it sk
 test-all: $(STAMP) ## every test, the long ones whole
 	@$(BIN)/python -m tests.everything --all -rs
 
-parts: $(STAMP) ## builds with Go what some tests run for real: a Kubernetes API server and more; minutes, once
+parts: $(STAMP) ## gets what some tests use for real: a Kubernetes API server, SDKs for Node.js and more; minutes, once
 	@$(BIN)/python -m tests.built
 
 check: lint ## what must pass before a commit: format, lint, types, floors, tests without Envoy

@@ -1,14 +1,15 @@
-"""Programs that tests run for real and that Go builds from modules: once, beforehand, outside the repository.
+"""Programs and packages that tests use for real: built from Go modules, or installed, once, outside the repository.
 
-Rule 1: a binary lies in `~/.cache/policyd/WHAT/VERSION/NAME`, or in the folder that `POLICYD_WHAT_CACHE` names.
+Rule 1: a part lies in `~/.cache/policyd/WHAT/VERSION/NAME`, or in the folder that `POLICYD_WHAT_CACHE` names.
 Rule 2: no test builds one: `make parts` does, and `.ci/run` before its tests, within a time. What is not there is a
         skip with its reason. `POLICYD_WHAT=0` leaves WHAT out.
-Rule 3: who needs another program names it in `BUILT`; everything else follows.
+Rule 3: who needs another program names it in `PARTS`; everything else follows.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -71,6 +72,60 @@ class Built:
             fresh.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Packages that a package manager installs, exactly as the lock file of `folder` pins them."""
+
+    what: str
+    name: str  # the folder that the install makes
+    folder: Path
+    files: tuple[str, ...]  # what the install reads; the lock file last
+    commands: tuple[tuple[str, ...], ...]  # run one after the other in the part's own folder
+
+    @property
+    def version(self) -> str:
+        """A digest of the lock file."""
+        return hashlib.sha256((self.folder / self.files[-1]).read_bytes()).hexdigest()[:12]
+
+    @property
+    def path(self) -> Path:
+        """Where it lies, or would."""
+        place = os.environ.get(f"POLICYD_{self.what.upper()}_CACHE")
+        return (Path(place) if place else CACHES / self.what) / self.version / self.name
+
+    @property
+    def wanted(self) -> bool:
+        return os.environ.get(f"POLICYD_{self.what.upper()}") != "0"
+
+    @property
+    def there(self) -> bool:
+        return self.path.is_dir()
+
+    def missing(self) -> str:
+        """Why it cannot be used; empty when it can."""
+        if not self.wanted:
+            return f"POLICYD_{self.what.upper()} leaves it out"
+        return "" if self.there else f"no {self.what} packages {self.version}: `make parts` installs them, once"
+
+    def build(self, seconds: float) -> str:
+        """Install it; empty when that worked, else why not."""
+        ends = time.monotonic() + seconds
+        fresh = self.path.parent.with_name(f"{self.version}.{os.getpid()}")
+        fresh.mkdir(parents=True, exist_ok=True)
+        try:
+            for name in self.files:
+                shutil.copy(self.folder / name, fresh)
+            for command in self.commands:
+                if said := _run(list(command), fresh, ends - time.monotonic()):
+                    return said
+            fresh.rename(self.path.parent)
+            return ""
+        except FileExistsError:
+            return ""  # another process was faster
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
 def _run(command: list[str], folder: Path, seconds: float) -> str:
     """The last words of a command that failed. It ends with all it has started when its time is over."""
     settings = {**os.environ, "CGO_ENABLED": "0"}
@@ -108,21 +163,42 @@ ETCD = _of_kubernetes("etcd", "go.etcd.io/etcd/server/v3")
 KUBECTL = _of_kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl", found="kubectl")
 LINTER = Built("lint", "kube-score", "v1.20.0", "github.com/zegl/kube-score/cmd/kube-score", HERE / "lint")
 GATEWAY = Built("aigw", "aigw", "v1.0.0", "github.com/envoyproxy/ai-gateway/cmd/aigw", HERE / "aigw")
+NODE = Installed(
+    "node",
+    "node_modules",
+    HERE / "node",
+    ("package.json", "package-lock.json"),
+    (("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"),),
+)
+_PIP = ("lib/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes")
+FRAMEWORKS = Installed(
+    "frameworks",
+    "lib",
+    HERE / "frameworks",
+    ("requirements.txt",),
+    ((sys.executable, "-m", "venv", "lib"), (*_PIP, "--only-binary", ":all:", "-r", "requirements.txt")),
+)
 BUILT = (APISERVER, ETCD, KUBECTL, LINTER, GATEWAY)
+PARTS: tuple[Built | Installed, ...] = (NODE, FRAMEWORKS, *BUILT)
 
 
 def provide(seconds: float = PATIENCE_S) -> Iterator[str]:
     """Build what is missing and wanted, one after the other; a line for each program there is."""
     ends = time.monotonic() + seconds
-    for one in BUILT:
-        yield f"{one.name} {one.version}: {_provided(one, ends - time.monotonic())}"
+    for one in PARTS:
+        yield f"{_title(one)} {one.version}: {_provided(one, ends - time.monotonic())}"
 
 
-def _provided(one: Built, seconds: float) -> str:
+def _title(one: Built | Installed) -> str:
+    return one.name if isinstance(one, Built) else f"{one.what} packages"
+
+
+def _provided(one: Built | Installed, seconds: float) -> str:
     if not one.wanted or one.there:
         return one.missing() or "there"
-    if shutil.which("go") is None:
-        return "missing, and there is no Go to build it with; its tests are skipped"
+    tool = "go" if isinstance(one, Built) else one.commands[0][0]
+    if shutil.which(tool) is None:
+        return f"missing, and there is no {tool} to get it with; its tests are skipped"
     if seconds <= 0:
         return "missing, and no time is left; its tests are skipped"
     began = time.monotonic()

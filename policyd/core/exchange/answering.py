@@ -18,7 +18,7 @@ from policyd.core.exchange.fates import seal_answer
 from policyd.core.exchange.intake import Intake
 from policyd.core.exchange.joining import Stand, hear, reachable
 from policyd.core.exchange.judging import Bench, Touch, may_change_answer, redacts_answer
-from policyd.core.exchange.opening import header_map
+from policyd.core.exchange.opening import RESPONSE_CHARSETS, header_map, other_charset
 from policyd.core.exchange.refusal import break_off, refuse
 from policyd.core.exchange.streaming import Streaming, wake
 from policyd.core.exchange.whole import Whole
@@ -146,6 +146,8 @@ class Answering:
         )
 
     def _cannot_read(self, headers: dict[str, str], changes: bool, streams: bool) -> str:
+        if other_charset(headers, RESPONSE_CHARSETS):
+            return "the response's body is not declared as UTF-8"
         try:
             self._codings = codings_of(headers.get("content-encoding", ""))
         except Malformed as failure:

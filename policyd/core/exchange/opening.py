@@ -79,13 +79,22 @@ _CHARSET = re.compile(r"charset(\*?[\d*]*)\s*=\s*[\"']?([^\s\"';,]*)", re.IGNORE
 _CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
+# In these, too, the characters of ASCII are what they are in UTF-8; error pages of web servers are declared so.
+RESPONSE_CHARSETS = _CHARSETS | {"iso-8859-1", "latin-1", "latin1", "windows-1252"}
+
+
+def other_charset(headers: dict[str, str], known: frozenset[str]) -> bool:
+    """Whether a body is declared to be in a character set that is none of these."""
+    found = _CHARSET.findall(headers.get("content-type", ""))
+    return any(extended or charset.lower() not in known for extended, charset in found)
+
+
 def unreadable_body(headers: dict[str, str], end: bool, most: int) -> str:
     """Why a request's body cannot be read, as far as its headers tell."""
     if end:
         return "the request has no body"
-    for extended, charset in _CHARSET.findall(headers.get("content-type", "")):
-        if extended or charset.lower() not in _CHARSETS:
-            return "the request's body is not declared as UTF-8"
+    if other_charset(headers, _CHARSETS):
+        return "the request's body is not declared as UTF-8"
     try:
         codings_of(headers.get("content-encoding", ""))
     except Malformed as failure:

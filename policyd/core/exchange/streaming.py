@@ -233,11 +233,13 @@ class Streaming:
         if event.beside and self.wants_content:
             reading.segments = [*reading.segments, *(Segment(ALONE, path, text) for path, text in event.beside)]
         response.events += 1
-        if reading.malformed:
-            self._unreadable(response.partial_reason)
+        if reading.malformed or response.unreadable:
+            self._unreadable(response.unreadable or response.partial_reason)
         withheld = reading.extra and self.call.asked_usage
         entry = self._add(b"" if withheld else raw, reading)
-        touched = int(reading.changed) | EVENT | (INSPECTION if event.damage else 0)
+        if self.outbox.reopened:
+            self._unreadable("text goes on after its end")
+        touched = int(reading.changed) | EVENT | (INSPECTION if event.damage or self.outbox.reopened else 0)
         if touched & TEXT:
             touched |= self._text_came(response)
         if self.finds.take(reading.segments, reading.closes):

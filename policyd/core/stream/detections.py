@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from policyd.core.model.decision import Redaction
-from policyd.core.stream.dialects import Channel, Segment
+from policyd.core.stream.dialects import LOOSE, Channel, Segment
 from policyd.core.stream.holdback import ArgumentsHold, HoldBack
 from policyd.core.stream.redactor import Redactor, redactors
 from policyd.core.stream.watches import STANDS_ALONE, covers
@@ -61,11 +61,12 @@ class _Search:
 class Finds:
     """The finds in the content of one response. `counts` is kept up to date: what `response.detections` reads."""
 
-    __slots__ = ("_missed", "_searches", "counts")
+    __slots__ = ("_alone", "_missed", "_searches", "counts")
 
     def __init__(self, counts: dict[str, int]) -> None:
         self.counts = counts
         self._searches: dict[Channel, dict[str, _Search]] = {}
+        self._alone: dict[Channel, dict[str, int]] = {}  # finds in pieces that may be texts by themselves
         self._missed: dict[str, Mapping[int, str]] = {}  # by detector that came late: what each choice had said
 
     def look_for(self, detectors: Iterable[str], said: Mapping[int, str] | None = None) -> None:
@@ -86,7 +87,9 @@ class Finds:
             channel = segment.channel
             if not segment.text or segment.again or not covers("content", channel[0]):
                 continue
-            if channel[0] in STANDS_ALONE:
+            if channel[0] == LOOSE:
+                grown |= self._push(channel, segment.text, count_finds(segment.text, self.counts))
+            elif channel[0] in STANDS_ALONE:
                 grown |= self._add(count_finds(segment.text, self.counts))
             else:
                 grown |= self._push(channel, segment.text)
@@ -99,24 +102,32 @@ class Finds:
         closed = [self._close(channel) for channel in self._searches]
         return any(closed)
 
-    def _push(self, channel: Channel, text: str) -> bool:
+    def _push(self, channel: Channel, text: str, alone: Mapping[str, int] | None = None) -> bool:
+        """More of a channel. `alone`: the finds in this piece, where it may be a text by itself."""
         searches = self._searches.get(channel)
         if searches is None:
             searches = self._searches[channel] = {name: self._begun(name, channel) for name in self.counts}
-        before = {name: search.finds for name, search in searches.items()}
+        before = self._found(channel)
+        if alone is not None:
+            known = self._alone.get(channel, {})
+            self._alone[channel] = {name: known.get(name, 0) + count for name, count in alone.items()}
         for search in searches.values():
             search.push(text)
-        return self._grown(searches, before)
+        return self._grown(channel, before)
 
     def _close(self, channel: Channel) -> bool:
-        searches = self._searches.get(channel, {})
-        before = {name: search.finds for name, search in searches.items()}
-        for search in searches.values():
+        before = self._found(channel)
+        for search in self._searches.get(channel, {}).values():
             search.close()
-        return self._grown(searches, before)
+        return self._grown(channel, before)
 
-    def _grown(self, searches: Mapping[str, _Search], before: Mapping[str, int]) -> bool:
-        return self._add({name: search.finds - before[name] for name, search in searches.items()})
+    def _found(self, channel: Channel) -> dict[str, int]:
+        """The finds in a channel: of its pieces, one by one and joined, the greater number."""
+        alone = self._alone.get(channel, {})
+        return {name: max(one.finds, alone.get(name, 0)) for name, one in self._searches.get(channel, {}).items()}
+
+    def _grown(self, channel: Channel, before: Mapping[str, int]) -> bool:
+        return self._add({name: count - before[name] for name, count in self._found(channel).items()})
 
     def _add(self, more: Mapping[str, int]) -> bool:
         for name, count in more.items():

@@ -26,7 +26,7 @@ Edit = Callable[[bytes, list[tuple[Path, object]]], bytes]
 """Re-serialises one raw event with new values at these paths of its document; every other byte stays."""
 
 _NO_KEEP = Keep()
-_NO_LANE = frozenset({"alone", LOOSE, "veil", "veiled"})
+_NO_LANE = frozenset({"alone", "veil", "veiled"})
 _Raw = tuple[bytes, Sequence[Segment], Sequence[Channel]]
 
 
@@ -67,6 +67,7 @@ class Outbox:
         self._added = 0
         self._cut = False
         self.changed = False  # some text has left changed
+        self.reopened = False  # text that is redacted went on after its end, where SDKs add it to what has left
         self.hits, self.followed = self._watches.hits, self._watches.followed
         self.released_events = 0  # entries that left, the last one perhaps in part
         self.partial = False  # whether the last one left in part
@@ -174,13 +175,14 @@ class Outbox:
             lane = self._lanes.get(channel)
             if lane is not None:
                 self._close_lane(lane, number)
-        alone = [*others.get("alone", ()), *others.get(LOOSE, ())]
-        return Entry(raw, pieces, echoes, others.get("veil", ()), others.get("veiled", ()), alone, self._redactors)
+        veils, veiled, alone = (others.get(kind, ()) for kind in ("veil", "veiled", "alone"))
+        return Entry(raw, pieces, echoes, veils, veiled, alone, self._redactors)
 
     def _piece(self, segment: Segment) -> Piece:
         channel = segment.channel
         lane = self._lanes.get(channel) or self._open(channel)
         start = lane.hold.length
+        self.reopened = self.reopened or (lane.hold.closed and bool(start and segment.text and self._redactors))
         lane.hold.push(segment.text)
         return Piece(lane, segment.path, segment.text, start, lane.hold.length, self._waits(channel))
 
@@ -191,6 +193,8 @@ class Outbox:
         return lane
 
     def _kept(self, kind: str) -> Keep:
+        if kind == LOOSE:
+            return _NO_KEEP  # rules judge it with the event that carries it
         found = [keep for view, keep in self._keeps.items() if covers(view, kind)]
         return Keep(*map(max, zip(*found, strict=True))) if found else _NO_KEEP
 
@@ -237,8 +241,10 @@ class Outbox:
             text = piece.text
             if piece.lane.hold.swaps:
                 text = swapped(text, piece.start, piece.lane.hold.swaps)
-                if text != piece.text:
-                    changes.append((piece.path, text))
+            if piece.lane.kind == LOOSE:
+                text = redact_alone(text, entry.redactors)
+            if text != piece.text:
+                changes.append((piece.path, text))
             piece.lane.said.append(text)
             piece.lane.forget(piece.end)
         if entry.alone:
@@ -314,6 +320,8 @@ class Outbox:
         for piece, end in zip(entry.pieces, ends, strict=True):
             kept = piece.text[: max(end - piece.start, 0)]
             text = swapped(kept, piece.start, swaps[id(piece.lane)])
+            if piece.lane.kind == LOOSE:
+                text = redact_alone(text, entry.redactors)
             if text != piece.text:
                 changes.append((piece.path, text))
             piece.lane.said.append(text)

@@ -68,7 +68,7 @@ class Answer:
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.request, self.response = request, response
         self.want_segments = True
-        self.completion = Completion(self.structure, self.deltas, request)
+        self.completion = Completion(self.structure, self.deltas, request, response)
         self._tally = Tally(request, response)
         self._stand = Stand()
         self._calls: dict[int, tuple[ToolCall, Channel]] = {}  # open ones, by block

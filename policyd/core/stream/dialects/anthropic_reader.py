@@ -43,12 +43,13 @@ class AnthropicReader:
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.request, self.response = request, response
         self.want_segments = True
-        self.completion = Completion(self.structure, self.deltas, request)
+        self.completion = Completion(self.structure, self.deltas, request, response)
         self._tally = Tally(request, response)
         self._counts, self._stand = Counts(), Stand()
         self._blocks: dict[int, Block] = {}  # open ones
         self._open_calls: OpenCalls[int] = OpenCalls()
         self._run: Channel | None = None  # of the text blocks in a row
+        self._newest: Block | None = None  # of them
         self._segments: list[Segment] = []
         self._closes: list[Channel] = []
         self._changed = 0
@@ -66,7 +67,7 @@ class AnthropicReader:
         self._changed = 0
         self._segments, self._closes = [], []
         block = self._blocks.get(self._like_index) if name == self._like_name and not self._stand.done else None
-        if block is not None and (said := self._like.text(data)):
+        if block is not None and block is self._newest and (said := self._like.text(data)):
             self._visible(block, ("delta", "text"), said)
             return Reading(self._segments, (), CHANGES[self._changed])
         last = False
@@ -280,7 +281,8 @@ class AnthropicReader:
     def _block(self, index: int, kind: str, said: dict[str, object]) -> Block:
         if kind == "text":
             self._run = self._run or ("text", 0, index)
-            return Block(kind, self._run, None)
+            self._newest = Block(kind, self._run, None)
+            return self._newest
         self._end_run()
         if kind not in TOOL_BLOCKS:
             return Block(kind, ("reasoning" if kind == "thinking" else "other", 0, index), None)
@@ -318,7 +320,7 @@ class AnthropicReader:
         """The text blocks in a row are over."""
         if self._run is not None:
             self._closes.append(self._run)
-            self._run = None
+            self._run = self._newest = None
 
     def _block_delta(self, event: dict[str, object]) -> None:
         """The hot path."""
@@ -346,6 +348,8 @@ class AnthropicReader:
             return
         if block.channel[0] != "text":
             raise Malformed("text outside of a text block")
+        if block is not self._newest:
+            raise Malformed("text in a block before the newest one")
         response = self.response
         response.texts.setdefault(0, []).append(value)
         response.text_chars += len(value)

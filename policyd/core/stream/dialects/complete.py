@@ -3,7 +3,8 @@
 Rule 1: a reader gives segments to the texts that it knows. All other strings become segments too, each a text of its
         own (ALONE), so that rules on content and redaction miss none.
 Rule 2: a string directly in an object that carries a stream's deltas may be one piece of a text that other events go on
-        with. Rules read the pieces of one field as one text, too (LOOSE).
+        with. Rules read the pieces of one field as one text, too (LOOSE). Where an official SDK merges deltas at every
+        depth (`deep`), so does this: elements of a list are merged by their `index`.
 Rule 3: text in a field that the dialect does not know makes the response `partial`.
 Rule 4: where nobody reads content, only rule 3 is looked at.
 """
@@ -11,15 +12,15 @@ Rule 4: where nobody reads content, only rule 3 is looked at.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from policyd.core.model.facts import RequestFacts
+from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import ALONE, LOOSE, Channel, Path, Segment
 from policyd.core.stream.dialects.content import Link, Structure, _Node, a_model, an_id, path_of
 from policyd.core.stream.dialects.shared import has_text
 
 MOST_KNOWN = 512  # structural values of one stream that are remembered
-MOST_LOOSE = 64  # fields of one stream whose pieces are read as one text
+MOST_LOOSE = 1024  # fields of one stream whose pieces are read as one text; with more it cannot be judged
 
 _NOTHING = _Node()
 
@@ -143,15 +144,21 @@ _HOLDS = (dict, list)
 
 class Completion:
     """Completes the segments of one response. `wanted`: somebody reads content. `deltas`: the places, in an event of a
-    stream, of the objects that carry its deltas; an index is 0. The names of tools that the request offers are the
-    caller's own: a field `name` that holds one is structural."""
+    stream, of the objects that carry its deltas; an index is 0. `deep`: objects and lists in them carry deltas, too.
+    The names of tools that the request offers are the caller's own: a field `name` that holds one is structural."""
 
-    __slots__ = ("_deltas", "_known", "_loose", "_structure", "_tools", "wanted")
+    __slots__ = ("_deep", "_deltas", "_known", "_loose", "_response", "_structure", "_tools", "wanted")
 
     def __init__(
-        self, structure: Structure, deltas: frozenset[Path] = frozenset(), request: RequestFacts | None = None
+        self,
+        structure: Structure,
+        deltas: frozenset[Path] = frozenset(),
+        request: RequestFacts | None = None,
+        response: ResponseFacts | None = None,
+        *,
+        deep: bool = False,
     ) -> None:
-        self._structure, self._deltas = structure, deltas
+        self._structure, self._deltas, self._deep, self._response = structure, deltas, deep, response
         self._tools = frozenset(tool.name for tool in request.tools) if request and request.tools else frozenset[str]()
         self._loose: dict[Path, Channel] = {}
         self._known: set[tuple[int, str, str]] = set()
@@ -186,7 +193,7 @@ class Completion:
             if veils and (veil := next((veil for veil in veils if path[: len(veil)] == veil), None)) is not None:
                 veiled.setdefault(veil, []).append(one.text)
                 continue
-            channel = ALONE if one.name or not deltas else self._channel(path, deltas)
+            channel = ALONE if one.name or not deltas else self._channel(path, document)
             segments.append(Segment(channel, path, one.text, name=one.name))
         if len(segments) > 1:
             order = {(path_of(one.link), one.name): place for place, one in enumerate(scan.found)}
@@ -194,16 +201,40 @@ class Completion:
         segments += [Segment(("veiled", 0, 0), veil, "".join(texts)) for veil, texts in veiled.items()]
         return scan.unknown
 
-    def _channel(self, path: Path, deltas: frozenset[Path]) -> Channel:
+    def _channel(self, path: Path, document: object) -> Channel:
         """The channel of a string: one of its field's own where it may be a delta."""
-        if tuple(0 if isinstance(step, int) else step for step in path[:-1]) not in deltas:
+        shape = tuple(0 if isinstance(step, int) else step for step in path)
+        depth = next((end for end in range(len(path)) if shape[:end] in self._deltas), None)
+        depth = depth if shape[:-1] not in self._deltas else len(path) - 1
+        if depth is None or (depth < len(path) - 1 and not self._deep):
             return ALONE
-        known = self._loose.get(path)
+        key = _merged(path, depth, document)
+        if key is None:
+            return ALONE
+        known = self._loose.get(key)
         if known is None:
             if len(self._loose) >= MOST_LOOSE:
+                if self._response is not None:
+                    self._response.unreadable = f"more than {MOST_LOOSE} unknown fields in the deltas of a stream"
                 return ALONE
-            known = self._loose[path] = (LOOSE, 0, len(self._loose))
+            known = self._loose[key] = (LOOSE, 0, len(self._loose))
         return known
+
+
+def _merged(path: Path, depth: int, document: Any) -> Path | None:
+    """By what the pieces of this field are known: its path, with the `index` of an element in the place of where it
+    stands. None: in a delta, which is at `depth`, it stands in an element without an index."""
+    key: list[str | int] = []
+    for at, step in enumerate(path):
+        document = document[step]
+        if isinstance(step, int):
+            index = document.get("index") if isinstance(document, dict) else None
+            if type(index) is int:
+                step = index
+            elif at >= depth:
+                return None
+        key.append(step)
+    return tuple(key)
 
 
 def inner(prefix: Path, segments: Sequence[Segment]) -> list[Segment]:

@@ -17,6 +17,7 @@ from policyd.core.stream.dialects.open_calls import OpenCalls
 from policyd.core.stream.dialects.openai_reader import VEILS, ChoicesReader, choice_index
 from policyd.core.stream.dialects.response_openai import CHAT_RESPONSE
 from policyd.core.stream.dialects.shared import kind_of, listing, mapping, text
+from policyd.core.stream.json_strict import loads
 
 TOOLS, REFUSAL, ERROR = int(Changed.TOOLS), int(Changed.REFUSAL), int(Changed.ERROR)
 
@@ -69,6 +70,7 @@ class MessageReader(ChoicesReader):
 
     structure: ClassVar[Structure] = CHAT_RESPONSE
     deltas: ClassVar[frozenset[Path]] = frozenset({("choices", 0, "delta")})
+    deep: ClassVar[bool] = True
 
     objects: ClassVar[frozenset[str]] = ChoicesReader.objects | {
         "chat.completion.chunk",
@@ -257,9 +259,13 @@ class MessageReader(ChoicesReader):
                 self._function(call, (*path, kind), mapping(said, kind), field)
 
     def _call(self, choice: int, index: int, name: object) -> _Call:
-        """The call at this index; another id there is another call: some number all their calls 0."""
+        """The call at this index; another id there is another call: some number all their calls 0. Raises Malformed
+        where the one before it is not complete: SDKs that merge by index make one text of both."""
         call = self._calls.get((choice, index))
-        if call is None or (isinstance(name, str) and name and call.id and name != call.id):
+        reused = call is not None and isinstance(name, str) and bool(name) and bool(call.id) and name != call.id
+        if call is not None and reused and not _complete(call.fact.arguments):
+            raise Malformed("two tool calls at one index")
+        if call is None or reused:
             fact = ToolCall("")
             call = _Call(choice, index, len(self.response.tool_calls), fact)
             self.response.tool_calls.append(fact)
@@ -291,6 +297,14 @@ class MessageReader(ChoicesReader):
         # INVARIANT: an event that only names a tool is part of the call too, so it carries a segment, if an empty one:
         # where arguments are judged before they leave, the name must wait with them.
         self._segment(("args", call.choice, call.part), (*path, field), value)
+
+
+def _complete(arguments: str) -> bool:
+    """Whether the arguments of a call are a JSON document, or not there."""
+    try:
+        return not arguments or loads(arguments) is not None
+    except Malformed:
+        return False
 
 
 def _index_of(item: dict[str, object], place: int) -> int:

@@ -37,11 +37,12 @@ class ChoicesReader:
     objects: ClassVar[frozenset[str]] = frozenset({""})
     structure: ClassVar[Structure] = ANYTHING
     deltas: ClassVar[frozenset[Path]] = frozenset()
+    deep: ClassVar[bool] = False  # an official SDK merges the deltas at every depth
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.request, self.response = request, response
         self.want_segments = True
-        self.completion = Completion(self.structure, self.deltas, request)
+        self.completion = Completion(self.structure, self.deltas, request, response, deep=self.deep)
         self._tally = Tally(request, response)
         self._stand = Stand()
         self._channels: dict[int, dict[Channel, None]] = {}  # open ones, by choice
