@@ -57,7 +57,9 @@ Identity = Annotated[
 FailOpen = Annotated[
     bool,
     typer.Option(
-        "--fail-open", help="While policyd cannot be reached, let calls pass unevaluated instead of rejecting them."
+        "--fail-open",
+        help="While policyd cannot be reached, let calls pass unevaluated instead of rejecting them with status 503 "
+        "and code policyd_unavailable.",
     ),
 ]
 

@@ -195,12 +195,12 @@ CASES: dict[str, Case] = {
 }
 
 
-def cut(case: Case, event: int | None, text: str = FALLBACK) -> bytes:
+def cut(case: Case, event: int | None, text: str = FALLBACK, finish: str = "stop") -> bytes:
     """The stream ended before this event, read to its own end before the cut: later events must not show."""
     dialect, request, kind, data = case
     read = read_stream(dialect, [data], request, kind)
     read.reader.rewind(read.marks[event if event is not None else -1])
-    return b"".join(one.raw for one in read.events[:event]) + read.reader.ending(Ending(text, "stop"))
+    return b"".join(one.raw for one in read.events[:event]) + read.reader.ending(Ending(text, finish))
 
 
 def count_of(case: Case) -> int:
@@ -249,6 +249,17 @@ def test_a_stream_that_is_over_needs_no_ending(name: str) -> None:
 # ---- as the SDKs hear it --------------------------------------------------------------------------------------------
 
 
+class Heard(str):
+    """The text of a stream as its SDK tells it, and why it ended."""
+
+    reason: str | None
+
+    def __new__(cls, text: str, reason: object = None) -> Heard:
+        heard = super().__new__(cls, text)
+        heard.reason = None if reason is None else str(getattr(reason, "value", reason))
+        return heard
+
+
 def answered(body: bytes, kind: str, status: int = 200, **headers: str) -> httpx.MockTransport:
     return httpx.MockTransport(
         lambda _: httpx.Response(status, content=body, headers={"content-type": kind, **headers})
@@ -260,13 +271,11 @@ def hear_ollama(body: bytes, kind: str, *, chat: bool = True) -> str:
     client._client = httpx.Client(base_url="http://h", transport=answered(body, kind))
     if chat:
         parts = list(client.chat(model="m", messages=USER, stream=True))
-        assert (
-            parts[-1].done and parts[-1].done_reason in ("stop", "content_filter") and parts[-1].eval_count is not None
-        )
-        return "".join(part.message.content or "" for part in parts)
+        assert parts[-1].done and parts[-1].eval_count is not None
+        return Heard("".join(part.message.content or "" for part in parts), parts[-1].done_reason)
     told = list(client.generate(model="m", prompt="p", stream=True))
     assert told[-1].done
-    return "".join(part.response for part in told)
+    return Heard("".join(part.response for part in told), told[-1].done_reason)
 
 
 def cohere_http(body: bytes, kind: str, status: int = 200) -> httpx.Client:
@@ -282,16 +291,17 @@ def hear_cohere(body: bytes, kind: str) -> str:
         if event.type == "content-delta":
             out += event.delta.message.content.text  # type: ignore[union-attr, operator]
         last = event
-    assert last.type == "message-end" and last.delta.finish_reason in ("COMPLETE", "ERROR")  # type: ignore[union-attr]
+    assert last.type == "message-end"
     assert opened == closed
-    return out
+    return Heard(out, last.delta.finish_reason)  # type: ignore[union-attr]
 
 
 def hear_cohere_1(body: bytes, kind: str) -> str:
     client = cohere.Client("k", httpx_client=cohere_http(body, kind))
     events = list(client.chat_stream(message="hi"))
-    assert events[-1].event_type == "stream-end" and events[-1].finish_reason in ("COMPLETE", "ERROR_TOXIC")
-    return "".join(event.text for event in events if event.event_type == "text-generation")
+    assert events[-1].event_type == "stream-end"
+    text = "".join(event.text for event in events if event.event_type == "text-generation")
+    return Heard(text, events[-1].finish_reason)
 
 
 def google(body: bytes, kind: str, status: int = 200) -> genai.Client:
@@ -301,25 +311,27 @@ def google(body: bytes, kind: str, status: int = 200) -> genai.Client:
 
 def hear_google(body: bytes, kind: str) -> str:
     parts = list(google(body, kind).models.generate_content_stream(model="m", contents="hi"))
-    assert parts[-1].candidates and parts[-1].candidates[0].finish_reason in ("STOP", "SAFETY")
-    return "".join(
+    assert parts[-1].candidates
+    text = "".join(
         piece.text or ""
         for part in parts
         for one in (part.candidates or [])
         for piece in ((one.content and one.content.parts) or [])
         if not piece.thought
     )
+    return Heard(text, parts[-1].candidates[0].finish_reason)
 
 
 def hear_array(body: bytes, kind: str) -> str:  # noqa: ARG001 - no SDK asks for it
     documents = json.loads(body)
-    return "".join(
+    text = "".join(
         part.get("text", "")
         for one in documents
         for said in one["candidates"]
         for part in said["content"]["parts"]
         if not part.get("thought")
     )
+    return Heard(text, documents[-1]["candidates"][0].get("finishReason"))
 
 
 AWS = ServiceModel(Loader().load_service_model("bedrock-runtime", "service-2"), "bedrock-runtime")
@@ -342,8 +354,8 @@ def hear_converse(body: bytes, kind: str) -> str:  # noqa: ARG001
     events = list(bedrock_events(body, "ConverseStream", "stream"))
     assert [name for one in events for name in one][-1] == "metadata"
     stops = [one["messageStop"]["stopReason"] for one in events if "messageStop" in one]
-    assert stops[-1] in ("end_turn", "content_filtered")
-    return "".join(one["contentBlockDelta"]["delta"].get("text", "") for one in events if "contentBlockDelta" in one)
+    said = [one["contentBlockDelta"]["delta"] for one in events if "contentBlockDelta" in one]
+    return Heard("".join(one.get("text", "") for one in said), stops[-1])
 
 
 def hear_chunks(body: bytes, kind: str) -> str:  # noqa: ARG001
@@ -377,10 +389,25 @@ HEAR: dict[str, Callable[[bytes, str], str]] = {
 }
 
 
+FINISHES = ("refusal", "length", "stop")
+WORDS = {  # the three in the words of each dialect, as its SDK tells them
+    "ollama chat": ("content_filter", "length", "stop"),
+    "ollama generate": ("content_filter", "length", "stop"),
+    "cohere": ("ERROR", "MAX_TOKENS", "COMPLETE"),
+    "cohere 1": ("ERROR_TOXIC", "MAX_TOKENS", "COMPLETE"),
+    "gemini": ("SAFETY", "MAX_TOKENS", "STOP"),
+    "gemini array": ("SAFETY", "MAX_TOKENS", "STOP"),
+    "converse": ("content_filtered", "max_tokens", "end_turn"),
+}
+
+
 @pytest.mark.parametrize(("name", "event"), [one for one in EVERY if one.values[0] in HEAR])
 def test_a_cut_stream_parses_in_the_sdk(name: str, event: int) -> None:
     case = CASES[name]
-    assert HEAR[name](cut(case, event), case[2]).endswith(FALLBACK)
+    for at, finish in enumerate(FINISHES):
+        heard = HEAR[name](cut(case, event, finish=finish), case[2])
+        assert heard.endswith(FALLBACK)
+        assert name not in WORDS or getattr(heard, "reason", None) == WORDS[name][at]
 
 
 @pytest.mark.parametrize("name", HEAR)

@@ -80,6 +80,7 @@ from policyd.adapters.envoy.config import (
     Upstream,
 )
 from policyd.adapters.envoy.declared import catalog, fields_of
+from policyd.adapters.envoy.local_replies import local_replies
 
 SILENCE, UPLOAD, MESSAGE = (timedelta(seconds=seconds) for seconds in (SILENCE_S, UPLOAD_S, MESSAGE_S))
 _NODE = "policyd-envoy"
@@ -201,6 +202,7 @@ def _connection_manager(settings: Settings) -> HttpConnectionManager:
             max_concurrent_streams=1024,
         ),
         access_log=[_access_log()],
+        local_reply_config=local_replies(),
     )
 
 
