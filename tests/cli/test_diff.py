@@ -127,12 +127,13 @@ def test_people_get_text(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("format", ["text", "json", "markdown"])
-def test_mistakes_have_their_exit_codes_and_print_nothing(desk: Desk, format: str) -> None:
+def test_mistakes_have_their_exit_codes(desk: Desk, format: str) -> None:
     good = written(desk, "cut")
     broken = desk.folder / "broken.jsonl"
     broken.write_text(desk.recorded.read_text() + "{\n")
     asked: tuple[object, ...] = ("diff", "--from", good, "--to", good, "--format", format)
-    assert desk.command(*asked, broken)[:2] == (root.USAGE, "")
+    code, _, err = desk.command(*asked, broken)
+    assert (code, "broken.jsonl:2:2: broken JSON" in err) == (root.USAGE, True)
     assert desk.command(*asked, desk.folder / "none")[:2] == (root.USAGE, "")
     assert desk.command(*asked, "--max-newly-stopped", "some", desk.recorded)[:2] == (root.USAGE, "")
     assert desk.command("diff", "--from", good, desk.recorded)[:2] == (root.USAGE, "")

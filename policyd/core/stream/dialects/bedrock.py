@@ -20,7 +20,7 @@ from policyd.core.stream.dialects.bedrock_shared import error
 from policyd.core.stream.dialects.shared import mapping
 
 _CALL = re.compile(
-    r"^/model/(.+)/(converse|converse-stream|invoke|invoke-with-response-stream)$",
+    r"(?:^|/)model/(.+)/(converse|converse-stream|invoke|invoke-with-response-stream)$",
     re.IGNORECASE,
 )
 # Models that paint, speak or film: InvokeModel too, in languages that are not read here.

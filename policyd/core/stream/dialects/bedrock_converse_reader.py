@@ -31,6 +31,8 @@ class ConverseAnswer(Answer):
     structure = CONVERSE_RESPONSE
     deltas = frozenset({("delta",)})
 
+    _metered = False  # the stream's usage has come
+
     def _failed(self, name: str, document: dict[str, object]) -> bool:
         return is_exception(name) or bool(self.response.status >= 400 and document.get("message"))
 
@@ -95,13 +97,20 @@ class ConverseAnswer(Answer):
             case "messageStop":
                 self._reason(0, text(document.get("stopReason"), "stopReason") or "")
                 self._close_all()
+                return self._ended(known=self._metered)
             case "metadata":
                 self._usage(document.get("usage"), document.get("serviceTier"))
-                self._end()
-                return True
+                self._metered = True
+                return self._ended(known=self._stand.stopped)
             case _:
                 self._partial("an unknown event type")
         return False
+
+    def _ended(self, *, known: bool) -> bool:
+        """Whether the stream is over: it is with its stop reason and its usage, in whichever order they come."""
+        if known:
+            self._end()
+        return known
 
     def _open_block(self, index: int, kind: str) -> None:
         stand = self._stand

@@ -15,6 +15,7 @@ from policyd.core.stream.dialects.answer import strings
 from policyd.core.stream.dialects.asking import Fields, Texts, at, fill, plain_edits
 from policyd.core.stream.dialects.cohere_reader import CohereChatAnswer, CohereGenerateAnswer, billed
 from policyd.core.stream.dialects.embeddings import EmbeddingAnswer
+from policyd.core.stream.dialects.providers import provider_of
 from policyd.core.stream.dialects.shared import count, listing, mapping, text
 from policyd.core.stream.json_strict import dumps
 
@@ -29,7 +30,7 @@ class _Cohere:
     def operation(self, method: str, path: str, headers: Mapping[str, str]) -> str | None:
         """A POST to one of these doors; Writer's chat has the same path and speaks another language."""
         host = headers.get(":authority", headers.get("host", ""))
-        if method != "POST" or not path.endswith(self._paths) or "writer.com" in host:
+        if method != "POST" or not path.endswith(self._paths) or provider_of(host) == "writer":
             return None
         return self._operation
 

@@ -16,13 +16,14 @@ from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.model.prices import NONE
 from policyd.core.stream import sse
 from policyd.core.stream.dialects import UNMARKED, Body, Ending, Path, Reading
-from policyd.core.stream.dialects.answer import Answer, Mark, Stand, index_of
+from policyd.core.stream.dialects.answer import TOOLS, Answer, Mark, Stand, index_of
 from policyd.core.stream.dialects.billing import classes, tier_of
 from policyd.core.stream.dialects.complete import inner
 from policyd.core.stream.dialects.content import is_id
+from policyd.core.stream.dialects.gemini_arguments import GrowingArguments
 from policyd.core.stream.dialects.gemini_enums import BLOCKED, MODALITIES, TRAFFIC, enum, finish_words
 from policyd.core.stream.dialects.response_others import GEMINI_RESPONSE
-from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
+from policyd.core.stream.dialects.shared import Bill, count, dumped, listing, mapping, section, text
 from policyd.core.stream.json_strict import dumps
 
 KNOWN = frozenset(
@@ -33,10 +34,20 @@ KNOWN = frozenset(
 )  # fmt: skip
 # What a part holds beside its text: no text of the model's, or none that can be read.
 SILENT = frozenset(
-    {"thought", "thoughtSignature", "inlineData", "fileData", "videoMetadata", "mediaResolution", "partMetadata"}
+    {
+        "thought",
+        "thoughtSignature",
+        "inlineData",
+        "fileData",
+        "videoMetadata",
+        "mediaResolution",
+        "partMetadata",
+        "toolResponse",
+    }
 )
-SERVER = {"executableCode": "code", "codeExecutionResult": "output"}
+RESULTS = {"codeExecutionResult": "output"}
 JSON = "application/json; charset=UTF-8"
+GROWING = 4096  # from here on blocks are numbered that are calls whose arguments come in pieces
 
 
 class GeminiAnswer(Answer):
@@ -50,6 +61,7 @@ class GeminiAnswer(Answer):
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         super().__init__(request, response)
         self._finish_words = finish_words(request.path)
+        self._grown: dict[int, GrowingArguments] = {}
 
     def read_json(self, doc: object) -> Reading:
         """The whole answer; an array of one is how some errors come."""
@@ -90,6 +102,8 @@ class GeminiAnswer(Answer):
         for number, item in enumerate(listing(content.get("parts"), "parts")):
             self._part(index, (*path, "content", "parts", number), mapping(item, "a part"))
         self._blank((*path, "logprobsResult"), candidate.get("logprobsResult"))
+        if candidate.get("finishReason") is not None:
+            self._close_call(GROWING + index)
         if (reason := enum(candidate.get("finishReason"), self._finish_words, "finishReason")) is not None:
             self._reason(index, reason)
             self._stand = self._stand._replace(stopped=self._finished())
@@ -108,16 +122,68 @@ class GeminiAnswer(Answer):
         for key, value in part.items():
             if key == "functionCall":
                 self._function(index, (*path, key), mapping(value, key))
-            elif key in SERVER:
-                words = text(mapping(value, key).get(SERVER[key]), SERVER[key]) or ""
-                self._aside((*path, key, SERVER[key]), words, ("other", index, 2))
+            elif key == "toolCall":
+                call = mapping(value, key)
+                self._call(
+                    text(call.get("toolType"), "toolType") or key,
+                    (*path, key, "args"),
+                    call.get("args"),
+                    index,
+                    "hosted",
+                )
+            elif key == "executableCode":
+                self._call("code_execution", (*path, key), mapping(value, key), index, "hosted")
+            elif key in RESULTS:
+                words = text(mapping(value, key).get(RESULTS[key]), RESULTS[key]) or ""
+                self._aside((*path, key, RESULTS[key]), words, ("other", index, 2))
             elif key != "text" and key not in SILENT:
                 self._partial("an unknown kind of part")
 
     def _function(self, index: int, path: Path, call: dict[str, object]) -> None:
-        if "partialArgs" in call or "willContinue" in call:
-            self._partial("arguments that come in pieces")
-        self._call(text(call.get("name"), "the name of a function") or "", (*path, "args"), call.get("args"), index)
+        """A call, whole or a piece of one: its pieces name the places that they fill."""
+        name = text(call.get("name"), "the name of a function") or ""
+        pieces = listing(call.get("partialArgs"), "partialArgs")
+        goes_on = call.get("willContinue") is True
+        if name and not pieces and not goes_on:
+            self._call(name, (*path, "args"), call.get("args"), index)
+            return
+        block = GROWING + index
+        if name:
+            self._close_call(block)
+            self._open_call(block, name, (*path, "args"), index)
+            self._grown[block] = GrowingArguments(call.get("args"))
+        elif block not in self._calls:
+            if pieces or call.get("args"):
+                raise Malformed("arguments outside of a function call")
+            return
+        self._pieces(block, index, path, pieces)
+        if not goes_on:
+            self._close_call(block)
+
+    def _pieces(self, block: int, index: int, path: Path, pieces: list[object]) -> None:
+        grown = self._grown[block]
+        for place, item in enumerate(pieces):
+            piece = mapping(item, "a piece of arguments")
+            where = text(piece.get("jsonPath"), "jsonPath") or "$"
+            if isinstance(said := piece.get("stringValue"), str):
+                self._aside((*path, "partialArgs", place, "stringValue"), said, ("other", index, 3 + grown.lane(where)))
+            grown.put(where, piece)
+        self._segment(self._calls[block][1], (*path, "args"), "")
+
+    def _close_call(self, block: int) -> None:
+        self._complete_call(block)
+        super()._close_call(block)
+
+    def _close_all(self) -> None:
+        for block in list(self._grown):
+            self._complete_call(block)
+        super()._close_all()
+
+    def _complete_call(self, block: int) -> None:
+        """INVARIANT: arguments are put together once, however many pieces they come in."""
+        if (grown := self._grown.pop(block, None)) is not None and block in self._calls:
+            self._calls[block][0].arguments = dumped(grown.value())
+            self._changed |= TOOLS
 
     def _feedback(self, feedback: dict[str, object]) -> None:
         reason = enum(feedback.get("blockReason"), BLOCKED, "blockReason")

@@ -119,21 +119,30 @@ def _system(document: dict[str, object]) -> Iterator[tuple[Path, str]]:
 def offers(document: dict[str, object]) -> list[Offer]:
     """The ways to tools: each function by its name, one of Google's own by its field."""
     found: list[Offer] = []
-    for index, item in enumerate(listing(document.get("tools"), "tools")):
-        tool, holder = mapping(item, "a tool"), ("tools", index)
+    for holder, item in _each(("tools",), document.get("tools")):
+        tool = mapping(item, "a tool")
         field, functions = named(tool, "functionDeclarations")
-        for place, one in enumerate(listing(functions, "functionDeclarations")):
+        for where, one in _each((*holder, field), functions):
             name = text(mapping(one, "a function").get("name"), "the name of a function") or ""
-            found.append(function(name, (*holder, field, place), holder=holder))
+            found.append(function(name, where, holder=holder))
         servers, given = named(tool, "mcpServers")
-        for place, one in enumerate(listing(given, "mcpServers")):
+        for where, one in _each((*holder, servers), given):
             server = mapping(one, "an MCP server")
             transport = named(server, "streamableHttpTransport")[1]
             url = transport.get("url") if isinstance(transport, dict) else None
-            found.append(replace(mcp_server({"url": url, **server}, (*holder, servers, place)), holder=holder))
+            found.append(replace(mcp_server({"url": url, **server}, where), holder=holder))
         for key in (key for key in tool if key not in (field, servers)):
             found.append(hosted(_SNAKE.sub(lambda one: one[1].upper(), key), (*holder, key), key, holder=holder))
     return found
+
+
+def _each(path: Path, said: object) -> Iterator[tuple[Path, object]]:
+    """The elements of a list, which Google also takes as the one element itself. Raises Malformed."""
+    if isinstance(said, dict):
+        yield path, said
+        return
+    for place, one in enumerate(listing(said, str(path[-1]))):
+        yield (*path, place), one
 
 
 # ---- editable text ----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ MOST = 256  # models of one request
 
 _IN_PATH = (
     re.compile(r"(?:^|/)(?:deployments|engines)/(?P<model>[^/]+)/", re.IGNORECASE),
-    re.compile(r"^/model/(?P<model>.+)/(?:converse|invoke|count-tokens)[^/]*$", re.IGNORECASE),
+    re.compile(r"(?:^|/)model/(?P<model>.+)/(?:converse|invoke|count-tokens)[^/]*$", re.IGNORECASE),
     re.compile(r"/(?:models|tunedmodels|endpoints)/(?P<model>[^/]+?)(?::|%3A)[a-z]+$", re.IGNORECASE),
 )
 _IN_QUERY = ("model", "deployment")  # of realtime sessions

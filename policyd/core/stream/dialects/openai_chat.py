@@ -10,6 +10,7 @@ from policyd.core.stream.dialects import openai_chat_ending as voice
 from policyd.core.stream.dialects import openai_chat_request as requests
 from policyd.core.stream.dialects.openai_chat_reader import OpenAIChatReader
 from policyd.core.stream.dialects.openai_shared import error, provider_of_path
+from policyd.core.stream.dialects.providers import provider_of
 from policyd.core.stream.dialects.shared import mapping
 
 
@@ -18,13 +19,16 @@ class OpenAIChat:
 
     name = "openai.chat"
 
-    def operation(self, method: str, path: str, headers: Mapping[str, str]) -> str | None:  # noqa: ARG002
-        """`chat` for a POST to any .../chat/completions, and to what Mistral and Perplexity have like it."""
+    def operation(self, method: str, path: str, headers: Mapping[str, str]) -> str | None:
+        """`chat` for a POST to any .../chat/completions, and to what Mistral, Perplexity and Writer have like it."""
         if method != "POST":
             return None
         if path.endswith("/fim/completions"):
             return "completion"  # a bare prompt, answered as in a chat
-        return "chat" if path.endswith(("/chat/completions", "/agents/completions")) or path == "/v1/sonar" else None
+        if path.endswith(("/chat/completions", "/agents/completions")) or path == "/v1/sonar":
+            return "chat"
+        host = headers.get(":authority", headers.get("host", ""))
+        return "chat" if path == "/v1/chat" and provider_of(host) == "writer" else None
 
     def provider(self, host: str, path: str, headers: Mapping[str, str]) -> str:  # noqa: ARG002
         """Who is meant when the host does not tell."""

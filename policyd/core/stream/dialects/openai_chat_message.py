@@ -16,7 +16,7 @@ from policyd.core.stream.dialects.content import Structure
 from policyd.core.stream.dialects.open_calls import OpenCalls
 from policyd.core.stream.dialects.openai_reader import VEILS, ChoicesReader, choice_index
 from policyd.core.stream.dialects.response_openai import CHAT_RESPONSE
-from policyd.core.stream.dialects.shared import kind_of, listing, mapping, text
+from policyd.core.stream.dialects.shared import dumped, kind_of, listing, mapping, text
 from policyd.core.stream.json_strict import loads
 
 TOOLS, REFUSAL, ERROR = int(Changed.TOOLS), int(Changed.REFUSAL), int(Changed.ERROR)
@@ -53,6 +53,15 @@ SILENT = frozenset(
         "prefix",
     }
 )
+
+
+SILENT_PARTS = frozenset(
+    {
+        "reference", "tool_reference", "image_url", "document_url", "input_audio", "audio", "file", "image",
+        "video_url", "redacted_thinking",
+    }
+)  # fmt: skip
+"""Parts of content that point at sources or hold media: all their strings are content, none is the model's text."""
 
 
 class _Call:
@@ -142,7 +151,9 @@ class MessageReader(ChoicesReader):
                     self._visible(index, 0, (*path, number, "text"), text(item.get("text"), "text") or "")
                 case "thinking":
                     self._thinking(index, (*path, number, "thinking"), item.get("thinking"))
-                case "reference" | "image_url":
+                case "reasoning":
+                    self._thinking(index, (*path, number, "summary"), item.get("summary"))
+                case str(kind) if kind in SILENT_PARTS:
                     pass
                 case _:
                     self._partial("an unknown part of content")
@@ -165,7 +176,8 @@ class MessageReader(ChoicesReader):
             for place, call in enumerate(listing(value, key)):
                 self._tool_call(index, (*path, place), mapping(call, "a tool call"), place)
         elif key == "function_call":
-            self._function(self._call(index, -1, None), path, mapping(value, key), "arguments")
+            if not _is_empty(said := mapping(value, key)) or (index, -1) in self._calls:
+                self._function(self._call(index, -1, None), path, said, "arguments")
         elif key == "refusal":
             self._refusal(index, path, text(value, key) or "")
         elif key in REASONING and isinstance(value, str):
@@ -224,7 +236,10 @@ class MessageReader(ChoicesReader):
         """Perplexity's way: beside the delta, the whole message as far as it has come."""
         content = message.get("content")
         self._open_choice(index)
-        if content and content == self.response.text(index):
+        piece = "".join(one.text for one in self._segments if one.channel == ("text", index, 0))
+        if content and self.request.provider == "writer" and content == (piece or self.response.delta):
+            self._segment(("other", index, 3), (*path, "content"), str(content))  # Writer says each piece twice
+        elif content and content == self.response.text(index):
             if self.want_segments:
                 self._segments.append(Segment(("text", index, 0), (*path, "content"), str(content), again=True))
         elif content:
@@ -250,6 +265,9 @@ class MessageReader(ChoicesReader):
     # ---- tool calls ------------------------------------------------------------------------------------------------
 
     def _tool_call(self, choice: int, path: Path, item: dict[str, object], place: int) -> None:
+        known = (choice, _index_of(item, place)) in self._calls
+        if not known and not item.get("id") and _is_empty(item.get("function")) and _is_empty(item.get("custom")):
+            return
         call = self._call(choice, _index_of(item, place), item.get("id"))
         kind = item.get("type")
         if isinstance(kind, str) and kind not in ("", "function"):
@@ -287,16 +305,20 @@ class MessageReader(ChoicesReader):
             self._changed |= TOOLS
             self._tally.add(name, ("args", call.choice, call.part))
         arguments = said.get(field)
-        if isinstance(arguments, dict):
-            raise Malformed("arguments is not a string")
-        value = text(arguments, field) or ""
+        whole = isinstance(arguments, dict | list)  # some gateways send the value itself
+        value = dumped(arguments) if whole else text(arguments, field) or ""
         if value:
             call.fact.said.add(value)
             self._open_calls.grew(call, call.fact.said)
             self._tally.add(value, ("args", call.choice, call.part))
         # INVARIANT: an event that only names a tool is part of the call too, so it carries a segment, if an empty one:
         # where arguments are judged before they leave, the name must wait with them.
-        self._segment(("args", call.choice, call.part), (*path, field), value)
+        self._segment(("args", call.choice, call.part), (*path, field), "" if whole else value)
+
+
+def _is_empty(said: object) -> bool:
+    """Whether a call says nothing: some providers send one in every message."""
+    return not isinstance(said, dict) or not any(said.values())
 
 
 def _complete(arguments: str) -> bool:

@@ -25,6 +25,8 @@ DELTAS: dict[str, tuple[str, str, str]] = {
 _CALLS = frozenset(
     {
         "web_search_call",
+        "x_search_call",
+        "web_fetch_call",
         "file_search_call",
         "code_interpreter_call",
         "image_generation_call",

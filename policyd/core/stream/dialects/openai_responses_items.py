@@ -51,6 +51,7 @@ def tool_of(item: dict[str, object]) -> Tool | None:
 HOSTED = frozenset(
     {
         "web_search_call",
+        "x_search_call",
         "file_search_call",
         "code_interpreter_call",
         "image_generation_call",

@@ -123,6 +123,8 @@ class ResponsesReader(Telling):
             self._delta(base, document)
         elif verb == "done" and base in DELTAS:
             self._done(base, document)
+        elif verb == "added" and base in DELTAS:  # what is there of a text when it begins, mostly nothing
+            self._delta(base, {**document, "delta": document.get(DELTAS[base][2]) or ""})
         elif kind in BEGINS:
             self._begin(mapping(document.get("response"), "response"))
         elif kind in ENDS:
@@ -143,9 +145,13 @@ class ResponsesReader(Telling):
                 self._read_item(item, said, ("item",))
                 if kind.endswith("done"):
                     self._close_item(item)
-            case "response.content_part.added" | "response.reasoning_summary_part.added":
+            case (
+                "response.content_part.added"
+                | "response.reasoning_summary_part.added"
+                | "response.reasoning_part.added"
+            ):
                 self._read_part(document)
-            case "response.content_part.done" | "response.reasoning_summary_part.done":
+            case "response.content_part.done" | "response.reasoning_summary_part.done" | "response.reasoning_part.done":
                 part = self._read_part(document)
                 if part is not None:
                     self._close_part(self._item_of(document), part, 0)
@@ -258,9 +264,18 @@ class ResponsesReader(Telling):
             decode_call(call)
 
     def _read_said(self, item: Item, said: Said, path: Path) -> Part:
-        part = self._part(item, said.kind, said.place)
+        part = self._told_as(item, said)
         self._repeat(item, part, (*path, *said.path), said.text)
         return part
+
+    def _told_as(self, item: Item, said: Said) -> Part:
+        """The part that a text repeats. Some count the parts of an item otherwise in events than they stand in it."""
+        known = item.parts.get((said.kind, said.place))
+        if known is None or (known.told.size and not known.is_said(said.text)):
+            same = (one for (kind, _), one in item.parts.items() if kind == said.kind and one.is_said(said.text))
+            if said.text and (other := next(same, None)) is not None:
+                return other
+        return known or self._part(item, said.kind, said.place)
 
     def _read_part(self, document: dict[str, object]) -> Part | None:
         item = self._item_of(document)
@@ -296,7 +311,7 @@ class ResponsesReader(Telling):
         if not isinstance(value := document.get(field), str):
             self._count(value)
             return
-        part = self._part(item, kind, index_of(document, place, 0) if place else 0)
+        part = self._told_as(item, Said(kind, index_of(document, place, 0) if place else 0, (field,), value))
         self._repeat(item, part, (field,), value)
         if kind != "input":  # a call is complete with its item
             self._close_part(item, part, 1)

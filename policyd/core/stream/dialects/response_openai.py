@@ -77,7 +77,8 @@ _WORDS: Mapping[str, frozenset[str]] = {
     ),
     "role": ROLES,
     "type": words(
-        """function text output_text thinking reference image_url reasoning.text reasoning.summary reasoning.encrypted
+        """function text output_text thinking reference tool_reference document_url input_audio image video_url
+        summary_text image_url file reasoning reasoning.text reasoning.summary reasoning.encrypted
         url_citation citation custom web_search code_interpreter browser_search audio redacted_thinking""",
         """web_search_call builtin_function error moderation_result moderation_results fetch_url_content""",
     ),
@@ -118,7 +119,11 @@ _NAMES = words(
     server_side_tool_usage_details input_tokens_details output_tokens_details cached_tokens_details
     num_cached_tokens video_tokens image_count usage_breakdown models categories category_applied_input_types
     category_scores flagged input logprob moderation output results thought web_search fetch_url_content file_search
-    step prompt_audio_seconds content_parts parsed parsed_arguments messages"""
+    step prompt_audio_seconds content_parts parsed parsed_arguments messages file hash filepath chunk_id intent end_turn
+    rerank_score original_search_score data_source_index filter_reason search_queries search_query link media icon refer
+    publish_date related_questions graph_data llm_data image_data sources subqueries prompt_token_details
+    estimated_cost provider_metadata gateway routing market_cost costDollars total description videos content_index
+    tool_reference tool favicon annotation cited_text file_name page_number document_index web_search_call_id status"""
 )
 
 CHAT_RESPONSE = Structure(
@@ -211,7 +216,9 @@ _RESPONSE_WORDS: Mapping[str, frozenset[str]] = {
         input_text computer_screenshot text additional_tools invalid_request_error server_error allowlist base64
         cache_hit cache_miss compaction_trigger container_auto container_reference direct disabled http_error inline
         local mcp_protocol_error mcp_tool_execution_error moderation_result programmatic_tool_calling
-        response.shell_call_command.added skill_reference unavailable url web_search_2025_08_26
+        response.shell_call_command.added response.reasoning_part.added response.reasoning_part.done
+        x_search_call response.x_search_call.in_progress response.x_search_call.searching
+        response.x_search_call.completed skill_reference unavailable url web_search_2025_08_26
         web_search_preview_2025_03_11 eq gt gte in lt lte ne nin and or"""
     ),
     "environment": words("browser linux mac ubuntu windows"),
@@ -274,8 +281,11 @@ RESPONSES_RESPONSE = Structure(
         cyber detailed_explanation domain domain_secrets embedding_weight error_type external_web_access file_url
         frame_count frame_duration_ms hybrid_search image image_gen input_transformations key logs media_type
         memory_limit misalignment moderation_details moderation_stage network_policy num_requests output_schema pattern
-        prompt_cache_breakpoint prompt_cache_diagnostics review_target search_content_types skill_id skills steer svg
-        svg_usage text_weight ttl_12h_tokens ttl_30m_tokens tunnel_id value input_audio"""
+        num_server_side_tools_used web_search_calls x_search_calls code_interpreter_calls file_search_calls
+        mcp_calls document_search_calls image_generation_calls collections_search_calls vector_store_id
+        upstream_inference_input_cost upstream_inference_output_cost phase prompt_cache_breakpoint
+        prompt_cache_diagnostics review_target search_content_types skill_id skills steer svg svg_usage
+        text_weight ttl_12h_tokens ttl_30m_tokens tunnel_id value input_audio"""
     ),
     words(
         """metadata parameters schema input_schema annotations_metadata variables headers env filters attributes
