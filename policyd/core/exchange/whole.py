@@ -138,12 +138,13 @@ def _changed_texts(segments: Sequence[Segment], search: tuple[Redactor, ...]) ->
     for lane in lanes.values():
         lane.close()
     starts = dict.fromkeys(lanes, 0)
+    swaps = {channel: list(lane.swaps) for channel, lane in lanes.items()}
     for segment in known:
         path: Path = segment.path
         if segment.channel in lanes and not segment.again:
             start = starts[segment.channel]
             starts[segment.channel] += len(segment.text)
-            text = swapped(segment.text, start, lanes[segment.channel].swaps)
+            text = swapped(segment.text, start, swaps[segment.channel])
         elif segment.channel in lanes:
             text = redact_text(segment.text, search)
         else:

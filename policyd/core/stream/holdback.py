@@ -90,6 +90,12 @@ class HoldBack:
         self.closed = True
         self._advance(final=True)
 
+    def whole(self, text: str) -> None:
+        """The only piece of the text: it is searched once."""
+        self.length = len(text)
+        self._window = searchable(text)
+        self.close()
+
     def forget(self, offset: int) -> None:
         """Everything before this offset, which must be decided, has left."""
         while self._past and self._base + len(self._past[0]) < offset:
@@ -314,6 +320,9 @@ def redact_text(text: str, redactors: Sequence[Redactor], *, arguments: bool = F
     if not redactors or not text:
         return text
     hold = ArgumentsHold(redactors) if arguments else HoldBack(redactors)
-    hold.push(text)
-    hold.close()
+    if isinstance(hold, HoldBack) and len(text) <= _SLICE:
+        hold.whole(text)
+    else:
+        hold.push(text)
+        hold.close()
     return swapped(text, 0, hold.swaps) if hold.swaps else text

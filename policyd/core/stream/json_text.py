@@ -114,12 +114,14 @@ def _dump(value: object) -> bytes:
 
 
 class _Child(NamedTuple):
-    """One member or element: where it begins (its key, if it has one), where its value begins, where it ends."""
+    """One member or element: where it begins (its key, if it has one), where its value begins, where it ends, and its
+    value with the edits below it, where there are any."""
 
     key: Key
     start: int
     value: int
     end: int
+    edited: bytes | None = None
 
 
 def _skip_blank(data: bytes, at: int) -> int:
@@ -143,8 +145,9 @@ def _skip_value(data: bytes, at: int) -> int:
             return at
 
 
-def _children(data: bytes, at: int) -> tuple[list[_Child], int]:
-    """The members or elements of the container that begins here, and where it ends."""
+def _children(data: bytes, at: int, node: _Node) -> tuple[list[_Child], int]:
+    """The members or elements of the container that begins here, and where it ends. INVARIANT: a child with edits below
+    it is read once, however deep it is."""
     members, close = data[at] == 123, 125 if data[at] == 123 else 93
     found: list[_Child] = []
     at = _skip_blank(data, at + 1)
@@ -152,8 +155,12 @@ def _children(data: bytes, at: int) -> tuple[list[_Child], int]:
         start, key = at, cast("Key", len(found))
         if members:
             key, at = _key(data, at)
-        end = _skip_value(data, at)
-        found.append(_Child(key, start, at, end))
+        below, edited = node.below.get(key), None
+        if below is not None and below.edit is None and below.below:
+            edited, end = _rewrite(data, at, below)
+        else:
+            end = _skip_value(data, at)
+        found.append(_Child(key, start, at, end, edited))
         at = cast("re.Match[bytes]", _NEXT.match(data, end)).end()  # it matches even nothing
     return found, at + 1
 
@@ -177,7 +184,7 @@ def _rewrite(data: bytes, at: int, node: _Node) -> tuple[bytes, int]:
     keys = {type(key) for key in node.below}
     if keys != ({str} if data[at] == 123 else {int} if data[at] == 91 else set()):
         raise Malformed("an edit needs an object or a list where the body has something else")
-    children, end = _children(data, at)
+    children, end = _children(data, at, node)
     items = _Items(data, at, end, children)
     if data[at] == 123:
         _edit_members(items, node)
@@ -202,7 +209,7 @@ class _Items:
         """Apply a node's edits to one child."""
         child = self.children[index]
         if node.edit is None:
-            value = _rewrite(self._data, child.value, node)[0] if node.below else self._data[child.value : child.end]
+            value = self._data[child.value : child.end] if child.edited is None else child.edited
         elif node.edit.remove:
             self.texts[index] = None
             return
