@@ -5,6 +5,7 @@ Rule 1: a function goes by its name, which the caller's own code carries out. A 
 Rule 2: an entry of `allow` without a kind is a glob over the names of functions, or the exact type of a hosted tool. An
         entry of `deny` without a kind is a glob over every name that a tool goes by.
 Rule 3: an entry `KIND:GLOB` is about tools of that kind; `hosted:` means every tool but functions and MCP servers.
+Rule 4: a server whose place is ambiguous cannot be decided by entries about places, be it to allow or to deny.
 """
 
 from __future__ import annotations
@@ -47,11 +48,13 @@ def unversioned(type_: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a tool goes by. `ids`: each must be allowed. `aliases`: further names that deny it."""
+    """What a tool goes by. `ids`: each must be allowed. `aliases`: further names that deny it. `ambiguous`: an MCP
+    server whose place can be read in more than one way."""
 
     kind: str
     ids: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    ambiguous: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,6 +67,23 @@ def permitted(tool: Identity, allow: Sequence[frozenset[str]], deny: Iterable[st
     if any(_denies(entry, tool) for entry in deny):
         return False
     return all(all(any(_allows(entry, tool, id_) for entry in listed) for id_ in tool.ids) for listed in allow)
+
+
+def decidable(tool: Identity, allow: Iterable[frozenset[str]], deny: Iterable[str]) -> bool:
+    """Whether these entries can decide about the tool: none is about places where its own is ambiguous."""
+    if not tool.ambiguous:
+        return True
+    placed = any(_is_about_places(entry) for listed in allow for entry in listed)
+    return not placed and not any(_is_about_places(entry) or _may_name_a_host(entry) for entry in deny)
+
+
+def _is_about_places(entry: str) -> bool:
+    kind, glob = _split(entry)
+    return kind == MCP and glob != "*"
+
+
+def _may_name_a_host(entry: str) -> bool:
+    return not _split(entry)[0] and "." in entry
 
 
 def _split(entry: str) -> tuple[str, str]:

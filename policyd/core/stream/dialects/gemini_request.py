@@ -128,9 +128,7 @@ def offers(document: dict[str, object]) -> list[Offer]:
         servers, given = named(tool, "mcpServers")
         for where, one in _each((*holder, servers), given):
             server = mapping(one, "an MCP server")
-            transport = named(server, "streamableHttpTransport")[1]
-            url = transport.get("url") if isinstance(transport, dict) else None
-            found.append(replace(mcp_server({"url": url, **server}, where), holder=holder))
+            found.append(replace(mcp_server(server, where), holder=holder))
         for key in (key for key in tool if key not in (field, servers)):
             found.append(hosted(_SNAKE.sub(lambda one: one[1].upper(), key), (*holder, key), key, holder=holder))
     return found

@@ -1,22 +1,47 @@
 """Ways to tools that a request offers, and how the ones that are not permitted are taken out of it.
 
 Rule 1: a tool that goes takes its list with it when nothing is left there.
-Rule 2: a way to a tool that cannot be taken out refuses the call.
+Rule 2: a way to a tool that cannot be taken out refuses the call, and so does an MCP server at an ambiguous place where
+        a rule is about places.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Tool
-from policyd.core.model.tools import FUNCTION, HOSTED, MCP, Identity, kind_of, permitted, unversioned
+from policyd.core.model.mcp_places import host_of, place_of
+from policyd.core.model.tools import FUNCTION, HOSTED, MCP, Identity, decidable, kind_of, permitted, unversioned
 from policyd.core.stream.dialects import Edit, Path, RequestChange
 from policyd.core.stream.dialects.asking import at
 from policyd.core.stream.dialects.shared import listing, mapping, text
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What the definition of an MCP server says beside where the server is.
+_NO_PLACE = _words(
+    """type serverlabel name mcpservername serverdescription description title authorization authorizationtoken headers
+    allowedtools requireapproval toolconfiguration defaultconfig configs cachecontrol allowedcallers deferloading
+    timeout ssereadtimeout"""
+)
+_OFF = (None, False, "", "off", "none", "disabled", "false", "never")
+# Fields that make a model search, as their names are without underscores and case.
+_SEARCHES = re.compile(
+    r"(?:enable|use|force)?(?:web|live|online|internet)search(?:options|enabled|enhancement)?|(?:enable|use|force)search(?:enhancement)?"
+)
+# Objects whose members some gateways read as if they stood at the top.
+_WRAPPERS = _words(
+    """extrabody additionalmodelrequestfields provideroptions extraparams litellmparams optionalparams modelkwargs
+    veniceparameters"""
+)
+_DEPTH = 4  # of objects in a wrapper
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +61,41 @@ def function(name: str, path: Path | None, *more: str, holder: Path | None = Non
     return Offer(Tool(name), Identity(FUNCTION, ids), path, holder)
 
 
-def hosted(type_: str, path: Path | None, *more: str, name: str = "", holder: Path | None = None) -> Offer:
+def hosted(
+    type_: str, path: Path | None, *more: str, name: str = "", holder: Path | None = None, kind: str = ""
+) -> Offer:
     """A tool that the provider defines."""
-    kind = kind_of(type_)
+    kind = kind or kind_of(type_)
     kind = HOSTED if kind in (FUNCTION, MCP) else kind
     aliases = tuple(one for one in (unversioned(type_), name, *more) if one and one != type_)
     return Offer(Tool(name or type_, kind), Identity(kind, (type_,), aliases), path, holder)
 
 
 def mcp_server(item: Mapping[str, object], path: Path | None) -> Offer:
-    """An MCP server: allowed by where it is, be it called what it may."""
+    """An MCP server: allowed by where it is, be it called what it may. Every way to it counts, also an unknown one."""
     labels = [said for field in ("server_label", "name", "mcp_server_name") if (said := _string(item, field))]
-    places = [said for field in ("server_url", "url", "connector_id") if (said := _string(item, field))]
-    ids = tuple(place_of(one) for one in places) or ("",)
-    aliases = (*labels, *places, *(host for one in places if (host := _host(one))))
+    urls = list(_ways(item))
+    places = [place_of(url) for url in urls]
+    ids = tuple(dict.fromkeys(place or "" for place in places)) or ("",)
+    hosts = [host for place in places if place and (host := host_of(place))]
     name = next((one for one in (*labels, *ids) if one), _string(item, "type"))
-    return Offer(Tool(name, MCP), Identity(MCP, ids, aliases), path)
+    identity = Identity(MCP, ids, (*labels, *urls, *hosts), ambiguous=None in places)
+    return Offer(Tool(name, MCP), identity, path)
 
 
-def place_of(url: str) -> str:
-    """The host and path of a URL, as `mcp:` entries match them; what is no URL as it is."""
-    parts = urlsplit(url if "//" in url else f"//{url}") if "." in url or "//" in url else None
-    if parts is None:
-        return url
-    if "@" in parts.netloc or "\\" in url:
-        return ""  # two readers could see two hosts
-    return f"{parts.netloc.lower()}{parts.path.rstrip('/')}"
+def _ways(item: Mapping[str, object]) -> Iterator[str]:
+    """Every string of a server's definition that may say where it is."""
+    for field, value in item.items():
+        if field.replace("_", "").casefold() not in _NO_PLACE:
+            yield from ((value,) if value else ()) if isinstance(value, str) else _nested(value)
 
 
-def _host(url: str) -> str:
-    return place_of(url).partition("/")[0].partition(":")[0]
+def _nested(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from _ways(value)
+    elif isinstance(value, list):
+        for one in value:
+            yield from (one,) if isinstance(one, str) and one else _nested(one)
 
 
 def _string(item: Mapping[str, object], field: str) -> str:
@@ -83,6 +113,11 @@ def openai_tool(tool: object, path: Path, holder: Path | None = None) -> Offer:
         return mcp_server(item, path)
     inner = [mapping(item[field], "a tool") for field in ("function", "custom") if item.get(field) is not None]
     names = [_string(one, "name") for one in (*inner, item) if one.get("name") is not None]
+    if kind == "builtin_function" and names:  # Moonshot's: the provider's own tool, which goes by a name
+        return hosted(names[0], path, kind, *names[1:], name=names[0], holder=holder)
+    if kind == "" and not names and item:  # Google's: `{"google_search": {}}`
+        first, *others = sorted(item, key=lambda field: kind_of(field) in (HOSTED, FUNCTION))
+        return hosted(first, path, *others, holder=holder)
     if kind in ("", "function", "custom"):
         return function(names[0] if names else kind, path, *names[1:], holder=holder)
     return hosted(kind, path, *names, name=names[0] if names else "", holder=holder)
@@ -99,21 +134,67 @@ def openai_tools(document: Mapping[str, object], *fields: str, below: Path = ())
 
 def side_doors(document: Mapping[str, object], below: Path = ()) -> Iterator[Offer]:
     """Ways to tools beside the list of tools, of whichever provider: an unknown one ignores them."""
-    for field, type_ in (("web_search_options", "web_search"), ("search_parameters", "live_search")):
-        if (said := document.get(field)) is not None and not (isinstance(said, dict) and said.get("mode") == "off"):
-            yield hosted(type_, (*below, field), field)
-    if document.get("enable_search") not in (None, False):
-        yield hosted("web_search", (*below, "enable_search"), "enable_search")
+    for field, value in document.items():
+        plain = field.replace("_", "").casefold()
+        if plain == "searchparameters" and not _is_off(value):
+            yield hosted("live_search", (*below, field), field)
+        elif _SEARCHES.fullmatch(plain) and not _is_off(value):
+            yield hosted("web_search", (*below, field), field)
+        elif plain in _WRAPPERS and isinstance(value, dict):
+            yield from _wrapped(value, (*below, field))
     for field, name in (("plugins", "id"), ("connectors", "id"), ("data_sources", "type")):
         for place, item in enumerate(listing(document.get(field), field)):
-            yield hosted(_string(mapping(item, "a plugin"), name) or field, (*below, field, place), field)
+            yield from _plugin(item, name, (*below, field, place))
     for place, item in enumerate(listing(document.get("mcp_servers"), "mcp_servers")):
         yield mcp_server(mapping(item, "an MCP server"), (*below, "mcp_servers", place))
+    if any(map(_is_online, _models(document))):  # OpenRouter's: no edit of a list takes it away
+        yield hosted("web_search", None, "online", ":online")
     if (compound := document.get("compound_custom")) is not None:
         # Without it the model has all of its tools: no edit leaves it fewer.
         enabled = listing(at(compound, ("tools", "enabled_tools")), "enabled_tools")
         for one in enabled or [None]:
             yield hosted(text(one, "a tool") or "compound_custom", None, "compound_custom")
+
+
+def _is_off(value: object) -> bool:
+    """Whether a field that could make a model search says that it shall not."""
+    if isinstance(value, dict):
+        return any(field in value and _is_off(value[field]) for field in ("mode", "enable", "enabled"))
+    return isinstance(value, str | bool | None) and (value.casefold() if isinstance(value, str) else value) in _OFF
+
+
+def _plugin(item: object, name: str, path: Path) -> Iterator[Offer]:
+    """A plugin, a connector or a source of data."""
+    field = str(path[-2])
+    type_ = item if isinstance(item, str) else _string(mapping(item, "a plugin"), name)
+    searches = field == "plugins" and type_.casefold() in ("web", "exa", "browser")
+    yield hosted(type_ or field, path, field, kind="search" if searches else "")
+
+
+def _models(document: Mapping[str, object]) -> Iterator[str]:
+    for field in ("model", "models", "fallbacks", "fallback_models"):
+        value = document.get(field)
+        for one in value if isinstance(value, list) else [value]:
+            named = one.get("model") if isinstance(one, dict) else one
+            if isinstance(named, str):
+                yield named
+
+
+def _is_online(model: str) -> bool:
+    """Whether the model's name asks for a web search beside it."""
+    return "online" in (part.strip() for part in model.casefold().split(":")[1:])
+
+
+def _wrapped(document: Mapping[str, object], below: Path, depth: int = _DEPTH) -> Iterator[Offer]:
+    """What a wrapper, or an object in it, offers."""
+    try:
+        found = [*openai_tools(document, "tools", "functions", below=below), *side_doors(document, below)]
+    except Malformed:  # what is called so here is something else, or written otherwise
+        found = [hosted(str(below[0]), None)]
+    yield from found
+    for field, value in document.items():
+        if isinstance(value, dict) and depth and field.replace("_", "").casefold() not in _WRAPPERS:
+            yield from _wrapped(value, (*below, field), depth - 1)
 
 
 # ---- taking away -----------------------------------------------------------------------------------------------------
@@ -138,6 +219,8 @@ def removal(document: object, offers: Sequence[Offer], change: RequestChange, *,
     where one cannot be taken out."""
     if not change.tools_allow and not change.tools_deny:
         return Removal(stay=offers)
+    if not all(decidable(one.identity, change.tools_allow, change.tools_deny) for one in offers):
+        raise Malformed("the url of an MCP server can be read in more than one way")
     verdicts = [permitted(one.identity, change.tools_allow, change.tools_deny) for one in offers]
     stay = [one for one, may in zip(offers, verdicts, strict=True) if may]
     gone = [one for one, may in zip(offers, verdicts, strict=True) if not may]
