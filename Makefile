@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test test-all parts check lint format bench proto clean
+.PHONY: help demo test test-all parts check lint format bench attacks proto clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -39,6 +39,9 @@ format: $(STAMP) ## puts the code into its form
 
 bench: $(STAMP) ## policyd beside an empty echo server, in one run
 	@$(BIN)/python -m bench
+
+attacks: $(STAMP) ## what one caller can do to another, in some minutes
+	@$(BIN)/python -m bench.attacks
 
 proto: $(STAMP) ## generates the message classes from proto/
 	@$(BIN)/python proto/generate.py

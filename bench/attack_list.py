@@ -182,7 +182,7 @@ def _request_attacks() -> list[Attack]:
         Attack("16 kB of card-like text, 32 at once", partial(_chat, CARDS * 8_000), at_once=32),
         Attack("2 MB of text, 16 at once", partial(_chat, "word " * 400_000), at_once=16),
         Attack("50 kB of headers", _small, headers=_headers(12, 4_000)),
-        Attack("90 headers", _small, headers=_headers(90, 20)),
+        Attack("80 headers", _small, headers=_headers(80, 20)),
         Attack("small calls, 64 at once", _small, at_once=64),
         Attack("bodies that come slowly, 200 at once", partial(_chat, "a" * 5000), at_once=200, manner=Manner.SLOW),
         Attack("calls given up early, 32 at once", partial(_chat, "word " * 4_000), at_once=32, manner=Manner.ABORT),

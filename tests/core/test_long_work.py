@@ -83,6 +83,7 @@ def test_a_response_in_one_piece_that_is_not_judged_in_time_is_rejected(text: st
     assert out.rejected is not None
     assert out.rejected.status == 503
     assert b"word" not in out.body
+    assert b"could not be evaluated" in out.body
     assert out.record.verdict is Verdict.TERMINATE
     assert "bound judging_time" in out.record.inspection_reason
 

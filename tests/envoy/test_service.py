@@ -396,6 +396,51 @@ def test_a_stream_that_is_given_up_while_policyd_is_busy_says_that_nothing_left(
     assert [event.unsent for event in asyncio.run(given_up()) if isinstance(event, Ended)] == [True]
 
 
+@dataclass
+class Lost:
+    """A stream whose reader goes away while its last message is judged."""
+
+    messages: list[pb.ProcessingRequest]
+    written: int = 0
+
+    async def read(self) -> bytes:
+        return self.messages.pop(0).SerializeToString()
+
+    async def write(self, _: bytes) -> None:
+        self.written += 1
+
+
+@dataclass
+class Waits:
+    """Counts what it is told; `clock` says how long the call waited."""
+
+    given: int = 0
+
+    def message(self, _: float) -> None: ...
+
+    def given_up(self) -> None:
+        self.given += 1
+
+
+@pytest.mark.parametrize(("seconds", "given_up"), [(0.5, 0), (1.0, 1)])
+def test_a_call_that_is_given_up_while_it_is_judged_has_not_left(seconds: float, given_up: int) -> None:
+    """Judging waits for a thread: what it comes to never reaches Envoy, which gave up, or whose caller left."""
+    now, waits = [100.0], Waits()
+
+    def lost(_: Event) -> list[Step]:
+        now[0] += seconds
+        raise asyncio.CancelledError
+
+    calls = ScriptedCalls(clock=lambda: now[0])
+    calls.script = but(RequestBody=lost)
+
+    with suppress(asyncio.CancelledError):
+        asyncio.run(Conversation(calls, Lost([req(), body()]), set(), waits, None).hold())
+
+    assert [event.unsent for event in calls.calls[0].events if isinstance(event, Ended)] == [True]
+    assert waits.given == given_up
+
+
 def test_a_stream_that_is_given_up_before_a_message_was_read_is_told_as_a_failure() -> None:
     class GivenUp:
         async def read(self) -> object:

@@ -55,6 +55,7 @@ from policyd.core.model.steps import (
     Tick,
 )
 
+UNJUDGED = "The call could not be evaluated, so it was stopped"
 INSPECTION_READ = "response.inspection"
 INTERNAL = "internal"  # the reason of a failure that is a defect of policyd
 
@@ -189,7 +190,7 @@ class Exchange:
         try:
             data = depart(call)
         except Malformed as failure:
-            return self._reject(refuse_as(call, CANNOT_JUDGE, f"{CANNOT_JUDGE.message}: {failure.reason}"))
+            return self._reject(refuse_as(call, CANNOT_JUDGE, f"{UNJUDGED}: {failure.reason}"))
         call.left = True
         self.state = State.SENT
         # What may be changed must come without an encoding. INVARIANT: what only counts or records has no say in this.
@@ -243,7 +244,7 @@ class Exchange:
         self._late = reason
         self._refused_late = any(map(self._minds, self.call.plan.rules if self.call.plan else ()))
         if self._refused_late:
-            return [refuse_as(self.call, CANNOT_JUDGE, f"{CANNOT_JUDGE.message}: {reason}")]
+            return [refuse_as(self.call, CANNOT_JUDGE, f"{UNJUDGED}: {reason}")]
         return [PassResponseBody()]
 
     def _minds(self, bound: BoundRule) -> bool:
@@ -260,7 +261,7 @@ class Exchange:
         call.decision = self._before
         answering.cannot_be_read(self._late)
         if self._refused_late:
-            return self._reject(refuse_as(call, CANNOT_JUDGE, f"{CANNOT_JUDGE.message}: {self._late}"))
+            return self._reject(refuse_as(call, CANNOT_JUDGE, f"{UNJUDGED}: {self._late}"))
         call.degraded = answering.done = True
         return [PassResponseBody(), *self._finish("complete")]
 
@@ -337,7 +338,7 @@ class Exchange:
         call.facts.unreadable_request = call.facts.unreadable_request or event.reason
         if self.state in (State.BODY, State.ADMITTING):
             count_unjudged(call)
-        return self._reject(refuse_as(call, CANNOT_JUDGE, CANNOT_JUDGE.message))
+        return self._reject(refuse_as(call, CANNOT_JUDGE, f"{UNJUDGED}."))
 
     def defect(self, event: Event) -> list[Step]:
         """A defect of ours while this event was handled. It is judged like any failure; where nothing could be enforced
