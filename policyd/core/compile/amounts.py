@@ -12,7 +12,7 @@ from policyd.core.compile.synonyms import plainly, singular
 
 _NUMBER = re.compile(r"[0-9][0-9_,]*(?:\.[0-9]+)?(?:[eE][0-9]+)?")
 _SCALE = {"k": 1_000, "m": 1_000_000, "mio": 1_000_000, "b": 1_000_000_000, "bn": 1_000_000_000}
-_RATE = re.compile(r"(?:/|\bper\b|\ban?\b)\s*([A-Za-z]+)|\b(?:rp|tp|qp)([smhd])\b", re.IGNORECASE)
+_RATE = re.compile(r"(?:/|\bper\b|\ban?\b)\s*([A-Za-z]+)|(?:rp|tp|qp)([smhd])\b", re.IGNORECASE)
 _UNITS = {
     "ms": "ms", "millisecond": "ms", "milli": "ms",
     "s": "s", "sec": "s", "second": "s",
@@ -59,7 +59,7 @@ def duration(text: object) -> str:
         return f"1{_UNITS[singular(plainly(words))]}"
     rest = _PART.sub("", words)
     parts = [_part(number, unit) for number, unit in _PART.findall(words)]
-    return "".join(parts) if parts and all(parts) and not plainly(rest.replace("and", "")) else ""
+    return "".join(parts) if parts and all(parts) and re.fullmatch(r"[\s,.-]*(?:and)?[\s,.]*", rest) else ""
 
 
 def _part(number: str, unit: str) -> str:

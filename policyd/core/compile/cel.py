@@ -14,10 +14,12 @@ from functools import lru_cache
 
 from policyd.core.compile.cel_batch import CelBatch
 from policyd.core.compile.cel_check import Checked, Vocabulary, check, problem
-from policyd.core.compile.cel_complaints import a
+from policyd.core.compile.cel_complaints import a, type_name
+from policyd.core.compile.cel_fix import as_condition
 from policyd.core.compile.cel_limits import MAX_NODES, Finding, findings, too_many
 from policyd.core.compile.cel_lower import DetectionInput, FactInput, Input, TextSizeInput, WholeInput, lower, watcher
 from policyd.core.compile.cel_native import DYN, Checker, StaticType
+from policyd.core.compile.cel_operands import MAX_SHOWN
 from policyd.core.compile.cel_problems import CelProblem, Refused, Want
 from policyd.core.compile.cel_tokens import place
 from policyd.core.compile.cel_traps import INDEX, traps
@@ -221,13 +223,30 @@ def _gives(checked: Checked, want: Want) -> None:
         label = f"this must give {needed}, but its type is known only when it runs"
     else:
         label = f"this must give {needed}, but it is {a(_named(type_))}"
+        hint = _given_hint(checked.text.source.strip(), want, type_name(type_), hint)
     if type_.startswith("optional_type("):
         hint = "unwrap the optional: `.orValue(…)`"
     raise Refused(problem(checked.text.source, 0, "CEL005", label, hint))
 
 
+_SAMPLES = {"request": "model", "response": "text", "caller": "team", "session": "id", "counter": "value"}
+
+
+def _given_hint(source: str, want: Want, type_: str, hint: str) -> str:
+    """What to write instead of a value that its place cannot use."""
+    if type_ in _SAMPLES and source.isidentifier() and want is not Want.BOOL:
+        return f"write one of its fields, as in `{source}.{_SAMPLES[type_]}`"
+    if want is not Want.BOOL or len(source) > MAX_SHOWN:
+        return hint
+    if type_ in _SAMPLES and type_ != "counter":
+        return f"compare one of its fields, as in `{source}.{_SAMPLES[type_]} == …`"
+    if source[:1] in "\"'" or source.isdigit():
+        return "compare a fact with it, as in `request.model == …`"
+    return f"compare it with something, as in `{as_condition(source, type_)}`"
+
+
 def _named(type_: str) -> str:
-    return type_.rpartition(".")[2].lower() if "(" not in type_ else type_.replace("optional_type", "optional")
+    return type_.rpartition(".")[2].lower() if "(" not in type_ else type_name(type_)
 
 
 class CelEngine:

@@ -14,6 +14,7 @@ from policyd.core.compile.cel_complaints import Complaint, a, operator, plain, s
 from policyd.core.compile.cel_facts import FACTS, NOT_YET, PART_FIELDS, ROOTS
 from policyd.core.compile.cel_fix import (
     Operation,
+    arguments_hint,
     as_condition,
     bracket_fix,
     call_fix,
@@ -91,6 +92,8 @@ class Explainer:
         """Whether a complaint is about what a slip has told of, or a name that an unknown macro would bind."""
         if any(slip.start <= complaint.offset < slip.end for slip in slipped):
             return True
+        if any(slip.start == self._right_start(complaint) for slip in slipped):
+            return True
         name = re.search(r"undeclared reference to '(\w+)", complaint.message)
         if name is None or name[1] in (*ROOTS, "counters", "variables", "params", "now"):
             return False
@@ -104,6 +107,17 @@ class Explainer:
         if is_library(name[1]) and after is not None and after.text == ".":
             return any(start == complaint.offset for start, _ in self._libraries())
         return any(start < complaint.offset < end for start, end in self._asked)
+
+    def _right_start(self, complaint: Complaint) -> int:
+        """Where the right operand of the operator begins that a complaint is about; -1 for none."""
+        if "no matching overload" not in complaint.message:
+            return -1
+        span = self._operands.right(self._index.get(complaint.offset, -9))
+        token = self._token(span[0]) if span else None
+        after = self._token(self._index.get(complaint.offset, -9) + 2)
+        if token is None and after is not None:
+            return after.start
+        return token.start if token is not None else -1
 
     def _libraries(self) -> Iterator[tuple[int, int]]:
         """Where `regex.match(` and the like stand: the function is told of, not the name before it."""
@@ -198,7 +212,8 @@ class Explainer:
                 hint = f"this policy declares no {root}"
             return Explained(start, "CEL010", f"`{root}` needs the name of a {kind}", hint)
         one = f"{root}.{rest.partition('.')[0]}"
-        hint = _did_you_mean(one, [f"{root}.{each}" for each in known])
+        near = close(rest.partition(".")[0], known)
+        hint = f"did you mean `{root}.{near}`?" if near else ""
         hint = hint or f"{_OWN[kind]}; {f'it declares {_listed(known)}' if known else f'it declares no {root}'}"
         return Explained(start, "CEL002", f"unknown {kind} `{one}`", hint)
 
@@ -213,6 +228,11 @@ class Explainer:
         if root in self._names.counters:
             there = meant_field(field, fields_of_root("counter"), counter=True) or "value"
             return Explained(start, "CEL002", label, f"did you mean `counters.{root}.{there}`?")
+        own = [
+            f"counters.{one}.{root}" for one in self._names.counters if not rest and root in fields_of_root("counter")
+        ]
+        if own:
+            return Explained(start, "CEL002", label, _either(own[:3]))
         if near := close(root, self._names.variables):
             return Explained(start, "CEL002", label, f"did you mean `variables.{near}`?")
         other = meant_root(root)
@@ -248,10 +268,25 @@ class Explainer:
         if dot is not None and dot.text == "." and (span := self._operands.left(index - 2)):
             subject = self._operands.text(span)
         library = is_library(subject.rpartition(".")[2]) and "." not in subject
+        if (subject and f"{subject}.{name}" in FACTS) or (
+            subject.startswith("counters.") and name in fields_of_root("counter")
+        ):
+            return Explained(
+                start, "CEL002", f"`{name}` is a value, not a function", f"write `{subject}.{name}`, without ()"
+            )
+        if subject.endswith((".headers", ".tags", ".labels")) and name in ("has", "exists", "contains", "all"):
+            return Explained(
+                start, "CEL002", f"unknown function `{name}` of a map", f"write `{arguments} in {subject}`"
+            )
+        if name in ("exists", "all", "exists_one", "filter", "map") and subject and "," not in arguments:
+            variable = arguments.split(".")[0].strip("(!) ")
+            fix = f"{subject}.{name}({variable if variable.isidentifier() else 'x'}, {arguments or '…'})"
+            return Explained(start, "CEL003", f"`{name}` takes the name of an item and a condition", f"write `{fix}`")
         if name in FUNCTIONS and (subject or name in ("size", "duration", "timestamp", "has")) and not library:
             label = f"`{name}` is called with too few or too many values"
             return Explained(start, "CEL003", label, _ARGUMENTS.get(name, "look at its arguments"))
         if library:
+            name = "glob" if subject == "glob" else name
             subject = ""
         hint = function_hint(name, subject, arguments)
         return Explained(start, "CEL002", f"unknown function `{name}`", hint)
@@ -287,7 +322,7 @@ class Explainer:
 
     def _negated(self, at: int, sign: str, type_: str) -> str:
         value = self._operands.text(self._operands.right(at))
-        return f"write `!({as_condition(value, type_)})`" if sign == "!" else f"`{value}` is {a(type_)}"
+        return f"write `{as_condition(value, type_, there=False)}`" if sign == "!" else f"`{value}` is {a(type_)}"
 
     def _called(self, offset: int, function: str, types: Sequence[str]) -> Explained:
         at = self._index.get(offset, 0)
@@ -320,6 +355,8 @@ class Explainer:
             return f"a list has no fields, its items have: write `{subject}.exists(x, {asked})`"
         if meant_function(name) and not (after is not None and after.text == "."):
             return function_hint(name, subject, "", bare=True)
+        if subject.endswith(".arguments"):
+            return arguments_hint(subject)
         if inner:
             return f"a list has no fields: write `{subject}.exists(x, …)`, or `{subject}.size()`"
         if type_.startswith("optional("):
@@ -359,12 +396,16 @@ class Explainer:
 
     def _unexpected(self, offset: int, match: re.Match[str]) -> Explained:
         word = match[1]
+        if word.startswith("`"):
+            return Explained(offset, "CEL001", f"{word} is no text", f'text needs straight quotes: "{word.strip("`")}"')
         if word in (")", "]", "}"):
             return Explained(
                 offset, "CEL001", f"unexpected `{word}`", "remove it, or add what opens it, or a value before it"
             )
         before = self._token(self._index.get(offset, 0) - 1)
         token = self._at(offset)
+        if before is not None and before.kind == "string" and token is not None and token.kind == "string":
+            return Explained(offset, "CEL001", f"unexpected `{word}`", "a comma is missing before it")
         if before is not None and before.text not in ("(", "[", ",") and token is not None and token.kind != "mark":
             return Explained(
                 offset, "CEL001", f"unexpected `{word}`", "an operator is missing before it: &&, ||, ==, in …"
@@ -376,7 +417,7 @@ class Explainer:
 
     def _has(self, offset: int, _match: re.Match[str]) -> Explained:
         before = self._operands.left(self._index.get(offset, -1))
-        bracket = self._token(self._index.get(offset, -3) + 2)
+        bracket = self._token(self._index.get(offset, -3) + 1)
         if before and bracket is not None and bracket.kind == "string":
             hint = f"write `{bracket.text} in {self._operands.text(before)}`"
             return Explained(offset, "CEL010", "has() takes a field, not an entry in brackets", hint)

@@ -86,6 +86,9 @@ def _null(one: Operation) -> str:
         return ""
     subject, type_ = (one.left, one.types[0]) if one.types[1] == "null_type" else (one.right, one.types[1])
     there = one.sign == "!="
+    if subject.endswith("]") and "[" in subject:
+        table, _, key = subject[:-1].rpartition("[")
+        return f"nothing is null here: write `{f'{key} in {table}' if there else f'!({key} in {table})'}`"
     if element(type_) or type_.startswith("map("):
         return f"nothing is null here: write `{subject}.size() {'>' if there else '=='} 0`"
     if "." not in subject or type_ in _ROOTS:
@@ -104,6 +107,13 @@ def _compared(one: Operation) -> str:
             if sign in _ORDERED:
                 return f"write `{left}.size() {sign} {right}` for its length in characters"
             return f'write `{left} {sign} "{right}"`'
+        case ("Duration", number) if number in _NUMBERS and not right[:1].isdigit():
+            milliseconds = _milliseconds(left) if right.endswith("_ms") else ""
+            return (
+                f"write `{right} {_FLIPPED.get(sign, sign)} {milliseconds}`: it is in milliseconds"
+                if milliseconds
+                else ""
+            )
         case ("Duration", number) if number in _NUMBERS:
             return f'write `{left} {sign} duration("{seconds_text(right) or "60s"}")`: a duration has a unit'
         case ("Duration", "string") if held is not None:
@@ -113,6 +123,8 @@ def _compared(one: Operation) -> str:
         case ("Timestamp", number) if number in _NUMBERS:
             hours = right.isdigit() and int(right) <= _HOURS
             return f"write `{left}.getHours() {sign} {right}`" if hours else "compare it with `timestamp(…)`"
+        case ("string", "bool") if right in ("true", "false"):
+            return f"""write `{left} {"!=" if (right == "true") is (sign == "==") else "=="} ""`"""
         case ("bool", "string") if held is not None and held.lower() in ("true", "false", "yes", "no"):
             return f"write `{_truth(left, sign, held.lower() in ('true', 'yes'))}`"
         case ("bool", number) if number in _NUMBERS:
@@ -142,7 +154,21 @@ def _sample(root: str) -> str:
     return {"request": "model", "response": "text", "caller": "team", "session": "calls"}[root]
 
 
+def _milliseconds(text: str) -> str:
+    found = re.fullmatch(r"""duration\((["'])([0-9.]+)(ms|s|m|h)\1\)""", text)
+    return f"{float(found[2]) * {'ms': 1, 's': 1000, 'm': 60_000, 'h': 3_600_000}[found[3]]:g}" if found else ""
+
+
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+
+
 def _number_and_text(one: Operation, held: str) -> str:
+    short = held.strip().lower()[:3]
+    if one.left.endswith("getDayOfWeek()") and short in _DAYS:
+        return f"write `{one.left} {one.sign} {_DAYS.index(short)}`: 0 is Sunday"
+    if one.left.endswith("getMonth()") and short in _MONTHS:
+        return f"write `{one.left} {one.sign} {_MONTHS.index(short)}`: 0 is January"
     if held.strip().endswith("%") and (number := plain_number(held)):
         return f"write `{one.left} {one.sign} {float(number) / 100:g}`: a share is a number from 0 to 1"
     number = plain_number(held)
@@ -233,14 +259,16 @@ def _joined(one: Operation) -> str:
     return "each side must be true or false"
 
 
-def as_condition(text: str, type_: str) -> str:
-    """A value that is there, as a condition."""
+def as_condition(text: str, type_: str, *, there: bool = True) -> str:
+    """A value that is there, or is not, as a condition."""
     if type_ == "string":
-        return f'{text} != ""'
+        return f'{text} {"!=" if there else "=="} ""'
     if type_ in _NUMBERS:
-        return f"{text} > 0"
+        return f"{text} {'>' if there else '=='} 0"
     if element(type_) or type_.startswith("map("):
-        return f"{text}.size() > 0"
+        return f"{text}.size() {'>' if there else '=='} 0"
+    if not there:
+        return f"!{text}.exceeded" if type_ == "counter" else f"!({text} == …)"
     return {"counter": f"{text}.exceeded", "Duration": f'{text} > duration("0s")'}.get(type_, f"{text} == …")
 
 
@@ -273,11 +301,19 @@ def bracket_fix(subject: str, key: str, types: tuple[str, str]) -> str:
         return _by_name(subject, held, inner)
     if fields_of_part(type_) and held is not None:
         return f"write `{subject}.{meant_field(held, fields_of_part(type_)) or _name_of(type_)}`"
+    if type_ == "string" and subject.endswith(".arguments") and held is not None:
+        return arguments_hint(subject)
     if type_ == "string":
         return f"write `{subject}.charAt({key})`, or `{subject}.substring(…)`"
     if type_.startswith("map(string"):
         return f'write `{subject}[?"{key}"].orValue("")`: the key is text'
     return f"`{subject}` is {_a(type_)}: read a list with a number, a map with its key"
+
+
+def arguments_hint(subject: str) -> str:
+    """For `call.arguments.path`: they are JSON text."""
+    call = subject.removesuffix(".arguments")
+    return f'`arguments` is JSON text: look through its texts, as in `{call}.strings.exists(s, s.contains("…"))`'
 
 
 def _by_name(subject: str, held: str, inner: str) -> str:
@@ -321,6 +357,8 @@ def call_fix(name: str, subject: str, arguments: str, types: Sequence[str]) -> s
         return f'write `duration("{given}")`' if name == "duration" else 'write `timestamp("2026-12-31T00:00:00Z")`'
     if name == "size" and first in _NUMBERS:
         return f"it is a number already: write `{arguments or subject}`"
+    if first in ("Timestamp", "Duration"):
+        return f"a time is read in parts: `{subject}.getHours()`, `{subject}.getMinutes()`, `{subject}.getSeconds()`"
     if name.startswith("get") and first == "string":
         return f"write `timestamp({subject}).{name}()`, or `now.{name}()`"
     if second in _NUMBERS and first == "string":

@@ -5,8 +5,10 @@ Rule 1: a hint shows the author's own call, rewritten; where that cannot be done
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
+from policyd.core.compile.globs_text import glob_fix
 from policyd.core.compile.synonyms import plainly
 from policyd.core.compile.words import close
 
@@ -25,7 +27,7 @@ _OTHERS = """
 lowerAscii: lower tolower tolowercase lowercase casefold downcase lc
 upperAscii: upper toupper touppercase uppercase upcase uc
 size: len length count sizeof strlen cardinality numberof
-contains: includes has haskey include containsany contain hasany substringof instr containsignorecase hassubstring
+contains: includes has include containsany contain hasany substringof instr containsignorecase hassubstring
 startsWith: hasprefix beginswith prefix startwith isprefix startswithany
 endsWith: hassuffix suffix endwith issuffix
 matches: regex match test rematch regexmatch search find findall rlike regexp like isregex re2match matchesregex
@@ -45,7 +47,7 @@ trim: strip trimspace trimstring
 string: str tostring text
 int: integer parseint toint number atoi
 double: float tofloat parsefloat decimal tonumber todouble
-duration: timedelta interval seconds days
+duration: timedelta interval
 timestamp: datetime parsetime todate
 split: explode tokenize
 join: implode concat
@@ -61,6 +63,9 @@ _BY_WORD: Mapping[str, str] = {
     for word in words.split()
 }
 _REWRITTEN: Mapping[str, str] = {
+    "containsany": "write `{args}.exists(w, {x}.contains(w))`",
+    "hasany": "write `{args}.exists(w, {x}.contains(w))`",
+    "startswithany": "write `{args}.exists(w, {x}.startsWith(w))`",
     "isempty": "write `{x} == \"\"` of a text, `{x}.size() == 0` of a list",
     "empty": "write `{x} == \"\"` of a text, `{x}.size() == 0` of a list",
     "isnotempty": "write `{x} != \"\"` of a text, `{x}.size() > 0` of a list",
@@ -77,11 +82,15 @@ _REWRITTEN: Mapping[str, str] = {
     "or": "write `a || b`",
     "isset": "write `has({args})`",
     "exists": "write `has({args})`",
+    "haskey": "write `{args} in {x}`",
+    "containskey": "write `{args} in {x}`",
+    "has": "write `{args} in {x}`",
+    "weekdayname": "write `{x}.getDayOfWeek() == 1`: 0 is Sunday",
     "defined": "write `has({args})`",
     "get": "write `{x}[?{args}].orValue(\"\")`",
     "lookup": "write `{x}[?{args}].orValue(\"\")`",
-    "max": "write `math.greatest(…)`",
-    "min": "write `math.least(…)`",
+    "max": "of two numbers write `math.greatest(a, b)`; of a list `{x}.exists(y, y > …)`",
+    "min": "of two numbers write `math.least(a, b)`; of a list `{x}.all(y, y > …)`",
     "sum": "there is no sum: let a counter add up, or compare `size()`",
     "avg": "there is no average: let a counter add up, or compare `size()`",
     "now": "`now` is a value, not a function: write `now`",
@@ -151,14 +160,20 @@ def function_hint(name: str, target: str, arguments: str, *, bare: bool = False)
     """The hint for an unknown function. `target`: what it is called on, empty for none. `bare`: no arguments known."""
     word = plainly(name)
     shown = target or arguments.partition(",")[0].strip() or "x"
-    if word in _REWRITTEN and not (word == "exists" and target):
-        if word in ("keys", "values", "get", "lookup") and not target:
+    if word in ("glob", "globmatch") and (pattern := re.search(r"""(["'])(.*?)\1""", arguments)):
+        names = [part.strip() for part in arguments.split(",") if part.strip()[:1] not in "\"'[" and part.strip()]
+        return f"write `{glob_fix(target or (names[-1] if names else 'x'), pattern[2])}`"
+    if word in _REWRITTEN and not (word == "exists" and (target or "," in arguments)):
+        if word in ("keys", "values", "get", "lookup", "haskey", "has") and not target:
             shown, _, arguments = arguments.partition(",")
+        if word in ("get", "lookup"):
+            key, _, default = arguments.partition(",")
+            return f"write `{shown.strip()}[?{key.strip() or '…'}].orValue({default.strip() or chr(34) * 2})`"
         return _REWRITTEN[word].format(x=shown.strip(), args=arguments.strip() or "…")
     known = meant_function(name)
     if not known:
         near = close(name, FUNCTIONS)
-        known = near or ""
+        known = near if near is not None and abs(len(near) - len(name)) <= 1 else ""
     return f"did you mean `{_call(known, target, arguments, bare=bare)}`?" if known else _GENERAL
 
 

@@ -99,7 +99,15 @@ def _pattern(call: Call) -> Iterator[Finding]:
         return
     reason = regex_error(pattern.value)
     if reason:
-        yield pattern.at, "CEL007", f"invalid regular expression: {reason}", "RE2 has no backreferences or look-around"
+        yield pattern.at, "CEL007", f"invalid regular expression: {reason}", _pattern_hint(pattern.value)
+
+
+def _pattern_hint(text: str) -> str:
+    if text.startswith(("*", "?", "+")):
+        return f"`*` repeats what stands before it: write `{text.replace('*', '.*')}`, or contains() for plain text"
+    if "(?" in text:
+        return "RE2 has no backreferences or look-around"
+    return "RE2 has no backreferences or look-around; write a backslash before ( [ { * + ? that stand for themselves"
 
 
 @lru_cache(maxsize=1024)

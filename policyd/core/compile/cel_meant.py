@@ -19,7 +19,7 @@ request.system: systemprompt systemmessage instruction systemtext
 request.messages: message conversation history turn chat
 request.tools: tool function toolname tooldefinition
 request.tool_results: toolresult toolresponse tooloutput functionresult toolmessage
-request.max_tokens: maxtoken maxoutputtoken maxcompletiontoken limit maxcompletion
+request.max_tokens: maxtoken maxoutputtoken maxcompletiontoken maxcompletion
 request.temperature: temp
 request.input_tokens: token prompttoken tokencount inputtoken size length totaltoken estimatedtoken
 request.estimated_cost_usd: cost costusd price estimatedcost usd spend
@@ -56,7 +56,7 @@ response.elapsed_ms: latency duration time elapsed responsetime durationms laten
 response.ttft_ms: ttft timetofirsttoken firsttoken
 response.finish_reasons: finishreason stopreason stop finish done
 response.tool_calls: toolcall functioncall tool function toolname tooluse call calls tools
-response.status: statuscode code httpstatus responsecode
+response.status: iserror error failed ok success statuscode code httpstatus responsecode
 response.headers: header
 response.refusal: refused isrefusal
 response.events: chunk event chunkcount
@@ -98,9 +98,13 @@ _ROOT_WORDS = {
     "http": "request",
     "params": "params", "resp": "response", "res": "response", "output": "response", "answer": "response",
     "result": "response", "reply": "response", "completion": "response", "user": "caller", "client": "caller",
-    "principal": "caller", "auth": "caller", "identity": "caller", "source": "caller", "subject": "caller",
+    "principal": "caller", "auth": "caller",
+    "jwt": "caller", "claims": "caller", "token": "caller",
+    "identity": "caller", "source": "caller", "subject": "caller",
     "caller": "caller", "conversation": "session", "thread": "session", "sess": "session", "budget": "counters",
     "counter": "counters", "quota": "counters", "limit": "counters", "usage": "counters", "var": "variables",
+    "vars": "variables", "locals": "variables", "let": "variables", "args": "params", "parameters": "params",
+
     "variable": "variables", "local": "variables", "param": "params", "arg": "params", "llm": "request",
     "call": "request",
     "self": "request", "msg": "request", "event": "response", "metadata": "request", "destination": "request",
@@ -125,7 +129,8 @@ def meant_facts(name: str) -> list[str]:
     said = [] if exact else [one for one, words in _FACTS.items() if one in own and stem in words]
     alike = _alike(name, own) if not same and not said else []
     beyond = [one for one in known if root and _stem(one) == stem]
-    other = [one for one in known if root and not (same or said or alike) and stem in _FACTS.get(one, ())]
+    rooted = root in ROOTS and not (same or said or alike)
+    other = [one for one in known if rooted and stem in _FACTS.get(one, ())]
     part = [one for one in own if root and not (same or said or alike) and stem in _pieces(one)]
     return list(dict.fromkeys([*same, *said, *alike, *beyond, *part, *other]))[:MAX_MEANT]
 

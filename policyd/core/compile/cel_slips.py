@@ -13,6 +13,7 @@ from policyd.core.compile.amounts import plain_number, seconds_text
 from policyd.core.compile.cel_functions import FUNCTIONS, meant_function
 from policyd.core.compile.cel_operands import Operands
 from policyd.core.compile.cel_tokens import Token
+from policyd.core.compile.globs_text import glob_fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ _SIGNS = (
 )  # fmt: skip
 _QUOTES = "“”„‟«»‘’‚`´"
 _UNITS = re.compile(r"(?:ms|s|sec|seconds?|m|min|minutes?|h|hr|hours?|d|days?|w|weeks?)", re.IGNORECASE)
+_UNKNOWN_ESCAPE = re.compile(r"""(?<!\\)(?:\\\\)*\\[^abfnrtv\\'"`?xXuU0-3]""")
 _MAPS = ("headers", "tags", "labels")
 
 
@@ -57,7 +59,25 @@ class _Finder:
             return self._dashes(at) or self._word(at) or self._unit(at)
         if token.kind == "mark":
             return self._sign(at) or self._mark(at)
-        return self._unquoted_number(at)
+        return self._escape(at) or self._thousands(at) or self._unquoted_number(at)
+
+    def _escape(self, at: int) -> Slip | None:
+        """`"\\d"`: CEL takes a backslash in a text for the beginning of an escape that it knows."""
+        token = self._tokens[at]
+        if token.kind != "string" or token.text[:1] in "rR" or not _UNKNOWN_ESCAPE.search(token.text):
+            return None
+        hint = f"write a raw text, in which a backslash is itself: `r{token.text}`"
+        return self._made(at, at, "the text holds a backslash that CEL does not know", hint)
+
+    def _thousands(self, at: int) -> Slip | None:
+        """`1,000` outside of a list."""
+        token, after = self._tokens[at], self._token(at + 2)
+        if token.kind != "int" or after is None or after.kind != "int" or len(after.text) != len("000"):
+            return None
+        if not self._is(at + 1, ",") or not self._touch(at, 2):
+            return None
+        words = f"{token.text},{after.text}"
+        return self._made(at, at + 2, f"`{words}` is no number", f"write {token.text}{after.text}")
 
     def _token(self, at: int) -> Token | None:
         return self._operands.token(at)
@@ -123,6 +143,8 @@ class _Finder:
         right = self._operands.text(self._operands.right(at))
         if word.lower() == "between":
             return self._made(at, at, "`between` is no operator of CEL", f"write `{left} >= … && {left} <= …`")
+        if word.lower() in ("like", "glob") and right[:1] in ("'", '"'):
+            return self._made(at, at, f"`{word}` is no operator of CEL", f"write `{glob_fix(left, right[1:-1])}`")
         name = meant_function(word) or "contains"
         if word.lower() == "in":
             return None
@@ -216,7 +238,7 @@ class _Finder:
         sign, meant = words
         last = at + len(sign) - 1
         if meant == "arrow":
-            return self._made(at, last, f"`{sign}` is no operator of CEL", 'write `list.exists(x, x.name == "…")`')
+            return self._made(at, last, f"`{sign}` is no operator of CEL", self._arrow(at, last))
         left = self._operands.text(self._operands.left(at))
         right = self._operands.text(self._operands.right(last))
         match meant:
@@ -228,6 +250,18 @@ class _Finder:
             case _:
                 hint = f"write {meant}"
         return self._made(at, last, f"`{sign}` is no operator of CEL", hint)
+
+    def _arrow(self, at: int, last: int) -> str:
+        """`list.any(x => test)` is `list.exists(x, test)`."""
+        opening = at - 2 if self._is(at - 2, "(") else at - 3
+        variable = self._token(at - 1) if opening == at - 2 else self._token(at - 2)
+        name, dot = self._token(opening - 1), self._is(opening - 2, ".")
+        if variable is None or name is None or not dot or variable.kind != "name":
+            return 'write `list.exists(x, x.name == "…")`'
+        macro = meant_function(name.text) or "exists"
+        target = self._operands.text(self._operands.left(opening - 2))
+        body = self._operands.text((last + 1, self._operands.closing(opening)))
+        return f"write `{target}.{macro}({variable.text}, {body})`"
 
     def _single(self, at: int) -> Slip | None:
         text = self._tokens[at].text
@@ -252,10 +286,7 @@ class _Finder:
             and self._kind(at - 1) in ("int", "double")
             and (after is None or not self._operand(at + 1))
         ):
-            number = float(self._tokens[at - 1].text) / 100
-            return self._made(
-                at, at, "`%` after a number is no percentage", f"a share is a number from 0 to 1: write {number:g}"
-            )
+            return self._percent(at)
         if token.text == "$":
             return self._made(at, at, "`$` has no meaning here", self._dollar(at))
         if token.text == "{" and self._is(at + 1, "{") and not self._value_before(at):
@@ -270,11 +301,30 @@ class _Finder:
             return self._made(at, at + 1, "`?.` is no operator of CEL", "write `.`: what was not sent reads as empty")
         if token.text == "#":
             return self._made(at, at, "`#` has no meaning here", "a comment in CEL begins with //; text needs quotes")
+        if token.text == "*" and self._is(at - 1, "[") and self._is(at + 1, "]"):
+            list_ = self._operands.text(self._operands.left(at - 1))
+            field = self._token(at + 3)
+            name = field.text if field is not None and field.kind == "name" else "name"
+            return self._made(at, at, "`[*]` is no index of CEL", f"write `{list_}.exists(x, x.{name} == …)`")
         if token.text == "(" and self._is(at - 1, "in") and self._kind(at + 1) == "string":
             return self._made(at, at, "a list is written in brackets", 'write `in ["a", "b"]`')
         if token.text in "\"'":
             return self._broken_text(at)
         return None
+
+    def _percent(self, at: int) -> Slip:
+        """`x > 80%`: of a share, of a counter's limit, or of something that is not said."""
+        number = float(self._tokens[at - 1].text) / 100
+        sign = at - 2 if not self._is(at - 3, "<", ">", "=", "!") else at - 3
+        left = self._operands.text(self._operands.left(sign))
+        counter, _, field = left.rpartition(".")
+        hint = f"a share is a number from 0 to 1: write {number:g}"
+        if left.startswith("counters.") and field in ("value", "remaining", "held"):
+            fix = f"{counter}.used > {1 - number if field == 'remaining' else number:g}"
+            hint = f"write `{fix}`: `used` is the share of the limit"
+        elif left.endswith(("tokens", "_usd", "_ms", "calls", "size()")):
+            hint = f"a share of what? Write it out: `{left} > {number:g} * …`"
+        return self._made(at, at, "`%` after a number is no percentage", hint)
 
     def _operand(self, at: int) -> bool:
         token = self._token(at)

@@ -15,6 +15,7 @@ from policyd.core.compile.cel_literals import quoted
 from policyd.core.compile.cel_native import Failed, Plan, activate
 from policyd.core.compile.cel_tree import Call, Const, Ident, Items, Node, Select, start_of, walk
 from policyd.core.compile.cel_vocabulary import never_equal, never_key
+from policyd.core.compile.globs_text import glob_fix, raw
 
 _COMPARISONS = frozenset(("_==_", "_!=_", "_>_", "_>=_", "_<_", "_<=_"))
 _SIGNS = {"_==_": "==", "_!=_": "!=", "_>_": ">", "_>=_": ">=", "_<_": "<", "_<=_": "<="}
@@ -63,6 +64,7 @@ def path_of(node: Node) -> str:
 
 
 def _compared(function: str, left: Node, right: Node) -> Iterator[Finding]:
+    left, right = _folded(left), _folded(right)
     if isinstance(left, Const) and not isinstance(right, Const):
         left, right, function = right, left, _MIRRORED.get(function, function)
     if not isinstance(right, Const):
@@ -76,6 +78,18 @@ def _compared(function: str, left: Node, right: Node) -> Iterator[Finding]:
             yield from never_equal(left, path_of(left), text, right.at)
             yield from _case(left, text, right.at)
             yield from _glob(left, text, right.at)
+
+
+def _folded(node: Node) -> Node:
+    """A number that is made of constants, as one: `0.8 * 100`."""
+    if not isinstance(node, Call) or node.type not in ("int", "double"):
+        return node
+    if node.function not in ("_+_", "_-_", "_*_", "_/_") or not all(isinstance(one, Const) for one in node.args):
+        return node
+    try:
+        return Const(node.type, Plan(node).value(activate({})), node.type, start_of(node.args[0]))
+    except Failed:
+        return node
 
 
 def _share(node: Node) -> str:
@@ -138,15 +152,7 @@ def _glob(subject: Node, text: str, at: int) -> Iterator[Finding]:
     path = path_of(subject) or (isinstance(subject, Select) and subject.field == "name" and "x.name") or ""
     if "*" not in text or (path not in _NAMES and path != "x.name"):
         return
-    shown = path if path != "x.name" else "x.name"
-    plain = text.strip("*")
-    if text == f"{plain}*" and "*" not in plain:
-        fix = f"{shown}.startsWith({quoted(plain)})"
-    elif text == f"*{plain}" and "*" not in plain:
-        fix = f"{shown}.endsWith({quoted(plain)})"
-    else:
-        pattern = ".*".join(re.escape(part).replace("\\-", "-") for part in text.split("*"))
-        fix = f"{shown}.matches({_raw(f'^{pattern}$')})"
+    fix = glob_fix(path, text)
     yield at, "CEL107", f"{quoted(text)} is compared as it is: a `*` stands for itself here", f"write `{fix}`"
 
 
@@ -163,7 +169,7 @@ def _called(node: Call) -> Iterator[Finding]:
         yield from never_part(node, text, pattern.at)
         if _REGEX.search(text):
             label = f"{node.function}() takes plain text, and {quoted(text)} looks like a pattern"
-            yield pattern.at, "CEL107", label, f"write `.matches({_raw(text)})`"
+            yield pattern.at, "CEL107", label, f"write `.matches({raw(text)})`"
         elif len(text) > 1 and (text.strip("*%") != text) and text.strip("*%"):
             label = f"{node.function}() takes plain text: the `{text.strip(text.strip('*%'))[:1]}` stands for itself"
             yield pattern.at, "CEL107", label, f"write `.{node.function}({quoted(text.strip('*%'))})`"
@@ -182,19 +188,15 @@ def _pattern(text: str, at: int) -> Iterator[Finding]:
         flags = f"(?{found[2]})" if found[2] else ""
         label = "the slashes are part of the pattern"
         if found[2] or not text.startswith(("/v1", "/api", "/openai")):
-            yield at, "CEL107", label, f"write `matches({_raw(flags + found[1])})`"
+            yield at, "CEL107", label, f"write `matches({raw(flags + found[1])})`"
     elif _GLOB_AS_REGEX.fullmatch(text):
         label = f"{quoted(text)} looks like a glob; in a pattern `*` repeats the character before it"
         yield (
             at,
             "CEL107",
             label,
-            f"write `matches({_raw('^' + text.replace('.', chr(92) + '.').replace('*', '.*') + '$')})`",
+            f"write `matches({raw('^' + text.replace('.', chr(92) + '.').replace('*', '.*') + '$')})`",
         )
-
-
-def _raw(text: str) -> str:
-    return f'r"{text}"' if "\\" in text and '"' not in text else quoted(text)
 
 
 # ---- what always fails --------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from policyd.core.compile.amounts import duration
 from policyd.core.compile.shape_fix import amount_fix
-from policyd.core.compile.synonyms import VALUES
+from policyd.core.compile.synonyms import VALUES, plainly
 from policyd.core.compile.words import nearest, quoted
 from policyd.core.model.counters import DISTINCT_MOST, MAX_AMOUNT, Charge, Window, WindowKind
 from policyd.core.model.policy import WindowSpec
@@ -49,6 +49,13 @@ def seconds(text: str) -> float:
     """A duration like `24h`, `1h30m` or `500ms` in seconds. Raises Mistake."""
     if not _DURATION.fullmatch(text):
         short = duration(text)
+        if re.fullmatch(r"[0-9]+M", text.strip()):
+            short = (
+                f"{text.strip()[:-1]}m` for minutes, `{int(text.strip()[:-1]) * 30}d` for months, `{text.strip()[:-1]}m"
+            )
+            raise Mistake(f"{quoted(text)} is not a duration", f"write `{short.rpartition(', ')[0]}")
+        if plainly(text) in ("forever", "infinite", "unlimited", "never", "always", "permanent"):
+            raise Mistake(f"{quoted(text)} is not a duration", "the longest is `3660d`, ten years")
         hint = f"write `{short}`" if short else "write it like 24h, 30m, 1d, 1h30m or 500ms"
         raise Mistake(f"{quoted(text)} is not a duration", hint)
     total = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))

@@ -53,6 +53,7 @@ _NO_FIELDS = {
     "default": "there is none: a call that no rule stops is let through",
     "defaultaction": "there is none: a call that no rule stops is let through",
 }
+_PERMIT = frozenset(("allow", "permit", "pass", "accept", "continue"))
 _WORTH = 3  # levels
 _NEXT = 2  # a field of a field that stands here
 
@@ -110,10 +111,19 @@ def _special(name: str, parent: Path, value: object) -> str:
         return f"write `constrain: {{cap: {{{nearest_of(name, CAPS, FIELDS)}: {given}}}}}`"
     if parent[-1:] == ("constrain",) and (field := nearest_of(name, _SAMPLING)):
         return f"write `constrain: {{set: {{{field}: {flow(value)}}}}}`"
+    if len(parent) == 3 and parent[1] == "counters" and plainly(name) in ("by", "groupby"):
+        return (
+            f"did you mean `key`? Write `key: {flow(value)}`; a limit for each value is `limit: {{by: …, default: …}}`"
+        )
+    if parent == ("spec", "match") and not nearest(name, ("operations", "models", "providers", "paths")):
+        known = "`match` knows operations, models, providers and paths"
+        return f"{known}; other facts go into `matchConditions` or a rule's `when`, as in `caller.team == …`"
     if parent[1:2] == ("counters",) and plainly(name) == "per" and not duration(value):
         return (
             f"did you mean `key`? For example `key: caller.{value if value in ('user', 'team', 'tenant') else 'user'}`"
         )
+    if parent[-1:] == ("headers",) and nearest(name, ("set", "remove")) and not isinstance(value, str):
+        return f"name the direction: `headers: {{request: {{{nearest(name, ('set', 'remove'))}: {flow(value)}}}}}`"
     if parent[-1:] == ("headers",):
         return f"name the direction: `headers: {{request: {{set: {{{name}: {flow(value)}}}}}}}`"
     if parent[-1:] == ("inject",):
@@ -123,7 +133,13 @@ def _special(name: str, parent: Path, value: object) -> str:
 
 def _action(value: object) -> str:
     words = value if isinstance(value, list) else [value]
-    word = words[0] if words and isinstance(words[0], str) else next(iter(value), "") if isinstance(value, dict) else ""
+    word = words[0] if words and isinstance(words[0], str) else ""
+    if isinstance(value, dict):
+        word = next((one for one in value.values() if isinstance(one, str)), "") or next(iter(value), "")
+    if plainly(word) in _NO_FIELDS:
+        return _NO_FIELDS[plainly(word)]
+    if plainly(word) in _PERMIT:
+        return "remove the rule: what no rule stops is let through; `allow` exempts calls from rules that it names"
     action = nearest(word, ACTIONS)
     example = shape_fix("a mapping", (action or "terminate",), None, None).partition("`")[2].rstrip("`")
     return f"an action is a field of its own: write `{example}`" + ("" if action else f" (one of {listed(ACTIONS)})")
@@ -178,10 +194,10 @@ def _called(holder: Path) -> str:
 
 def _elsewhere(name: str, schema: Schema) -> str:
     places: dict[str, Any] = {
-        "a rule (`spec.rules`)": ("spec", "rules", 0),
-        "a counter (`spec.counters`)": ("spec", "counters", 0),
-        "`spec`": ("spec",),
         "`metadata`": ("metadata",),
+        "`spec`": ("spec",),
+        "a rule (`spec.rules`): indent it below the rule's `- name:`": ("spec", "rules", 0),
+        "a counter (`spec.counters`)": ("spec", "counters", 0),
     }
     for called, path in places.items():
         if (same := _same(name, fields_in(schema, path))) is not None:

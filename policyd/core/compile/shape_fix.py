@@ -14,6 +14,7 @@ from policyd.core.compile.flow import flow
 from policyd.core.compile.places import Path
 from policyd.core.compile.synonyms import VALUES, nearest_of, plainly
 from policyd.core.compile.words import nearest
+from policyd.core.model.operations import OPERATIONS
 from policyd.core.model.policy import ACTIONS
 
 _EXAMPLES: Mapping[str, str] = {
@@ -93,6 +94,10 @@ def _mapping(name: str, path: Path, value: object, _document: object) -> str:
             return f"write `window: {{sliding: {duration(value)}}}`, the number in seconds, or {{lifetime: …}}"
         case str() if name == "window":
             return _window(value)
+        case str() if name == "match" and re.search(r"[=(<>!&|]|\bin\b", value):
+            return "an expression goes into `matchConditions: [{name: my-condition, expression: …}]`"
+        case list() if name == "match" and value and all(isinstance(one, str) and one in OPERATIONS for one in value):
+            return f"write `match: {{operations: {flow(value)}}}`"
         case str() if name == "match":
             return f"write `match: {{models: [{flow(value)}]}}`"
         case str() if name in ("redact", "tools", "allow"):
@@ -124,7 +129,8 @@ def _item(name: str, value: object) -> str:
         return f"each {one} is a mapping with a `name`" + (f", as in `- {example}`" if example else "")
     if name in ("matchConditions", "variables"):
         quoted = '"' + value.replace('"', "'") + '"'
-        return f"write `- {{name: my_{name[:5].lower()}, expression: {quoted}}}`"
+        sample = "my-condition" if name == "matchConditions" else "my_variable"
+        return f"write `- {{name: {sample}, expression: {quoted}}}`"
     if name == "rules" and (action := nearest(value, ACTIONS)):
         return f"write `- {{name: my-rule, {_EXAMPLES[action]}}}`"
     return f"each {one} is a mapping: `- name: …`"
@@ -135,6 +141,9 @@ def _item(name: str, value: object) -> str:
 
 def _list(name: str, _path: Path, value: object, _document: object) -> str:
     match value:
+        case str() if name in ("matchConditions", "variables"):
+            sample = "my-condition" if name == "matchConditions" else "my_variable"
+            return f"write `{name}: [{{name: {sample}, expression: …}}]`"
         case str() if "," in value:
             return f"write `{name}: [{', '.join(flow(part.strip()) for part in value.split(','))}]`"
         case str() if name == "in" and value in ("both", "all"):
@@ -207,6 +216,8 @@ def _whole(name: str, _path: Path, value: object, _document: object) -> str:
     match value:
         case str() if number := plain_number(value):
             return f"write `{name}: {int(float(number))}`, a number without quotes, unit or separator"
+        case bool() if name == "holdBack":
+            return "write a number of characters, as in `holdBack: 200`"
         case float():
             return f"write it without a decimal point: `{name}: {round(value)}`"
     return ""
@@ -260,6 +271,8 @@ def fitting_name(written: object, pattern: str) -> str:
 
 def amount_fix(text: str, unit: str) -> str:
     """How a limit is written in this unit; empty when there is no number in it."""
+    if plainly(text) in ("unlimited", "none", "infinite", "inf", "no", "off", "infinity"):
+        return "leave `limit` out: a counter without one stops nothing"
     number = plain_number(text)
     if not number or "-" in text:
         return ""

@@ -169,6 +169,8 @@ def _value_hint(given: object, names: list[str], path: Path) -> str:
         return f"{', '.join(names)} alone follow the calendar: write `window: {{sliding: {short}}}`, or {{lifetime: …}}"
     if "both" in str(given).lower() and "in" in path:
         return "write `in: [request, response]`"
+    if path[-1:] == ("charge",) and "." in str(given):
+        return f"write `charge: {{expression: {given}}}`, or one of {', '.join(names)}"
     return suggestion(given, names)
 
 

@@ -281,6 +281,7 @@ _SYNTAX_HINTS = (
     ("unexpected end of stream", "a quote is not closed"),
     ("expected ',' or", "a bracket or brace is not closed, or a text inside needs quotes"),
     ("expected node content", "a bracket or brace is not closed, or a text inside needs quotes"),
+    ("block scalar", "`>` and `|` begin a text on the lines below; put a value that begins with one in quotes"),
     ("control characters", "remove the character"),
 )
 
@@ -306,10 +307,28 @@ def _syntax(file: str, text: str, error: yaml.YAMLError) -> Issue:
     problem, span = _problem(file, text, error)
     if unquoted := _unquoted(file, text, error):
         return unquoted
+    if slip := _no_space(file, text, span.line):
+        return slip
     hint = next((hint for part, hint in _SYNTAX_HINTS if part in problem), "a YAML linter shows the structure")
     if "\t" in _line(text, span.line)[: span.column]:
         hint = "indent with spaces, never with tabs"
     return Issue(span, "YAML001", Severity.ERROR, f"not valid YAML: {problem}", hint)
+
+
+_NO_SPACE = (
+    (re.compile(r"^\s*-[A-Za-z]+:"), "a dash needs a space after it"),
+    (re.compile(r"^\s*(?:- )?[A-Za-z]+:[^\s:/]"), "a colon needs a space after it"),
+)
+
+
+def _no_space(file: str, text: str, line: int) -> Issue | None:
+    """A space that is missing on the line of an error, or on the one before."""
+    for at, words in ((one, _line(text, one)) for one in (line, line - 1)):
+        for look, hint in _NO_SPACE:
+            if look.search(words):
+                span = Span(file, at, len(words) - len(words.lstrip()) + 1)
+                return Issue(span, "YAML001", Severity.ERROR, "not valid YAML: a space is missing", hint)
+    return None
 
 
 def _unquoted(file: str, text: str, error: yaml.YAMLError) -> Issue | None:

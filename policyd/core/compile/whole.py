@@ -14,10 +14,16 @@ from dataclasses import dataclass
 
 from policyd.core.compile.findings import Findings
 from policyd.core.compile.places import Path
-from policyd.core.compile.plain_texts import warn_empty_keys, warn_plain_texts, warn_providers, warn_without_rules
+from policyd.core.compile.plain_texts import (
+    warn_empty_keys,
+    warn_plain_texts,
+    warn_providers,
+    warn_without_rules,
+)
 from policyd.core.compile.policyset import CompiledPolicy
 from policyd.core.compile.select import glob_matches
-from policyd.core.compile.synonyms import VALUES
+from policyd.core.compile.synonyms import VALUES, plainly
+from policyd.core.compile.unsaid import warn_counting, warn_empty_fields, warn_globs
 from policyd.core.compile.words import listed, nearest, quoted
 from policyd.core.errors import Issue, Span
 from policyd.core.model.decision import Mode
@@ -72,6 +78,9 @@ def check_alone(document: PolicyDocument, findings: Findings, policy: CompiledPo
     warn_empty_keys(document, findings)
     warn_without_rules(document, findings)
     warn_providers(document, findings)
+    warn_globs(document, findings)
+    warn_empty_fields(findings)
+    warn_counting(document, policy, findings)
 
 
 def check_whole(written: Sequence[Known]) -> list[Issue]:
@@ -113,7 +122,7 @@ def _warn_operations(document: PolicyDocument, findings: Findings) -> None:
     for index, written in enumerate(document.spec.match.operations):
         if any(glob_matches(written)(operation) for operation in OPERATIONS):
             continue
-        near = nearest(written, OPERATIONS, VALUES)
+        near = "*" if plainly(written) in ("all", "any", "every") else nearest(written, OPERATIONS, VALUES)
         hint = f"did you mean `{near}`?" if near else f"there are: {listed(OPERATIONS)}"
         path = ("spec", "match", "operations", index)
         findings.warn(path, "POL106", f"no call is an operation {quoted(written)}", hint)

@@ -10,7 +10,8 @@ from policyd.core.compile.synonyms import FIELDS, VALUES, Words, nearest_of
 MAX_QUOTED = 60  # characters
 MAX_LISTED = 24
 _ALIKE = 0.65
-_SHORT = 4  # letters: two words that short are alike by chance
+_SHORT = 4  # letters: two words that short are alike by chance, but for their first letter
+_SHORT_ALIKE = 0.75
 
 
 def quoted(value: object) -> str:
@@ -34,8 +35,11 @@ def listed(names: Iterable[str]) -> str:
 
 def close(written: str, names: Iterable[str]) -> str | None:
     """The name that is written almost like it: a slip of the fingers, not another word."""
-    cutoff = 0.75 if len(written) <= _SHORT else _ALIKE
     folded = {name.lower(): name for name in names}
+    cutoff = _ALIKE
+    if len(written) <= _SHORT:
+        cutoff = _SHORT_ALIKE
+        folded = {name: whole for name, whole in folded.items() if name[:1] == written[:1].lower()}
     near = get_close_matches(written.lower(), list(folded), n=1, cutoff=cutoff)
     return folded[near[0]] if near else None
 

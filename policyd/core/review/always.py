@@ -1,4 +1,4 @@
-"""Rules that match every call: a condition that nothing makes false, and a refusal without any condition."""
+"""Rules that match every call: a condition that nothing makes false."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from policyd.core.compile.cel_tree import Call, Node, walk
 from policyd.core.compile.policyset import CompiledRule
 from policyd.core.compile.words import quoted
 from policyd.core.errors import Severity
-from policyd.core.model.decision import Reroute, Terminate
 from policyd.core.review.reviewed import Reviewed, applicable, assumption, program_of, programs_of, sees_asked_model
 
 CODE = "POL121"
@@ -41,10 +40,3 @@ def _said(rule: CompiledRule, tree: Node) -> CelProblem:
     if either and unequal > 1:
         hint = 'one of several `!=` is always true: join them with &&, or write `!(x in ["a", "b"])`'
     return CelProblem(1, 1, f"rule {quoted(rule.name)} matches every call: nothing makes this false", hint, CODE)
-
-
-def refuses_everything(one: Reviewed, rule: CompiledRule) -> bool:
-    """Whether a rule without a condition stops every call that there is."""
-    match = one.document.spec.match
-    narrowed = match.operations or match.models or match.providers or match.paths or one.document.spec.match_conditions
-    return rule.when is None and not narrowed and isinstance(rule.action, Terminate | Reroute)
