@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from policyd.core.compile.cel_coerce import misread_literals
 from policyd.core.compile.cel_complaints import Complaint, complaints
-from policyd.core.compile.cel_explain import MAX_DEPTH, Explained, Explainer, Names, suggestion
+from policyd.core.compile.cel_explain import Explainer, Names, suggestion
 from policyd.core.compile.cel_literals import NoLiteral, as_double, literal
 from policyd.core.compile.cel_native import Checker, Rejected, StaticType
 from policyd.core.compile.cel_problems import CelProblem, Refused
+from policyd.core.compile.cel_syntax import MAX_DEPTH, Explained
 from policyd.core.compile.cel_tokens import Reference, Rewritten, Token, place, references, tokenize
 from policyd.core.compile.cel_tree import Node
 
