@@ -209,3 +209,39 @@ def test_a_redaction_that_began_errs_when_the_rest_cannot_be_read() -> None:
     out = call("response.events == 1", action=REDACT, chunks=DAMAGED)
     assert out.rule("r").outcome is Said.ERRORED
     assert b"bad" not in out.body
+
+
+BOTH = [  # over a request that says `bad`, and any response
+    ('request.content.contains("bad") || response.content.contains("bad")', True),
+    ('response.content.contains("bad") || request.content.contains("bad")', True),
+    ('request.text.contains("bad") ? true : response.text.contains("bad")', True),
+    ('response.status == 500 || caller.team == "red"', True),
+    ('response.elapsed_ms > 5.0 || request.model == "gpt-4o"', True),
+    ('response.text.contains("x") || counters.c.value >= 0.0', True),
+    ('response.text.contains("x") || counters.c.exceeded || caller.team == "red"', True),
+    ('["a", "bad"].exists(one, request.text.contains(one) || response.text.contains(one))', True),
+    ('variables.either', True),
+    ('request.content.contains("bad") && response.content.contains("bad")', False),
+    ('request.content.contains("good") || response.content.contains("bad")', False),
+    ('caller.team == "blue" || response.status == 200', False),
+    ('response.text.contains("x") || counters.c.exceeded', False),
+]  # fmt: skip
+NAMED = """counters: [{name: c, key: caller.team, charge: Requests, window: {lifetime: 1h}}]
+variables: [{name: either, expression: 'request.text.contains("bad") || response.text.contains("bad")'}]
+"""
+
+
+@pytest.mark.parametrize(("when", "foreseen"), BOTH)
+def test_what_is_true_of_any_response_rejects_the_request(when: str, foreseen: bool) -> None:
+    out = call(when, body=chat("so bad"), more=NAMED)
+    assert (out.sent is None) == foreseen
+    if foreseen:
+        assert out.rejected is not None and out.rejected.status == 451
+        assert (out.record.ended, out.record.phase) == ("rejected", "request")
+
+
+@pytest.mark.parametrize(("when", "foreseen"), BOTH)
+def test_under_monitor_it_is_recorded_once(when: str, foreseen: bool) -> None:
+    out = call(when, body=chat("so bad"), more=NAMED, mode="Monitor")
+    assert out.rejected is None and [one.rule for one in out.record.rules].count("r") == 1
+    assert (out.record.would == "terminate") or not foreseen

@@ -1,4 +1,4 @@
-"""Whether a condition over the response must fail, whatever the response is: told from its tree before it comes.
+"""What a condition over the response gives whatever the response is: told from its tree before it comes.
 
 Rule 1: unsure means no: what may still have a value is judged when it can have one.
 Rule 2: a failure is absorbed as CEL absorbs it: `false && failure` is false, `true || failure` is true.
@@ -36,6 +36,18 @@ class Outlook:
         """Whether it has no value, whatever the response is. `values` are those of `settled`."""
         absent = {name for name, paths in self.paths.items() if paths & unknown.facts}
         return _Reading(self, absent, values).of(self.tree) == _FAILS
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether it can be true whatever the response is: as `a || b` is where `a` reads the request."""
+        absent = {name for name, paths in self.paths.items() if any(is_response(path) for path in paths)}
+        unsettled = _Reading(replace(self, places={}), absent, ())
+        return True in unsettled.of(self.tree)
+
+
+def is_response(path: str) -> bool:
+    """Whether this is the response, or a part of it."""
+    return path == "response" or path.startswith("response.")
 
 
 def outlook(program: Program, early: frozenset[str]) -> Outlook:

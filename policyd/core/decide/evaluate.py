@@ -17,7 +17,7 @@ from policyd.core.compile.policyset import (
 from policyd.core.decide.docket import Docket, docket_of
 from policyd.core.decide.docket import Judged as Judged
 from policyd.core.decide.plan import BoundRule, Plan, edits_request_body, redacts_response
-from policyd.core.decide.unknown import unknown_of, values_of, why_unknown
+from policyd.core.decide.unknown import before_response, unknown_of, values_of, why_unknown
 from policyd.core.model.decision import Constrain, Outcome
 from policyd.core.model.facts import CounterFacts, Facts
 from policyd.core.stream.hits import Hits
@@ -141,6 +141,16 @@ def _needs_dialect(rule: CompiledRule, operation: str) -> bool:
     if operation != "unknown" or not isinstance(rule.action, Constrain):
         return edits_request_body(rule) or redacts_response(rule)
     return bool(rule.action.cap or rule.action.inject_system)
+
+
+def foreseen(plan: Plan, rules: Sequence[BoundRule], world: World) -> list[Judged]:
+    """Those of these rules over the response that match whatever it will be."""
+    able = [one for one in rules if one.policy.identity not in world.blind] if not world.lost else []
+    programs = [one.rule.when for one in able if one.rule.when is not None]
+    if not programs:
+        return []
+    values = plan.batch(programs).evaluate(world.facts, world.counters, world.hits, before_response(plan, world))
+    return [Judged(one, Outcome.MATCHED) for one, value in zip(able, values, strict=True) if value is True]
 
 
 def hopeless(plan: Plan, rules: Iterable[BoundRule], world: World) -> list[BoundRule]:

@@ -199,6 +199,24 @@ class Plan:
         return tuple(bound for bound in self.of_phase(Phase.REQUEST) if _asks_store(bound))
 
     @cached_property
+    def foreseen(self) -> tuple[BoundRule, ...]:
+        """Terminate rules over the response that may be true whatever the response is: the request tells."""
+        rules = [
+            one for one in self.rules if one.rule.phase > Phase.RESERVED and isinstance(one.rule.action, Terminate)
+        ]
+        return tuple(one for one in rules if one.rule.when is not None and self.outlook(one.rule.when).may_hold)
+
+    @cached_property
+    def foreseen_early(self) -> tuple[BoundRule, ...]:
+        """Those that are judged before the store is asked."""
+        return tuple(one for one in self.foreseen if not _asks_store(one))
+
+    @cached_property
+    def foreseen_late(self) -> tuple[BoundRule, ...]:
+        """Those that wait for the store."""
+        return tuple(one for one in self.foreseen if _asks_store(one))
+
+    @cached_property
     def counters(self) -> tuple[tuple[CompiledPolicy, CompiledCounter], ...]:
         return tuple((policy, counter) for policy in self.policies for counter in policy.counters)
 

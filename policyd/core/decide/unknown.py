@@ -18,7 +18,8 @@ from policyd.core.model.facts import Facts
 if TYPE_CHECKING:
     from policyd.core.decide.evaluate import World
 
-_RESPONSE_BODY = frozenset(fields_of("response")) - RESPONSE_HEADER_READS
+_RESPONSE = frozenset(fields_of("response"))
+_RESPONSE_BODY = _RESPONSE - RESPONSE_HEADER_READS
 
 
 def unknown_of(plan: Plan, world: World) -> Unknown:
@@ -28,6 +29,12 @@ def unknown_of(plan: Plan, world: World) -> Unknown:
         counters |= plan.usage_counters
     facts = unknown_facts(world.facts) | (SESSION_STORE_READS if world.session_failure else frozenset())
     return Unknown(facts, counters) if facts or counters else ALL_KNOWN
+
+
+def before_response(plan: Plan, world: World) -> Unknown:
+    """What could not be had of this world, and all of a response that has not come."""
+    unknown = unknown_of(plan, world)
+    return Unknown(unknown.facts | _RESPONSE, unknown.counters)
 
 
 def unknown_facts(facts: Facts) -> frozenset[str]:

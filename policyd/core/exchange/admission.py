@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from policyd.core.compile.policyset import CompiledPolicy, Phase
 from policyd.core.decide.combine import Decision, combine, exempted_counters, join
-from policyd.core.decide.evaluate import Judged, World, applies, hopeless, judge
+from policyd.core.decide.evaluate import Judged, World, applies, foreseen, hopeless, judge
 from policyd.core.decide.plan import BoundRule, Plan
 from policyd.core.decide.rollout import rolled_out
 from policyd.core.exchange.call import Call
@@ -110,7 +110,7 @@ class _Pass:
 
     def run(self) -> Asking:
         late = self.plan.late
-        decision = self._judge((*self.plan.early, *self._hopeless()))
+        decision = self._judge((*self.plan.early, *self._hopeless()), self.plan.foreseen_early)
         self.meter = self.metered(decision)
         if missing := refusals(self.meter.gauges, self.judged, self.call.options.identity):
             self.judged += missing
@@ -132,8 +132,10 @@ class _Pass:
         late = [bound for bound in self.plan.rules if bound.rule.phase > Phase.RESERVED]
         return hopeless(self.plan, late, self.world)
 
-    def _judge(self, rules: Sequence[BoundRule]) -> Decision:
+    def _judge(self, rules: Sequence[BoundRule], ahead: Sequence[BoundRule] = ()) -> Decision:
+        """Judge these rules of the request, and those over the response of which `ahead` are true of any response."""
         self.judged += judge(self.plan, rules, self.world)
+        self.judged += foreseen(self.plan, ahead, self.world) if ahead else []
         return combine(self.judged, self.call.options.mode, reroutes=self.reroutes)
 
     def metered(self, decision: Decision) -> Meter:
@@ -221,8 +223,8 @@ class _Pass:
         """INVARIANT: what a late rule sends elsewhere or refuses does not leave as it was held for, so `exceeded` is
         not asked about: holding and reading in one round trip must not refuse what the target's price would let pass.
         """
-        if late:
-            decision = self._judge(late)
+        if late or self.plan.foreseen_late:
+            decision = self._judge(late, self.plan.foreseen_late)
             if decision.verdict is Verdict.TERMINATE or decision.reroute is not None:
                 return decision
         seal_request(self.call, self.judged)  # what would not leave by now would not have asked for room
