@@ -17,8 +17,8 @@ An integer literal beside a double reads as a double: `counters.spend.value > 2`
 needs `double(…)`. A value marked *grows* only ever rises while an answer runs (or turns true, or gets longer).
 
 A rule is judged when what it reads is known. A `terminate` rule that reads the response is judged at the request as
-well: if it is true whatever the response is, as in `request.text.contains("x") || response.text.contains("x")`, it rejects the
-request. The actions of all other rules that read the response apply to the response.
+well: if it is true whatever the response is, as in `request.text.contains("x") || response.text.contains("x")`, it
+rejects the request. The actions of all other rules that read the response apply to the response.
 """
 
 _TITLES = {
