@@ -56,3 +56,15 @@ def test_odd_responses_do_not_switch_a_limit_off_for_others() -> None:
     out = bed.call(body=chat(stream=True), chunks=events(1200))
 
     assert out.record.verdict == "terminate"
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "source"),
+    [(10_000, 0, "contradicted"), (10_000, 1, "contradicted"), (10_000, 9_000, "provider"), (50, 0, "provider")],
+)
+def test_what_the_end_claims_of_the_request(words: int, given: int, source: str) -> None:
+    body = chat("word " * words, stream=True)
+    out = Bed(policy(WATCH)).call(body=body, chunks=events(3, last=3, given=given))
+
+    assert out.record.usage["source"] == source
+    assert (out.record.usage["input_tokens"] >= 5_000) == (words == 10_000)

@@ -12,10 +12,10 @@ from policyd.core.exchange.identity import Groups, counting_places, identify, se
 from policyd.core.model.deployment import Deployment
 from policyd.core.model.facts import Facts, RequestFacts
 from policyd.core.model.identity import parse_identity
-from policyd.core.model.operations import UNBILLED
 from policyd.core.model.paths import normal_path
 from policyd.core.model.steps import Headers, RequestHeaders
 from policyd.core.stream.dialects import Dialect, registry
+from policyd.core.stream.dialects.endpoints import is_billed
 from policyd.core.stream.dialects.models import model_in_query
 from policyd.core.stream.dialects.providers import place_of, provider_for
 from policyd.core.stream.encodings import codings_of
@@ -61,7 +61,7 @@ def open_call(event: RequestHeaders, identity: str) -> tuple[Facts, Dialect | No
     caller, session = identify(event.headers, once, query, event.metadata, parse_identity(identity), groups)
     facts = Facts(request=request, caller=caller, session=session, now=event.wall)
     request.models = [request.model] if request.model else []
-    facts.response.unbilled = operation in UNBILLED
+    facts.response.unbilled = not is_billed(operation, request.path)
     return facts, registry.dialect_of(dialect, operation)
 
 

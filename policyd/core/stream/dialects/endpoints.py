@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from policyd.core.model.operations import UNBILLED
+
 READING = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})  # methods that carry no body
 _WRITING = frozenset({"POST", "PUT", "PATCH"})
 
@@ -47,7 +49,7 @@ _FETCHED_BY_POST = _any(
     rf"vector_stores/{_ID}/search",
     rf"threads/{_ID}/runs/{_ID}/cancel",
     rf"interactions/{_ID}/cancel",
-    r"[^/]+:(?:fetchpredictoperation|query)",
+    rf"[^/]+:fetchpredictoperation|(?:corpora|documents)/{_ID}:query",
 )
 _LISTED = _any(
     rf"models(?:/.+)?|engines(?:/{_ID})?|deployments(?:/{_ID})?|foundation-models(?:/{_ID})?",
@@ -64,7 +66,15 @@ _CANCELLED = _any(
     rf"fine_tuning/(?:alpha/)?jobs/{_ID}/(?:cancel|pause|resume)",
     rf"vector_stores/{_ID}/file_batches/{_ID}/cancel",
 )
-_RUNS = _any(rf"threads(?:/{_ID})?/runs(?:/{_ID}/submit_tool_outputs)?", r"responses/compact")
+# What runs a model below a place where content is kept.
+_RUNS = _any(
+    rf"threads(?:/{_ID})?/runs(?:/{_ID}/submit_tool_outputs)?",
+    r"responses/compact",
+    r"agents/.+/(?:text|invoke|invocations|query|run|runs|chat|completions|messages|sessions/.+)",
+    r"agents/[^/]*:[^/]+",
+)
+# What keeps content and runs a model over it at once: it is `storage`, and billed.
+_GRADES = _any(r"(?:fine_tuning/(?:[^/]+/)?)?graders/run", rf"evals/{_ID}/runs(?:/{_ID})?")
 
 _KINDS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
@@ -159,3 +169,8 @@ def _posted(path: str, provider: str) -> str:
     if _CANCELLED.search(path) or _ALIVE.search(path):
         return "other"
     return "storage" if _STORED.search(path) else "unknown"
+
+
+def is_billed(operation: str, path: str) -> bool:
+    """Whether the provider bills a call by the token. `path`: normal."""
+    return operation not in UNBILLED or (operation == "storage" and bool(_GRADES.search(path.lower())))

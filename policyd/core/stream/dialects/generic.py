@@ -26,6 +26,7 @@ from policyd.core.stream.dialects import (
 )
 from policyd.core.stream.dialects.answer import Answer, Mark
 from policyd.core.stream.dialects.content import Structure, base64, leaves
+from policyd.core.stream.dialects.endpoints import is_billed
 from policyd.core.stream.dialects.models import model_in_path
 from policyd.core.stream.dialects.offers import Offer, hosted, openai_tools, removal, side_doors
 from policyd.core.stream.dialects.openai_shared import error
@@ -81,7 +82,7 @@ class Generic:
             facts.tools = [one.tool for one in _offers(doc)]
         facts.text = "\n".join(texts)
         facts.messages = [Message("user", facts.text)] if texts else []
-        facts.input_tokens = 0 if facts.operation in UNBILLED else input_estimate(texts, 0, 0, ())
+        facts.input_tokens = input_estimate(texts, 0, 0, ()) if is_billed(facts.operation, facts.path) else 0
 
     def request_segments(self, doc: object) -> Sequence[Segment]:
         """Every string of the body."""

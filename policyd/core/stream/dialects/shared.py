@@ -91,6 +91,8 @@ def bounded(bill: Bill) -> Mapping[str, int]:
 
 MOST_TOKENS = 1 << 40  # that a provider is believed
 LEAST_SHOWN = 8  # tokens: so little text contradicts no claim
+LEAST_ASKED = 512  # tokens: so short a request contradicts none
+OVERRATED = 32  # how far above the truth the estimate of a request may be: blanks and pictures are worth little
 
 
 def shown(pieces: int, chars: int) -> int:
@@ -113,6 +115,7 @@ class Tally:
     __slots__ = (
         "_all_milli",
         "_all_pieces",
+        "_asked",
         "_base",
         "_chars",
         "_contradicted",
@@ -133,6 +136,7 @@ class Tally:
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.response = response
         self.seen = False  # the provider has named numbers
+        self._asked = request.input_tokens  # the estimate of the request
         self._base = self._milli = self._pieces = 0
         self._all_milli = self._all_pieces = self._chars = 0  # of the whole output
         self._contradicted = False
@@ -254,6 +258,8 @@ class Tally:
         if self.response.is_error:
             return False
         least = shown(self._all_pieces, self._chars)
+        if self._asked >= LEAST_ASKED and bill.input < self._asked // OVERRATED:
+            return True
         return (least >= LEAST_SHOWN and bill.output < least // 2) or max(bill.input, bill.output) > MOST_TOKENS
 
     def _go_by_the_text(self) -> None:
@@ -264,6 +270,7 @@ class Tally:
         self._base, self._milli, self._pieces = 0, self._all_milli, self._all_pieces
         estimate = max(-(-self._milli // 1000), self._pieces)
         response.output_tokens = max(response.output_tokens, estimate)
+        response.input_tokens = max(response.input_tokens, self._asked)
 
     def start(self, bill: Bill) -> None:
         """Numbers that come before the answer: its input is known, its output is not."""
