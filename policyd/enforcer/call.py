@@ -317,7 +317,7 @@ class Call:
     def _carry_out(self, steps: Sequence[Step]) -> Sequence[Step]:
         for step in steps:
             match step:
-                case Settle():
+                case Settle() | Extend():
                     self._enforcer.settle(step)
                 case Record():
                     self._enforcer.sink.write(step.record)

@@ -21,7 +21,7 @@ from policyd.core.model.estimate import Estimates
 from policyd.core.model.options import Options
 from policyd.core.model.prices import PriceTable
 from policyd.core.model.sketch import sketch
-from policyd.core.model.steps import Need, Settle
+from policyd.core.model.steps import Extend, Need, Settle
 from policyd.core.model.tokens import NoVocabularies, Vocabularies
 from policyd.enforcer.call import Call
 from policyd.enforcer.long_work import Threads
@@ -124,18 +124,19 @@ class Enforcer:
             for renewal in renewals:
                 await within(self.counters.extend(renewal), self.deadlines.store_s)
 
-    def settle(self, step: Settle) -> None:
-        """Charge what a call used, off its byte path."""
+    def settle(self, step: Settle | Extend) -> None:
+        """Charge what a call used, or keep it held, off its byte path."""
         at_once = self.at_once
-        if at_once is not None and not (step.session and step.session.said):
+        if at_once is not None and (isinstance(step, Extend) or not (step.session and step.session.said)):
             _told(answer_of(at_once, step), step)
             return
         task = asyncio.ensure_future(self._settle(step))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    async def _settle(self, step: Settle) -> None:
-        _told(await within(self.counters.settle(_sketched(step)), self.deadlines.settle_s), step)
+    async def _settle(self, step: Settle | Extend) -> None:
+        asked = self.counters.extend(step) if isinstance(step, Extend) else self.counters.settle(_sketched(step))
+        _told(await within(asked, self.deadlines.settle_s), step)
 
     async def drain(self) -> None:
         """Wait until every settlement that was begun is over."""
@@ -143,7 +144,7 @@ class Enforcer:
             await asyncio.gather(*self._settling)
 
 
-def _told(answer: Readings, step: Settle) -> None:
+def _told(answer: Readings, step: Settle | Extend) -> None:
     if answer.failure:
         log.error("a settlement failed: %s; call %s is charged when its lease ends", answer.failure, step.call)
 

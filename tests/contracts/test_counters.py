@@ -324,11 +324,13 @@ def test_a_lease_that_runs_out_is_charged_what_was_observed(counting: Counting) 
     counting.reserve("silent", hold(40, of=counter("one")), lease=15)
     counting.reserve("seen", hold(40), lease=15)
     counting.extend("seen", hold(10), observed=(33,), lease=15)
+    counting.extend("begins so", hold(500, None, of=counter("two")), observed=(500,), lease=15)
     counting.clock.advance(14.5)
     assert counting.reading(counter()) == Reading(held=50)
+    assert counting.reading(counter("two")) == Reading(held=500)
     counting.clock.advance(0.5)
     assert counting.reading(counter()) == Reading(value=33)
-    assert counting.reading(counter("one")) == Reading()
+    assert [counting.reading(counter(name)).value for name in ("one", "two")] == [0, 500]
 
 
 @pytest.mark.parametrize("fits", [True, False])

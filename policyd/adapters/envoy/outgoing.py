@@ -21,6 +21,7 @@ from policyd.adapters.envoy.order import Order
 from policyd.core.model.decision import DecisionRecord
 from policyd.core.model.steps import (
     Break,
+    Extend,
     PassRequestBody,
     PassRequestHeaders,
     PassResponseBody,
@@ -162,7 +163,7 @@ class Outgoing:
                 self.over = True
             case Break():
                 self.broken = self.broken or step.reason
-            case Settle() | Tell() | Record() | Release():
+            case Settle() | Extend() | Tell() | Record() | Release():
                 pass
 
     def _pay(self, answer: pb.ProcessingResponse, answers: list[pb.ProcessingResponse]) -> None:

@@ -99,6 +99,7 @@ class Call:
     failed_closed: bool = False  # refused or broken because it could not be judged, by no rule's own word
     left: bool = False  # the request has gone to the upstream
     unseen: bool = False  # it ended before anything of its output was seen
+    fetches_unbilled: bool = False  # a response that was begun in the background, and is not charged yet
     asked_usage: bool = False  # in the caller's place: what comes of it alone is not for the caller
     trimmed: bool = False  # the client did not get all of the response that the provider made
     answered: bool = False  # the answer's headers have gone to the client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from policyd.core.exchange.background import goes_on
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.costing import tell_cost
 from policyd.core.exchange.estimating import units
@@ -19,7 +20,7 @@ def final_usage(call: Call) -> Usage:
     """What the call is taken to have used: the provider's numbers, or the best estimate; nothing for an error answer
     that names none, and for a call that never left."""
     response = call.facts.response
-    if not call.left:
+    if not call.left or goes_on(call):
         return NOTHING
     if _output_unknown(call):
         return _held(call)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from policyd.core.decide.combine import Decision
+from policyd.core.exchange.background import bill, goes_on, keep_held, settle_fetched
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.costing import STATED, confidence, cost_source, reprice
 from policyd.core.exchange.counted import count_whole
 from policyd.core.exchange.gauge import Gauge
 from policyd.core.exchange.learning import estimate_error
 from policyd.core.exchange.owing import charged, final_usage
-from policyd.core.model.counters import CounterId, Hold, SessionCharge
+from policyd.core.model.counters import Hold, SessionCharge
 from policyd.core.model.credentials import pseudonym
 from policyd.core.model.decision import CounterResult, DecisionRecord, ShadowResult, Verdict
 from policyd.core.model.facts import Facts
@@ -17,23 +18,24 @@ from policyd.core.model.prices import Usage, cost_of
 from policyd.core.model.steps import Extend, Record, Settle
 
 
-def settlement(call: Call, ended: str = "complete") -> list[Settle]:
+def settlement(call: Call, ended: str = "complete") -> list[Settle | Extend]:
     """What is to be charged; of a call that never left only that there was one, and that it was refused."""
+    fetched = bill(call)
     if call.left:
         count_whole(call.facts, call.ground.vocabularies)
         reprice(call)
         if call.elsewhere:
             call.facts.response.stated_nano = None
     usage = final_usage(call)
-    charges: list[tuple[CounterId, int]] = []
-    for gauge in call.meter.counted:
-        if gauge.id is not None and (amount := charged(call, gauge, usage)) is not None:
-            charges.append((gauge.id, amount))
+    due = [(gauge, amount) for gauge in call.meter.counted if (amount := charged(call, gauge, usage)) is not None]
+    used = [(gauge, amount) for gauge, amount in due if fetched and not gauge.counter.charge.per_call]
+    charges = [(gauge.id, amount) for gauge, amount in due if gauge.id is not None and (gauge, amount) not in used]
+    more = settle_fetched(call, used) if fetched else keep_held(call) if goes_on(call) else []
     session = _session(call, usage, ended) if call.left else None
     if not charges and session is None:
-        return _given_back(call)
+        return [*_given_back(call), *more]
     call.holding.discard(call.holder)
-    return [*_given_back(call), Settle(f"{call.id}:settle", call.holder, tuple(charges), session)]
+    return [*_given_back(call), Settle(f"{call.id}:settle", call.holder, tuple(charges), session), *more]
 
 
 def _given_back(call: Call) -> list[Settle]:

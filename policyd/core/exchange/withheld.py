@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from policyd.core.decide.combine import CANNOT_JUDGE
+from policyd.core.exchange.background import begun_before, stage_of
 from policyd.core.exchange.call import Call
 from policyd.core.model.counters import Charge, CounterId, Readings, Window, WindowKind
 from policyd.core.model.credentials import pseudonym
@@ -41,10 +42,12 @@ def withheld(call: Call) -> Generator[Need, Readings, Terminate | None]:
     id = stored_id(request.path) if request.operation == "retrieval" else ""
     if not id or not call.ground.plans.enforces(call.ground.policies):
         return None
-    readings = yield Read((_counter(id),))
-    if readings.failure or not readings.counters or not readings.counters[0].available:
+    readings = yield Read((_counter(id), stage_of(id)))
+    if readings.failure or len(readings.counters) < 2 or not all(one.available for one in readings.counters):
         return CANNOT_JUDGE if call.fails_closed(known=True) else None
-    return WITHHELD if readings.counters[0].value else None
+    kept, stage = readings.counters
+    call.fetches_unbilled = begun_before(stage.value)
+    return WITHHELD if kept.value else None
 
 
 def _counter(id: str) -> CounterId:

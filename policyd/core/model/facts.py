@@ -231,6 +231,7 @@ class ResponseFacts:
     is_error: bool = False  # an error answer of the provider
     id: str = ""  # by which the provider may keep it; no rule reads this
     unbilled: bool = False  # the provider does not bill this kind of call; no rule reads this
+    pending: bool = False  # it says of itself that it is not complete; no rule reads this
 
     @property
     def content(self) -> str:

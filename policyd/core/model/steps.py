@@ -131,6 +131,7 @@ class Extend:
     """Hold more, all or nothing, for a call that already holds; renews its lease.
 
     `observed`: what the call has spent so far of each counter, in the same order: what is charged if the holder dies.
+    As a step it is not waited for.
     """
 
     op: str
@@ -274,6 +275,7 @@ Step = (
     | Break
     | WakeAt
     | Settle
+    | Extend
     | Tell
     | Record
 )

@@ -165,6 +165,7 @@ class ResponsesReader(Telling):
 
     def _begin(self, response: dict[str, object]) -> None:
         self._model(text(response.get("model"), "model"))
+        self.response.pending = response.get("status") in ("queued", "in_progress")
         if self._head is None:
             self._head = {**response, "output": []}
             name = response.get("id")
@@ -185,7 +186,8 @@ class ResponsesReader(Telling):
         status = text(response.get("status"), "status") or verb
         details = response.get("incomplete_details")
         why = mapping(details, "incomplete_details").get("reason") if details else None
-        if status not in ("", "queued", "in_progress"):
+        self.response.pending = status in ("queued", "in_progress")
+        if status and not self.response.pending:
             self._reason(0, text(why, "reason") or status)
         if status == "failed" or response.get("error"):
             self.response.is_error = True
