@@ -67,7 +67,7 @@ def test_a_match_in_the_last_piece_is_found(voice: Voice) -> None:
 
 
 def call(place: int, **function: str) -> bytes:
-    delta = {"tool_calls": [{"index": 0, "id": f"t{place}", "type": "function", "function": function}]}
+    delta = {"tool_calls": [{"index": place, "id": f"t{place}", "type": "function", "function": function}]}
     document = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
     return f"data: {json.dumps(document)}\n\n".encode()
 

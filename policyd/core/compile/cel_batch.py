@@ -31,12 +31,14 @@ from policyd.core.compile.cel_lower import (
     DetectionInput,
     FactInput,
     Input,
+    SieveInput,
     TextSizeInput,
     WatchInput,
     WholeInput,
 )
 from policyd.core.compile.cel_native import Activation, Failed, Plan, activate
 from policyd.core.compile.cel_problems import Want
+from policyd.core.compile.cel_sieve import sieved
 from policyd.core.compile.cel_tree import Call, Const, Ident, Node
 from policyd.core.compile.policyset import (
     ALL_KNOWN,
@@ -198,6 +200,8 @@ class Inputs:
         match one:
             case FactInput():
                 self._facts.append((one.name, _fact_getter(one)))
+            case SieveInput():
+                self._facts.append((one.name, _sieve_getter(one)))
             case TextSizeInput(name=name, of=view):
                 self._facts.append((name, TEXT_SIZES[view].get))
             case WholeInput(name=name, root=root):
@@ -257,7 +261,7 @@ class Inputs:
 def paths_of(one: Input) -> tuple[str, ...]:
     """The paths of what an input is made of; of a counter, those that only the store can tell."""
     match one:
-        case FactInput(path=path):
+        case FactInput(path=path) | SieveInput(path=path):
             return (path,)
         case TextSizeInput(of=view) | WatchInput(watcher=Watcher(of=view)):
             return (f"response.{view}",)
@@ -275,7 +279,7 @@ def _merged(inputs: Iterable[Input]) -> Iterator[Input]:
     merged: dict[str, Input] = {}
     for one in inputs:
         known = merged.get(one.name)
-        if isinstance(one, FactInput) and isinstance(known, FactInput):
+        if isinstance(one, FactInput | SieveInput) and isinstance(known, FactInput | SieveInput):
             one = replace(one, parts=one.parts | known.parts)
         merged[one.name] = one
     yield from merged.values()
@@ -290,6 +294,12 @@ def _fact_getter(wanted: FactInput) -> Callable[[Facts], object]:
         return fact.get
     names = tuple(sorted(wanted.parts))
     return lambda facts: part_rows(part, fact.get(facts), names)
+
+
+def _sieve_getter(wanted: SieveInput) -> Callable[[Facts], object]:
+    fact, names = FACTS[wanted.path], tuple(sorted(wanted.parts))
+    read = sieved(wanted.tests, fact.get)
+    return lambda facts: part_rows(part_of(fact), read(facts), names)
 
 
 def _count(root: str, detector: str, facts: Facts) -> int:

@@ -14,7 +14,8 @@ from functools import lru_cache
 
 from policyd.core.compile.cel_detections import FIELD, detection
 from policyd.core.compile.cel_facts import COUNTER_FACTS, FACTS, PACKAGE, PART_FIELDS, ROOTS, fields_of, part_of
-from policyd.core.compile.cel_tree import Call, Const, Ident, Node, Select, children, rebuild, walk
+from policyd.core.compile.cel_sieve import Tests, sieve
+from policyd.core.compile.cel_tree import Call, Const, Fold, Ident, Node, Select, children, rebuild, walk
 from policyd.core.compile.policyset import CounterRef, Watcher
 from policyd.core.model.reach import VIEWS, reach
 
@@ -72,7 +73,17 @@ class DetectionInput:
     detector: str
 
 
-Input = FactInput | TextSizeInput | WholeInput | CounterInput | WatchInput | DetectionInput
+@dataclass(frozen=True, slots=True)
+class SieveInput:
+    """Those elements of a list of the facts that a loop's condition could be true of; of each only these `parts`."""
+
+    name: str
+    path: str
+    tests: Tests
+    parts: frozenset[str] = frozenset()
+
+
+Input = SieveInput | FactInput | TextSizeInput | WholeInput | CounterInput | WatchInput | DetectionInput
 
 
 @dataclass(slots=True)
@@ -119,8 +130,15 @@ class _Lowering:
                 return self._optional(root, name)
             case Call():
                 return self._call(node)
+            case Fold() if loop := sieve(node):
+                return self._loop(node, *loop)
             case _:
                 return rebuild(node, self.node)
+
+    def _loop(self, node: Fold, path: str, tests: Tests) -> Node:
+        self.reads.add(path)
+        wanted = SieveInput(f"{path}?{tests}", path, tests, self._parts_of(path))
+        return rebuild(node, lambda child: self._take(wanted) if child is node.over else self.node(child))
 
     def _ident(self, node: Ident) -> Node:
         if node.name == "now":

@@ -16,6 +16,7 @@ from policyd.core.compile.cel_lower import (
     DetectionInput,
     FactInput,
     Input,
+    SieveInput,
     TextSizeInput,
     WatchInput,
     WholeInput,
@@ -119,6 +120,8 @@ def _name(one: Input) -> str:
             return f"has({path})" if present else path
         case TextSizeInput():
             return "response.text.size()"
+        case SieveInput(path=path):
+            return path
         case DetectionInput(name=name):
             return name
         case WholeInput(root=root):
