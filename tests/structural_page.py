@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from policyd.core.stream.dialects.content import Structure, a_model, a_time, an_id, base64, media
+from policyd.core.stream.dialects.numbers import NUMBERS
 from policyd.core.stream.dialects.request_fields import REQUESTS
 from policyd.core.stream.dialects.response_fields import RESPONSES
 from policyd.core.stream.dialects.response_openai import padding
@@ -29,6 +30,14 @@ call.
 
 Below the fields, `words` lists the field names in which certain words of the dialect (`user`, `text`, `auto`) are
 structural.
+
+# Numbers
+
+A whole number of at least seven digits is content as the string of its digits: rules and detectors read
+`4111111111111111`, also where it is written `4111111111111111.0` or `4.111111111111111e15`. A redaction that finds
+something in it replaces the number by a string. Shorter numbers and fractions are no content.
+
+Where the dialect defines a field, numbers in a field of one of these names are structural: {numbers}.
 """
 
 
@@ -44,7 +53,20 @@ A path that begins with `response.`, `item.`, `delta.` or `message.` is one of a
 
 def markdown() -> str:
     """The page."""
-    return "\n".join([HEAD, "# Requests", "", *_tables(REQUESTS), RESPONSES_HEAD, *_tables(RESPONSES)])
+    return "\n".join(
+        [
+            HEAD.format(numbers=_named(NUMBERS)),
+            "# Requests",
+            "",
+            *_tables(REQUESTS),
+            RESPONSES_HEAD,
+            *_tables(RESPONSES),
+        ]
+    )
+
+
+def _named(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
 
 
 def _tables(structures: Mapping[str, Structure]) -> Iterator[str]:
@@ -55,7 +77,7 @@ def _tables(structures: Mapping[str, Structure]) -> Iterator[str]:
         yield from (f"## {dialect}", "", "| field | shape |", "|---|---|")
         for path, shape in structure.fields.items():
             yield f"| `{path}` | {SHAPES.get(shape, 'base64, if `type` says so')} |"
-        yield from ("", f"words: {', '.join(f'`{name}`' for name in sorted(structure.words)) or 'none'}", "")
+        yield from ("", f"words: {_named(structure.words) or 'none'}", "")
 
 
 if __name__ == "__main__":

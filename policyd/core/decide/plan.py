@@ -306,8 +306,7 @@ class Plan:
     @cached_property
     def wants_content(self) -> bool:
         """Whether anything of this selection needs every string of the response."""
-        detects = any("response.detections" in reads for reads in self._every_reads())
-        return detects or "content" in self.texts_read or bool(self.redacting)
+        return bool(self.detectors("response")) or "content" in self.texts_read or bool(self.redacting)
 
     @cached_property
     def reads_calls(self) -> bool:

@@ -34,7 +34,7 @@ def decode_arguments(text: str) -> tuple[str, list[str]]:
         return dumped(document), [document, *decoded(document)]
     plain: list[str] = []
     for leaf in leaves(document):
-        if not leaf.key or not _IDENTIFIER.fullmatch(leaf.text):
+        if not leaf.number and (not leaf.key or not _IDENTIFIER.fullmatch(leaf.text)):
             plain += (leaf.text, *decoded(leaf.text))
     return dumped(document), plain
 

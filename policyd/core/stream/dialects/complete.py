@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import ALONE, LOOSE, Channel, Path, Segment
 from policyd.core.stream.dialects.content import Link, Structure, _Node, a_model, an_id, path_of
+from policyd.core.stream.dialects.numbers import LEAST, NUMBERS, digits, long_numbers
 from policyd.core.stream.dialects.shared import has_text
 
 MOST_KNOWN = 512  # structural values of one stream that are remembered
@@ -26,7 +27,7 @@ _NOTHING = _Node()
 
 
 class Found(NamedTuple):
-    """One string that is content: a value, or (`name`) the name of a member."""
+    """One string that is content: a value, the digits of a long number, or (`name`) the name of a member."""
 
     text: str
     link: Link
@@ -51,8 +52,8 @@ class Scan:
             self._object(document, None, self._structure.root, False)
         elif isinstance(document, list):
             self._list(document, None, self._structure.root, "", {}, False)
-        elif isinstance(document, str) and document:
-            self.found.append(Found(document, None, False))
+        elif said := document if isinstance(document, str) else digits(document):
+            self.found.append(Found(said, None, False))
 
     def _object(self, said: dict[str, object], link: Link, node: _Node, free: bool) -> None:
         names, below = self._names, node.below
@@ -70,6 +71,8 @@ class Scan:
             elif kind is list:
                 inner = not known or name in self._structure.free
                 self._list(value, (link, name), below.get(name, _NOTHING), name, said, inner)  # type: ignore[arg-type]
+            elif kind in _COUNTS and not -LEAST < value < LEAST and not (known and name in NUMBERS):  # type: ignore[operator]
+                self._number(value, (link, name))
 
     def _list(
         self,
@@ -80,7 +83,10 @@ class Scan:
         beside: Mapping[str, object],
         free: bool,
     ) -> None:
+        structural = not free and name in NUMBERS
         if not said or _numbers(said):
+            for place, text in () if structural else long_numbers(said):
+                self.found.append(Found(text, (link, place), False))
             return
         below = node.below.get(0, _NOTHING)
         for place, value in enumerate(said):
@@ -90,6 +96,12 @@ class Scan:
                 self._list(value, (link, place), below, name, beside, free)
             elif isinstance(value, str) and value and (free or not self._structural(value, below, name, beside)):
                 self.found.append(Found(value, (link, place), False))
+            elif not structural:
+                self._number(value, (link, place))
+
+    def _number(self, value: object, here: Link) -> None:
+        if text := digits(value):
+            self.found.append(Found(text, here, False))
 
     def _name(self, name: str, value: object, here: Link, free: bool) -> None:
         if name:
@@ -116,6 +128,7 @@ class Scan:
 _PLAIN = frozenset({an_id, a_model})  # shapes that look at nothing beside the value
 
 
+_COUNTS = {int, float}
 _NUMBERS = {int, float, bool, type(None)}
 
 

@@ -5,6 +5,7 @@ Rule 1: a string is content unless its path is listed and its value has the shap
 Rule 2: the name of a member is content unless the dialect knows the name. Below a field whose members the caller names
         (metadata, arguments, a JSON schema) every name is content.
 Rule 3: JSON text in a string, and base64 that holds text, are also read decoded.
+Rule 4: a long number is content as its digits: see numbers.py.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import NamedTuple
 from policyd.core.errors import Malformed
 from policyd.core.model.bounds import Bounds
 from policyd.core.stream.dialects import Path
+from policyd.core.stream.dialects.numbers import NUMBERS, digits, long_numbers
 from policyd.core.stream.json_bounds import check_text
 from policyd.core.stream.json_strict import loads_event
 
@@ -175,11 +177,12 @@ ANYTHING = Structure()
 
 
 class Leaf(NamedTuple):
-    """One string of a document: a value, or (`key`) the name of a member."""
+    """One string of a document: a value, or (`key`) the name of a member, or (`number`) the digits of a number."""
 
     text: str
     link: Link
     key: bool = False
+    number: bool = False
 
     @property
     def path(self) -> Path:
@@ -213,6 +216,8 @@ def leaves(document: object, structure: Structure = ANYTHING) -> Iterator[Leaf]:
             stack.append(_members(item, item.value, structure))
         elif isinstance(item.value, list):
             stack.append(_elements(item, item.value))
+        elif number := digits(item.value):
+            yield Leaf(number, item.link, number=True)
 
 
 class _Below(NamedTuple):
@@ -244,11 +249,16 @@ def _members(above: _Below, document: dict[str, object], structure: Structure) -
             free = not known or (name in structure.free and not isinstance(value, str))
             node = above.node.below.get(name, _NOTHING)
             yield _Below(value, link, node, name, document, free)
+        elif not (known and name in NUMBERS) and (number := digits(value)):
+            yield Leaf(number, link, number=True)
 
 
 def _elements(above: _Below, elements: list[object]) -> Iterator[Leaf | _Below]:
+    numbers = dict(long_numbers(elements)) if above.free or above.name not in NUMBERS else {}
     node = above.node.below.get(0, _NOTHING)
     for place, value in enumerate(elements):
+        if place in numbers:
+            yield Leaf(numbers[place], (above.link, place), number=True)
         if isinstance(value, str | dict | list):
             yield _Below(value, (above.link, place), node, above.name, above.beside, above.free)
 
@@ -372,7 +382,7 @@ def string_leaves(text: str) -> list[str]:
     document = embedded(text)
     if document is None:
         return [unescaped(text)] if text.strip() else []
-    return [_well_formed(leaf.text) for leaf in leaves(document) if not leaf.key]
+    return [_well_formed(leaf.text) for leaf in leaves(document) if not leaf.key and not leaf.number]
 
 
 # ---- the fact -------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from policyd.core.stream.dialects.answer import Answer, Mark
 from policyd.core.stream.dialects.content import Structure, base64, leaves
 from policyd.core.stream.dialects.endpoints import is_billed
 from policyd.core.stream.dialects.models import model_in_path
+from policyd.core.stream.dialects.numbers import NUMBERS
 from policyd.core.stream.dialects.offers import Offer, hosted, openai_tools, removal, side_doors
 from policyd.core.stream.dialects.openai_shared import error
 from policyd.core.stream.dialects.shared import Bill, input_estimate, set_edits
@@ -42,7 +43,8 @@ _MEDIA = Structure(
         "predictions[].bytesBase64Encoded": base64,
         "images[]": base64,
         "artifacts[].base64": base64,
-    }
+    },
+    names=NUMBERS | {"usage"},
 )
 MODEL: Path = ("model",)
 _TOOLS = frozenset({"tools", "functions", "mcp_servers", "toolConfig"})
@@ -75,7 +77,7 @@ class Generic:
 
     def read_request(self, doc: object, facts: RequestFacts) -> None:
         """Fills the body facts. Raises Malformed."""
-        texts = [leaf.text for leaf in leaves(doc) if leaf.path != MODEL]
+        texts = [leaf.text for leaf in leaves(doc) if leaf.path != MODEL and not leaf.number]
         if isinstance(doc, dict):
             _read_model(doc, facts)
             facts.stream = doc.get("stream") is True or bool(facts.stream)
@@ -86,7 +88,7 @@ class Generic:
 
     def request_segments(self, doc: object) -> Sequence[Segment]:
         """Every string of the body."""
-        found = [(leaf.path, leaf.text) for leaf in leaves(doc) if not leaf.key]
+        found = [(leaf.path, leaf.text) for leaf in leaves(doc) if not leaf.key and not leaf.number]
         return [Segment(("text", place, 0), path, text) for place, (path, text) in enumerate(found) if path != MODEL]
 
     def edits(self, doc: object, change: RequestChange) -> Sequence[Edit]:
@@ -199,7 +201,7 @@ class GenericReader(Answer):
         """No field is unknown where all of them are read alike."""
 
     def _read(self, document: dict[str, object]) -> None:
-        said = [leaf for leaf in leaves(document, _MEDIA) if not leaf.key]
+        said = [leaf for leaf in leaves(document, _MEDIA) if not leaf.key and not leaf.number]
         for place, leaf in enumerate(said):  # a text by itself; in a stream, what stands at its place in other events
             self._say(leaf.path[1:] if self._bare else leaf.path, leaf.text, ("text", place, 0))
         model = document.get("model")

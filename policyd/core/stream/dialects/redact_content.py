@@ -1,7 +1,8 @@
 """Redaction of a request: what is found in any content string is replaced, wherever the string stands.
 
 Rule 1: a find in the name of a member cannot be edited away: the call is refused, never forwarded with it.
-Rule 2: JSON text in a string, and text in base64, are searched decoded and edited in place: every other character of
+Rule 2: a number in which something is found becomes a string.
+Rule 3: JSON text in a string, and text in base64, are searched decoded and edited in place: every other character of
         the string stays.
 """
 
@@ -22,6 +23,7 @@ from policyd.core.stream.dialects.content import (
     leaves,
     text_within,
 )
+from policyd.core.stream.dialects.numbers import digits
 from policyd.core.stream.holdback import redact_text
 from policyd.core.stream.json_bounds import check_text
 from policyd.core.stream.json_strict import dumps, loads_event
@@ -50,7 +52,10 @@ class ContentRedactor:
             if leaf.key:
                 self._refuse_name(leaf.text)
                 continue
-            text = self.text(leaf.text, depth, arguments=_field(leaf.link) in ARGUMENTS)
+            if leaf.number:
+                text = self._plain(leaf.text)
+            else:
+                text = self.text(leaf.text, depth, arguments=_field(leaf.link) in ARGUMENTS)
             if text != leaf.text:
                 out.append(Edit(leaf.path, text))
         return out
@@ -85,7 +90,7 @@ class ContentRedactor:
             return text if clean == document else dumps(clean)
         if any(self._plain(name) != name for name in _names(document)):
             return dumps(self._renamed(document, depth))
-        edits = self._edits((leaf for leaf in leaves(document) if not leaf.key), depth - 1)
+        edits = self._edits((leaf for leaf in leaves(document) if not leaf.key and not leaf.number), depth - 1)
         edits += self._numbers(document, ())
         return splice(text.encode(), edits).decode() if edits else text
 
@@ -111,7 +116,7 @@ class ContentRedactor:
     def _number(self, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return value
-        text = dumps(value)
+        text = digits(value) or dumps(value)
         return value if (clean := self._plain(text)) == text else clean
 
     def _left(self, text: str) -> bool:
