@@ -11,6 +11,7 @@ from tests.attempts.planting import escaped, name_of, places, planted
 
 FORBIDDEN = "zugzwang"  # a rule on request.content terminates the call
 SECRET = "canary-314159"  # a rule redacts canary-[0-9]{6}
+CARD = 4111111111111111  # a rule forbids it, another one redacts cards
 
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": {
     "type": "object", "description": "a place", "properties": {"city": {"type": "string", "description": "a city",
@@ -130,6 +131,8 @@ def attempts() -> Iterator[Attempt]:
             name = f"{dialect}, {name_of(kind, where)}"
             yield _forbidden(name, path, planted(skeleton, kind, where, FORBIDDEN))
             yield _secret(name, path, planted(skeleton, kind, where, f"it is {SECRET}."))
+            if kind != "value":
+                yield from _number(name, path, planted(skeleton, kind, where, CARD))
         for team in ("forbidden", "redacted", "anything"):
             ordinary = Request.json(path, skeleton, team=team)
             yield Attempt("ordinary request (must pass)", f"{dialect}, {team}", [ordinary], served)
@@ -145,6 +148,12 @@ def _forbidden(name: str, path: str, document: Any) -> Attempt:
 def _secret(name: str, path: str, document: Any) -> Attempt:
     request = Request.json(path, document, team="redacted")
     return Attempt("secret in a request", name, [request], kept_from_upstream(SECRET))
+
+
+def _number(name: str, path: str, document: Any) -> Iterator[Attempt]:
+    for team, check in (("forbidden", rejected), ("redacted", kept_from_upstream(str(CARD)))):
+        request = Request.json(path, document, team=team)
+        yield Attempt("number in a request", f"{name} ({team})", [request], check)
 
 
 def _written_otherwise() -> Iterator[Attempt]:

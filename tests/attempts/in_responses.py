@@ -15,6 +15,7 @@ from tests.spoken import VOICES, Voice
 
 FORBIDDEN = "zugzwang"
 SECRET = "canary-314159"
+CARD = 4111111111111111
 CUT = 7  # characters of a text in each event
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
@@ -108,6 +109,9 @@ def attempts() -> Iterator[Attempt]:
                     data = escaped(json.dumps(document).encode(), text)
                     yield _attempt("text in JSON escapes", f"{dialect}, response, {name_of(kind, where)}", path, body,
                                    whole(data), text, team)  # fmt: skip
+            for team in ("cut", "hidden") if kind != "value" else ():
+                yield _attempt("number in a response", f"{dialect}, {name_of(kind, where)}", path, body,
+                               whole(planted(skeleton, kind, where, CARD)), str(CARD), team)  # fmt: skip
         for team in ("cut", "hidden"):
             yield _ordinary(f"{dialect}, whole, {team}", path, body, whole(skeleton), team)
     for name, voice in VOICES.items():
@@ -192,12 +196,15 @@ def _events() -> Iterator[Attempt]:
                 continue
             document = json.loads(data)
             for kind, where in places(document):
-                for text, team in ((FORBIDDEN, "cut"), (SECRET, "hidden")):
-                    made = json.dumps(planted(document, kind, where, f" {text} ")).encode()
+                for text, team in ((FORBIDDEN, "cut"), (SECRET, "hidden"), (CARD, "cut"), (CARD, "hidden")):
+                    if kind == "value" and text == CARD:
+                        continue
+                    made = json.dumps(planted(document, kind, where, text if text == CARD else f" {text} ")).encode()
                     changed = b"".join(one + b"\n\n" for one in
                                        [*blocks[:number], head + b"data: " + made, *blocks[number + 1:]])  # fmt: skip
-                    yield _spoken("text in an event", f"{name}, event {number}, {name_of(kind, where)}", voice,
-                                  changed, text, team)  # fmt: skip
+                    klass = "number in an event" if text == CARD else "text in an event"
+                    yield _spoken(klass, f"{name}, event {number}, {name_of(kind, where)}", voice,
+                                  changed, str(text), team)  # fmt: skip
 
 
 LINES = {

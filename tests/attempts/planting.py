@@ -36,8 +36,8 @@ def places(document: Any, path: Path = ()) -> Iterator[tuple[str, Path]]:
             yield "value", path
 
 
-def planted(document: Any, kind: str, path: Path, text: str, field: str = "x_note") -> Any:
-    """A copy of the document with the text at this place; a string that holds JSON gets it inside."""
+def planted(document: Any, kind: str, path: Path, text: Any, field: str = "x_note") -> Any:
+    """A copy of the document with the text, or number, at this place; a string that holds JSON gets it inside."""
     made = copy.deepcopy(document)
     at = made
     for key in path[:-1] if kind == "value" else path:

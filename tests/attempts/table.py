@@ -19,8 +19,8 @@ from tests.envoy.stack import policy, stack
 
 PAGE = Path(__file__).parents[2] / "docs" / "security" / "attempts.md"
 ALL = 'match: {operations: ["*", unknown, other]}\n'
-FORBIDDEN = '{when: request.content.contains("zugzwang"), terminate: {}}'
-REDACT = 'constrain: {redact: {patterns: ["canary-[0-9]{6}"], in: [request, response]}}'
+FORBIDDEN = '{when: request.content.matches("zugzwang|4111111111111111"), terminate: {}}'
+REDACT = 'constrain: {redact: {patterns: ["canary-[0-9]{6}"], detectors: [card], in: [request, response]}}'
 
 POLICIES = {
     "forbidden.yaml": policy("forbidden", f"{ALL}rules: [{{name: no, {FORBIDDEN[1:]}]", team="forbidden"),
@@ -31,7 +31,7 @@ POLICIES = {
     "hidden.yaml": policy("hidden", f"{ALL}rules: [{{name: hide, {REDACT}}}]", team="hidden"),
     "cut.yaml": policy(
         "cut",
-        f'{ALL}rules: [{{name: no, when: response.content.contains("zugzwang"), terminate: {{}}}}]',
+        f'{ALL}rules: [{{name: no, when: response.content.matches("zugzwang|4111111111111111"), terminate: {{}}}}]',
         team="cut",
     ),
     "by-path.yaml": policy(
