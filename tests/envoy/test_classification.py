@@ -129,11 +129,11 @@ JUDGED = [
     *(Sent("default", path, PROMPT, headers=signs) for path in GENERIC for signs in ({}, MCP[0])),
     *(Sent("default", CHAT, headers={name: "GET"}) for name in OVERRIDES),
     *(Sent("unk", "/v7/new", PROMPT, headers=signs) for signs in ({}, *MCP)),
-    *(Sent("unk", "/v1/threads/t/runs", PROMPT, headers=signs) for signs in MCP),
+    *(Sent("unk", "/v1/agents/a/run", PROMPT, headers=signs) for signs in MCP),
     *(Sent("unk", "/v1/models", b"", "GET", {name: "POST"}) for name in OVERRIDES),
     *(Sent("unk", path, SAID, method) for path in (CHAT, "/v1/models") for method in ("GET", "OPTIONS", "DELETE")),
     *(Sent("spied", "/v7/new", body) for body in (PROMPT, [WORD], WORD, {"a": {"b": [{"c": WORD}]}})),
-    Sent("spied", "/v1/threads/t/runs", {"additional_instructions": WORD}),
+    Sent("spied", "/v1/agents/a/run", {"additional_instructions": WORD}),
     Sent("spied", "/v7/new", b"\x89PNG not json"),
     *(
         Sent("default", CHAT, headers={"content-type": f"application/json; charset={name}"})

@@ -78,6 +78,7 @@ class Call:
     asked_model: str = ""  # by the sender
     served_model: str = ""
     priced_by: str = ""  # the model of the response that the price has been looked up for
+    fetched_before: bool = False  # the response that it fetches has been charged already
     recorded: bool = False  # the response was recorded earlier: it is that of the model that was asked for
     priced_at: float | None = None  # seconds since 1970, where it is not `facts.now` whose prices hold
     sent_path: str = ""  # with its query, as it is forwarded
@@ -172,7 +173,10 @@ class Call:
             return prices.price(provider, name, now)
 
         price = look_up(model)
-        if price is None or request.dialect != "anthropic.messages":  # the one that names other models in its bill
+        if price is None or request.dialect not in (
+            "anthropic.messages",
+            "batch.results",
+        ):  # the one that names other models in its bill
             return price.asked(request.service_tier) if price and request.service_tier else price
         return replace(price.asked(request.service_tier), other=look_up)
 

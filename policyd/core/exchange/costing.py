@@ -12,7 +12,7 @@ from policyd.core.model.counters import NANO
 from policyd.core.model.facts import PriceFacts, RequestFacts
 from policyd.core.model.names import same_model
 from policyd.core.model.options import Options
-from policyd.core.model.prices import Price, Usage, cost_of
+from policyd.core.model.prices import FREE, Price, Usage, cost_of
 
 UNPRICED = "unpriced"
 STATED = "provider"  # the provider states what the call cost
@@ -34,10 +34,18 @@ def begin_cost(call: Call) -> None:
     response.cost_source = "estimate" if price else UNPRICED
 
 
+def bill_fetched(call: Call) -> None:
+    """A response that was made in the background, or in a batch, is charged by the call that fetches it first."""
+    response = call.facts.response
+    if response.fetched and not call.fetched_before:
+        response.unbilled = False
+
+
 def reprice(call: Call) -> bool:
     """Price the call by the model that the response names, where that is not the one that was asked for: a deployment's
     name has no price, a router or a fallback runs another model. Returns whether the price changed. The name comes too
     late for the first hold, and in time for what is extended, charged and recorded."""
+    bill_fetched(call)
     model = call.facts.response.model
     if not model or model == call.priced_by or call.facts.response.unbilled or call.elsewhere:
         return False
@@ -54,7 +62,7 @@ def reprice(call: Call) -> bool:
 def _price_of_served(call: Call, asked: str, served: str) -> Price | None:
     """The price of the model that serves. One that has no price costs what the dearest model of the request does, and
     where that is nothing, what the provider's dearest does."""
-    known = call.price
+    known = None if call.price is FREE else call.price
     if served == asked and known is not None and known.confidence == 1.0:
         return known
     found = call.price_of(served)

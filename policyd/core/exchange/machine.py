@@ -18,6 +18,7 @@ from policyd.core.exchange.admission import admit, count_unjudged
 from policyd.core.exchange.answering import Answering
 from policyd.core.exchange.call import Call, Ground
 from policyd.core.exchange.departure import depart, header_edit, plain
+from policyd.core.exchange.fetched import look_up_fetched, remember_fetched
 from policyd.core.exchange.joining import ON_ITS_WAY, follow, hear
 from policyd.core.exchange.judging import may_change_answer
 from policyd.core.exchange.learning import learn
@@ -169,6 +170,8 @@ class Exchange:
 
     def _judge_request(self) -> Generator[Need, Readings, None]:
         self._refused = yield from withheld(self.call)
+        if self._refused is None:
+            yield from look_up_fetched(self.call)
         if self._refused is None:
             yield from admit(self.call)
 
@@ -412,9 +415,9 @@ class Exchange:
         owed = [] if self._settled else settlement(self.call, ended)
         told = record(self.call, now=self._now, ended=ended)
         learn(self.call)
-        kept = withhold(self.call) if self._changed() else None
+        kept = (withhold(self.call) if self._changed() else None, remember_fetched(self.call))
         self.recorded = True
-        return [*owed, *([kept] if kept is not None else []), told]
+        return [*owed, *(one for one in kept if one is not None), told]
 
     def _changed(self) -> bool:
         """Whether the client did not get all of the response, as the provider may keep it."""

@@ -230,6 +230,7 @@ class ResponseFacts:
     unreadable: str = ""  # why the events of a stream cannot be judged, though each was read; no rule reads this
     is_error: bool = False  # an error answer of the provider
     id: str = ""  # by which the provider may keep it; no rule reads this
+    fetched: str = ""  # the id of a response that is charged when it is fetched, and has its usage; no rule reads this
     unbilled: bool = False  # the provider does not bill this kind of call; no rule reads this
     pending: bool = False  # it says of itself that it is not complete; no rule reads this
 

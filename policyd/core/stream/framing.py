@@ -72,6 +72,10 @@ def framing_of(content_type: str, dialect: str, *, asked: bool, most: int = MAX_
             return EventStream(most)
         case "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/stream+json":
             return Ndjson(most)
+        case "application/x-jsonl" | "application/x-jsonlines" | "application/json-lines" | "application/jsonlines":
+            return Ndjson(most)
+        case "application/octet-stream" | "application/binary" | "" if dialect == "batch.results":
+            return Ndjson(most)
         case "application/json" if asked and dialect in _ARRAYS:
             return JsonArray(most)
         case "" if asked and dialect:

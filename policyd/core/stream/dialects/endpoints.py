@@ -68,8 +68,6 @@ _CANCELLED = _any(
 )
 # What runs a model below a place where content is kept.
 _RUNS = _any(
-    rf"threads(?:/{_ID})?/runs(?:/{_ID}/submit_tool_outputs)?",
-    r"responses/compact",
     r"agents/.+/(?:text|invoke|invocations|query|run|runs|chat|completions|messages|sessions/.+)",
     r"agents/[^/]*:[^/]+",
 )

@@ -35,7 +35,7 @@ from policyd.core.stream.dialects.shared import Bill, input_estimate, set_edits
 from policyd.core.stream.dialects.stated import stated_nano
 from policyd.core.stream.json_strict import MAX_COUNT, dumps, loads_event
 
-_MEDIA = Structure(
+MEDIA = Structure(
     {
         "b64_json": base64,
         "partial_image_b64": base64,
@@ -167,7 +167,7 @@ class GenericReader(Answer):
     """Reads one response by its strings."""
 
     ends_by_itself = False
-    structure = _MEDIA
+    structure = MEDIA
     _bare = False  # the document is no object: it stands alone in one of ours
 
     def _listed(self, doc: object) -> dict[str, object]:
@@ -201,7 +201,7 @@ class GenericReader(Answer):
         """No field is unknown where all of them are read alike."""
 
     def _read(self, document: dict[str, object]) -> None:
-        said = [leaf for leaf in leaves(document, _MEDIA) if not leaf.key and not leaf.number]
+        said = [leaf for leaf in leaves(document, MEDIA) if not leaf.key and not leaf.number]
         for place, leaf in enumerate(said):  # a text by itself; in a stream, what stands at its place in other events
             self._say(leaf.path[1:] if self._bare else leaf.path, leaf.text, ("text", place, 0))
         model = document.get("model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
@@ -12,6 +13,8 @@ from policyd.core.stream.dialects.openai_chat_reader import OpenAIChatReader
 from policyd.core.stream.dialects.openai_shared import error, provider_of_path
 from policyd.core.stream.dialects.providers import provider_of
 from policyd.core.stream.dialects.shared import mapping
+
+_ON_VERTEX = re.compile(r"/publishers/mistralai/models/[^/]+:(?:stream)?rawpredict$")
 
 
 class OpenAIChat:
@@ -26,6 +29,8 @@ class OpenAIChat:
         if path.endswith("/fim/completions"):
             return "completion"  # a bare prompt, answered as in a chat
         if path.endswith(("/chat/completions", "/agents/completions")) or path == "/v1/sonar":
+            return "chat"
+        if _ON_VERTEX.search(path):
             return "chat"
         host = headers.get(":authority", headers.get("host", ""))
         return "chat" if path == "/v1/chat" and provider_of(host) == "writer" else None

@@ -19,8 +19,8 @@ class OpenAIResponses:
     name = "openai.responses"
 
     def operation(self, method: str, path: str, headers: Mapping[str, str]) -> str | None:  # noqa: ARG002
-        """`chat` for a POST to any .../responses."""
-        return "chat" if method == "POST" and path.endswith("/responses") else None
+        """`chat` for a POST to any .../responses, and to what compacts one."""
+        return "chat" if method == "POST" and path.endswith(("/responses", "/responses/compact")) else None
 
     def provider(self, host: str, path: str, headers: Mapping[str, str]) -> str:  # noqa: ARG002
         """Who is meant when the host does not tell."""

@@ -35,6 +35,7 @@ from policyd.core.stream.dialects.stated import stated_nano
 
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 BEGINS = frozenset({"response.created", "response.queued", "response.in_progress"})
+_GIVEN = frozenset({"user", "system", "developer"})  # roles of messages that a compaction repeats
 _NAMES = ("id", "call_id", "name", "namespace", "server_label")
 
 
@@ -199,6 +200,10 @@ class ResponsesReader(Telling):
         except Malformed as failure:
             self._partial(failure.reason)  # the estimate stays
             return
+        if response.get("background") is True and self._stand.usage and not self.response.pending:
+            self.response.fetched = str(response.get("id", ""))
+        if self.response.pending and not self._stand.usage:
+            self._tally.later()
         if self.response.is_error and not self._stand.usage:
             self._tally.nothing()
             self._changed |= USAGE
@@ -235,8 +240,9 @@ class ResponsesReader(Telling):
         if (tool := tool_of(said)) is not None:
             self._read_call(item, tool, said, path)
         elif said.get("type") in ("message", "reasoning"):
+            given = self.request.path.endswith("/compact") and said.get("role") in _GIVEN
             for one in said_in(said):
-                self._read_said(item, one, path)
+                self._read_said(item, one._replace(kind="other") if given else one, path)
 
     def _read_call(self, item: Item, tool: Tool, said: dict[str, object], path: Path) -> None:
         if item.call is None:

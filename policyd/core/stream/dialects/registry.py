@@ -16,11 +16,13 @@ from policyd.core.model.paths import LONGEST, resolve
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.dialects.anthropic_complete import AnthropicComplete
+from policyd.core.stream.dialects.batch_results import BatchResults
 from policyd.core.stream.dialects.bedrock import BedrockConverse, BedrockInvoke
 from policyd.core.stream.dialects.cohere import CohereChat, CohereEmbed, CohereGenerate
 from policyd.core.stream.dialects.endpoints import READING, operation_of
 from policyd.core.stream.dialects.gemini import GeminiEmbed, GeminiGenerate
 from policyd.core.stream.dialects.generic import GENERIC, UNKNOWN, Stored
+from policyd.core.stream.dialects.google_interactions import GoogleInteractions
 from policyd.core.stream.dialects.huggingface import HuggingFaceText
 from policyd.core.stream.dialects.mcp import Mcp
 from policyd.core.stream.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
@@ -28,9 +30,11 @@ from policyd.core.stream.dialects.openai_chat import OpenAIChat
 from policyd.core.stream.dialects.openai_completions import OpenAICompletions
 from policyd.core.stream.dialects.openai_embeddings import OpenAIEmbeddings
 from policyd.core.stream.dialects.openai_responses import OpenAIResponses
+from policyd.core.stream.dialects.openai_runs import OpenAIRuns
 from policyd.core.stream.dialects.providers import provider_for
 from policyd.core.stream.dialects.providers import provider_of as provider_of
 from policyd.core.stream.dialects.stored import stored_as
+from policyd.core.stream.dialects.vertex_predict import VertexPredict
 
 MCP = Mcp()
 DIALECTS: tuple[Dialect, ...] = (
@@ -51,9 +55,12 @@ DIALECTS: tuple[Dialect, ...] = (
     BedrockConverse(),
     BedrockInvoke(),
     HuggingFaceText(),
+    OpenAIRuns(),
+    GoogleInteractions(),
+    VertexPredict(),
     MCP,
 )
-_STORED: Mapping[str, Dialect] = {dialect.name: Stored(dialect) for dialect in DIALECTS}
+_STORED: Mapping[str, Dialect] = {dialect.name: Stored(dialect) for dialect in (*DIALECTS, BatchResults())}
 
 OVERRIDES = frozenset(
     {

@@ -287,6 +287,10 @@ class Tally:
         elif self.seen:
             self.response.usage_source = "estimate" if self._pieces else "provider"
 
+    def later(self) -> None:
+        """The response is still being made: what it costs is charged when it is fetched."""
+        self.response.input_tokens = self.response.output_tokens = 0
+
     def nothing(self) -> None:
         """An error answer: nothing was used."""
         self.take(Bill(0, 0), final=False)

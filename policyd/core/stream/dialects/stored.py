@@ -8,11 +8,14 @@ _PLACES = (
     (re.compile(r"(?:^|/)responses/[^/]+$"), "openai.responses"),
     (re.compile(r"(?:^|/)responses/[^/]+/cancel$"), "openai.responses"),
     (re.compile(r"(?:^|/)chat/completions/[^/]+$"), "openai.chat"),
+    (re.compile(r"(?:^|/)threads/[^/]+/runs/[^/]+(?:/cancel)?$"), "openai.runs"),
+    (re.compile(r"/v\d+(?:alpha|beta)\d*/(?:.+/)?interactions/[^/]+$"), "google.interactions"),
+    (re.compile(r"(?:^|/)(?:batches/[^/]+/results|files/[^/]+/(?:content|download))$"), "batch.results"),
     (re.compile(r"/(?:mcp|sse)$"), "mcp"),
 )
 STORING = frozenset({"openai.responses", "openai.chat"})
 """Dialects whose providers keep responses that can be fetched by their id."""
-_ID = re.compile(r"(?:^|/)(responses|chat/completions)/([^/]+)")
+_ID = re.compile(r"(?:^|/)(responses|chat/completions|runs|interactions|batches|files)/([^/]+)")
 
 
 def stored_as(path: str) -> str:
