@@ -197,3 +197,40 @@ def test_arguments_of_a_response_in_one_piece_are_bounded() -> None:
 
     assert out.record.reason == "policy_error"
     assert "(bound argument_chars)" in str(out.record)
+
+
+# ---- expressions ----------------------------------------------------------------------------------------------------
+
+COSTLY = [
+    ("request.messages.exists(a, request.messages.exists(b, a.text == b.role))", 400),
+    ("request.messages.exists(m, !m.text.matches('zz'))", 1100),
+    ("request.text.split('').exists(t, t.matches('zz'))", 3000),
+    ("request.messages.map(m, m.text).exists(t, t.matches('zz') && t.matches('yy'))", 1100),
+]
+
+
+@pytest.mark.parametrize(("when", "count"), COSTLY)
+@pytest.mark.parametrize("fails", ["Fail", "Ignore"])
+def test_an_expression_that_costs_too_much_is_not_begun(when: str, count: int, fails: str) -> None:
+    spec = f'failurePolicy: {fails}\nrules: [{{name: r, when: "{when}", terminate: {{}}}}]'
+    bed = Bed(policy(spec))
+
+    few, many = bed.call(body=messages(2)), bed.call(body=messages(count))
+
+    assert "(bound cel_cost)" not in str(few.record)
+    assert "(bound cel_cost)" in str(many.record)
+    assert (many.rejected is not None) == (fails == "Fail")
+    assert (
+        Bed(policy(spec), bounds=Bounds(cel_cost=1 << 40)).call(body=messages(2)).record.verdict == few.record.verdict
+    )
+
+
+def test_a_rule_that_costs_too_much_leaves_the_others_alone() -> None:
+    costly, cheap = COSTLY[0][0], "request.messages.size() > 300"
+    watched = f'{{name: a, when: "{costly}", mode: Monitor, terminate: {{}}}}'
+    rules = f'[{watched}, {{name: b, when: "{cheap}", terminate: {{}}}}]'
+
+    out = Bed(policy(f"rules: {rules}")).call(body=messages(400))
+
+    assert out.rejected is not None
+    assert out.rejected.status == 403

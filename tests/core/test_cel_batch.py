@@ -12,6 +12,7 @@ from policyd.core.compile.cel_check import Vocabulary, check
 from policyd.core.compile.cel_facts import NOW, ROOTS, whole, whole_counter
 from policyd.core.compile.cel_native import Checker, Failed, Plan, activate
 from policyd.core.compile.policyset import CelFailure, CounterRef, Watcher
+from policyd.core.model.bounds import Bounds
 from policyd.core.model.facts import CounterFacts, Facts, Message, ToolCall, functions
 from policyd.core.stream.hits import Hits
 from tests.expressions import POLICY, compiled
@@ -235,6 +236,7 @@ FAILURES = [
 def test_a_failure_says_why_and_quotes_nothing(source: str, said: str) -> None:
     facts = Facts()
     facts.response.events, facts.request.method, facts.session.similarity = 5, "secret", [0.0] * 2000
+    facts.bounds = Bounds(cel_cost=1 << 40)
     assert judge(source, facts=facts) == [CelFailure(said)]
     assert judge("request.method == ''", source, "true", facts=facts) == [False, CelFailure(said), True]
 

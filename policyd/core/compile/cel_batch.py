@@ -10,11 +10,12 @@ Rule 4: no plan's root can give a null, see cel_native.py: a condition's is `…
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+from policyd.core.compile.cel_cost import cost, may_cost, shapes
 from policyd.core.compile.cel_facts import (
     COUNTER_FACTS,
     FACTS,
@@ -79,6 +80,7 @@ class CelBatch:
             for group in (conditions[at : at + GROUP] for at in range(0, len(conditions), GROUP))
         ]
         self._others = [index for index, program in enumerate(programs) if program.want is not Want.BOOL]
+        self._costly = [(at, program.tree) for at, program in enumerate(programs) if may_cost(program.tree)]
         self._bare = _bare(programs)
 
     def evaluate(
@@ -97,13 +99,24 @@ class CelBatch:
         except Exception:  # a fact of a type that it cannot have: law 2 makes it data
             return [CelFailure("the facts could not be read")] * len(self._plans)
         answers: list[object] = [False] * len(self._plans)
+        over = self._over(values, facts) if self._costly else ()
         for group, together in self._groups:
-            if together.truth(activation) is not False:
-                for index in group:
+            if not over and together.truth(activation) is False:
+                continue
+            for index in group:
+                if index not in over:
                     answers[index] = self._truth(self._plans[index], activation, values, unknown)
         for index in self._others:
-            answers[index] = self._value(self._plans[index], activation, values, unknown)
+            if index not in over:
+                answers[index] = self._value(self._plans[index], activation, values, unknown)
+        for index in over:
+            answers[index] = CelFailure(facts.bounds.over("cel_cost"))
         return answers
+
+    def _over(self, values: Mapping[str, object], facts: Facts) -> Collection[int]:
+        """The programs that would take more steps than they may: they are not begun."""
+        known, most = shapes(values, facts), facts.bounds.cel_cost
+        return {index for index, tree in self._costly if cost(tree, known) > most}
 
     def _truth(self, plan: Plan, activation: Activation, values: Mapping[str, object], unknown: Unknown) -> object:
         truth = plan.truth(activation)

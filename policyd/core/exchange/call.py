@@ -117,6 +117,7 @@ class Call:
     def opens(self, facts: Facts, dialect: Dialect | None, event: RequestHeaders) -> None:
         """What its headers tell. INVARIANT: the route is pinned here, wherever a reroute sends the call."""
         self.facts = self.world.facts = facts
+        facts.bounds = self.options.bounds
         self.dialect = dialect
         self.deployment, self.upstreams = event.deployment, event.upstreams
         home = self.options.home

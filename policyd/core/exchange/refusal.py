@@ -56,7 +56,7 @@ def _sentence(winner: Judged) -> str:
     rule = winner.bound.rule
     if acting(winner) is CANNOT_JUDGE:
         said = f"Rule {rule.name} of policy {rule.qualified_policy} could not be evaluated, so the call was stopped"
-        why = winner.reason.partition(": ")[2]
+        why = winner.reason.rpartition(": ")[2]
         return f"{said}: {why}." if bound_in(why) else f"{said}."
     return f"The call was stopped by rule {rule.name} of policy {rule.qualified_policy}."
 

@@ -69,6 +69,13 @@ class Bounds:
         8 << 20, "bytes of one response that wait to be judged", "bytes of the response that wait to be judged"
     )
 
+    cel_cost: int = _bound(
+        100_000,
+        "steps of one expression, estimated from the sizes of the lists and texts that it reads: a loop within a loop "
+        "is the product, a pattern is 100 steps",
+        "steps of one expression",
+    )
+
     def over(self, name: str) -> str:
         """The reason for which a call that is over this bound cannot be judged."""
         return f"more than {getattr(self, name)} {_FIELDS[name].metadata['unit']} (bound {name})"
@@ -79,13 +86,13 @@ class Bounds:
             raise Malformed(self.over(name))
 
 
+USUAL = Bounds()
 _FIELDS: dict[str, Field[Any]] = {one.name: one for one in fields(Bounds)}
 
 
 def table() -> list[tuple[str, int, str]]:
     """Name, default and what is counted, for the documentation."""
-    usual = Bounds()
-    return [(name, getattr(usual, name), one.metadata["counts"]) for name, one in _FIELDS.items()]
+    return [(name, getattr(USUAL, name), one.metadata["counts"]) for name, one in _FIELDS.items()]
 
 
 def parse_bound(text: str) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from policyd.core.model.bounds import USUAL, Bounds
 from policyd.core.model.counters import SessionId
 from policyd.core.model.estimate import UNKNOWN, Rate, Seen
 from policyd.core.model.growing import Growing
@@ -271,6 +272,7 @@ class Facts:
     now: float = 0.0  # seconds since 1970, UTC, when the call began
     unreadable_request: str = ""  # why the body facts of a known operation could not be read; empty = readable
     unreadable_response: str = ""
+    bounds: Bounds = USUAL  # of the expressions that read this; no rule reads it
     unmetered: str = ""  # why not even the answer's usage could be read: what it spends is not known
 
     @property
