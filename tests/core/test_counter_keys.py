@@ -48,7 +48,7 @@ def test_a_call_without_identity_is_refused_and_told_what_to_send(key: str, fail
 
     assert out.rejected is not None
     assert (out.rejected.status, out.record.reason) == (403, "missing_identity")
-    assert json.loads(out.rejected.body)["error"]["message"] == f"counter calls needs {reads}: send {how}"
+    assert json.loads(out.rejected.body)["error"]["message"] == f"Counter calls needs {reads}. Send {how}."
     assert out.record.determined_by == ("p/calls.missing",)
     assert named.rejected is None
     assert sum(bed.memory.snapshot().values()) == 1, "the refused call charged nothing"

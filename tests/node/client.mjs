@@ -1,7 +1,8 @@
 // One line of JSON in, one line out: a call of an official SDK, and everything that a program gets to see of it.
 //
-// Asked: {sdk, api, stream, helper, url, headers, body, reply}. With `reply` ({status, kind, chunks}: base64) no network
-// is used: the SDK reads these bytes as the response. Told: {events, final, error}.
+// Asked: {sdk, api, stream, helper, url, headers, body, reply, tells}. With `reply` ({status, headers, chunks}: base64) no
+// network is used: the SDK reads these bytes as the response. `tells`: an expression over `last`, `final` and `error`.
+// Told: {events, final, error, told}.
 
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
@@ -15,9 +16,9 @@ const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
 function client(asked) {
   const options = { apiKey: "sk-the-callers", baseURL: asked.url, logger: quiet, defaultHeaders: asked.headers ?? {} };
+  if (asked.reply || asked.tells) options.maxRetries = 0;
   if (asked.reply) {
     options.fetch = async () => replied(asked.reply);
-    options.maxRetries = 0;
   }
   return asked.sdk === "openai" ? new OpenAI(options) : new Anthropic(options);
 }
@@ -42,7 +43,8 @@ const FINAL = { chat: "finalChatCompletion", responses: "finalResponse", message
 
 async function call(asked) {
   const api = APIS[asked.api](client(asked));
-  const told = { events: [], final: null, error: null };
+  const told = { events: [], final: null, error: null, told: null };
+  let raised = null;
   try {
     if (asked.helper) {
       const stream = api.stream(asked.body);
@@ -54,7 +56,16 @@ async function call(asked) {
       told.final = await api.create(asked.body);
     }
   } catch (error) {
+    raised = error;
     told.error = seen(error);
+  }
+  if (asked.tells) {
+    const tell = new Function("last", "final", "error", `return ${asked.tells}`);
+    try {
+      told.told = String(tell(told.events.at(-1), told.final, raised));
+    } catch (error) {
+      told.told = `${error.name}: ${error.message} ${raised}`;
+    }
   }
   return told;
 }

@@ -67,6 +67,7 @@ class Seen:
     events: Sequence[Any] = ()
     final: Any = None
     error: Failed | None = None
+    told: str = ""  # what the expression of `tells` says
 
     @property
     def strings(self) -> list[str]:
@@ -160,7 +161,7 @@ class Node:
         assert line, "the Node.js client has ended"
         told = json.loads(line)
         error = told["error"] and Failed(**{key: value for key, value in told["error"].items() if key != "cause"})
-        return Seen(told["events"], told["final"], error)
+        return Seen(told["events"], told["final"], error, told["told"] or "")
 
     def close(self) -> None:
         assert self._process.stdin and self._process.stdout
@@ -209,29 +210,40 @@ def ask_python(asked: Mapping[str, Any]) -> Seen:
         transport.reply = reply
         return _asked(client, asked)
     make = openai.OpenAI if asked["sdk"] == "openai" else anthropic.Anthropic
-    with make(api_key="sk-the-callers", base_url=asked["url"], default_headers=asked["headers"]) as client:
+    options: dict[str, Any] = {"base_url": asked["url"], "default_headers": asked["headers"]}
+    options |= {"max_retries": 0} if asked["tells"] else {}
+    with make(api_key="sk-the-callers", **options) as client:
         return _asked(client, asked)
 
 
 def _asked(client: Any, asked: Mapping[str, Any]) -> Seen:
     events: list[Any] = []
-    final: Any = None
+    final = raised = None
     api = client.chat.completions if asked["api"] == "chat" else getattr(client, asked["api"])
     try:
         if asked["helper"]:
             with api.stream(**asked["body"]) as stream:
                 for event in stream:
-                    events.append(plain(event))
-                final = plain(_final(asked["api"], stream))
+                    events.append(event)
+                final = _final(asked["api"], stream)
         elif asked["stream"]:
             with api.create(**asked["body"], stream=True) as stream:
                 for event in stream:
-                    events.append(plain(event))
+                    events.append(event)
         else:
-            final = plain(api.create(**asked["body"]))
+            final = api.create(**asked["body"])
     except Exception as error:  # whatever it is: a program sees it
-        return Seen(events, final, _failed(error))
-    return Seen(events, final)
+        raised = error
+    names = {"last": events[-1] if events else None, "final": final, "error": raised}
+    told = _evaluated(asked["tells"], names) if asked["tells"] else ""
+    return Seen(plain(events), plain(final), _failed(raised) if raised else None, told)
+
+
+def _evaluated(expression: str, names: dict[str, Any]) -> str:
+    try:
+        return str(eval(expression, names))
+    except Exception as error:  # so that a table shows it
+        return f"{type(error).__name__}: {error} {names['error']!r}"
 
 
 def _final(api: str, stream: Any) -> Any:
@@ -268,9 +280,11 @@ class Clients:
         reply: Reply | None = None,
         url: str = "http://localhost:1",
         headers: Mapping[str, str] | None = None,
+        tells: str = "",
         **body: Any,
     ) -> Seen:
-        """One call. `way`: whole, stream, or helper: the SDK's own accumulation of a stream."""
+        """One call. `way`: whole, stream, or helper: the SDK's own accumulation of a stream. `tells`: an expression of
+        its language over `last` (its last event), `final` (what a helper made of the stream) and `error`."""
         sdk = SDK_OF[api]
         asked = {
             "sdk": sdk,
@@ -280,6 +294,7 @@ class Clients:
             "url": url + ("/v1" if sdk == "openai" else ""),
             "headers": dict(headers or {}),
             "body": {**BODIES[api], **body},
+            "tells": tells,
         }
         if reply is not None:
             chunks = [base64.b64encode(chunk).decode() for chunk in reply.chunks]

@@ -9,6 +9,7 @@ Rule 4: no gRPC and no clock in here: callers bring `now` and send what they get
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,12 @@ from policyd.core.model.steps import (
     WakeAt,
 )
 
-BROKEN = Reject(503, (("content-type", "text/plain"),), b"policyd: this call cannot be judged\n")
+_ERROR = {
+    "message": "The call could not be evaluated, so it was stopped.",
+    "type": "server_error",
+    "code": "policy_error",
+}
+BROKEN = Reject(503, (("content-type", "application/json"),), json.dumps({"error": _ERROR}).encode())
 MAX_QUEUED = 1 << 20  # bytes that wait for their pace; above it nothing more is read
 
 

@@ -68,7 +68,7 @@ def missing_rule(document: PolicyDocument, spec: CounterSpec, position: int) -> 
     """The rule by which a counter refuses a call that does not name what its key reads."""
     if _on_missing(spec) != "Refuse":
         return None
-    action = Terminate(403, "missing_identity", f"counter {spec.name} has no key for this call", "")
+    action = Terminate(403, "missing_identity", f"Counter {spec.name} has no key for this call.", "")
     return _own_rule(document, position, f"{spec.name}.missing", action, Phase.REQUEST)
 
 

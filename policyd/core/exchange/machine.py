@@ -26,7 +26,7 @@ from policyd.core.exchange.opening import OWN_PREFIX, open_call
 from policyd.core.exchange.place import BAD_PATH, PATH, judged_head, path_of
 from policyd.core.exchange.reading import read_body, wants_body
 from policyd.core.exchange.recording import record, renewal, settlement
-from policyd.core.exchange.refusal import ambiguous, refuse, refuse_as
+from policyd.core.exchange.refusal import ambiguous, not_evaluated, refuse, refuse_as
 from policyd.core.exchange.state import State
 from policyd.core.exchange.withheld import withheld, withhold
 from policyd.core.model.counters import Readings
@@ -56,7 +56,6 @@ from policyd.core.model.steps import (
     Tick,
 )
 
-UNJUDGED = "The call could not be evaluated, so it was stopped"
 INSPECTION_READ = "response.inspection"
 INTERNAL = "internal"  # the reason of a failure that is a defect of policyd
 
@@ -141,7 +140,7 @@ class Exchange:
         if call.ground.plans.enforces(call.ground.policies):
             path = path_of(event)
             if path.ambiguous:
-                return self._refuse_unjudged(BAD_PATH, f"{BAD_PATH.message}: {path.ambiguous}")
+                return self._refuse_unjudged(BAD_PATH, f"{BAD_PATH.message}: {path.ambiguous}.")
             self._strip = judged_head(event, path, self._strip)
         call.sent_path = dict((*event.headers, *self._strip.set)).get(PATH, "")
         if wants_body(call, event):
@@ -187,13 +186,13 @@ class Exchange:
     def _admitted(self) -> list[Step]:
         call = self.call
         if self._refused is not None:
-            return self._refuse_unjudged(self._refused, self._refused.message)
+            return self._refuse_unjudged(self._refused, self._refused.message or not_evaluated())
         if call.decision.verdict is Verdict.TERMINATE or self._joined_meanwhile():
             return self._refuse()
         try:
             data = depart(call)
         except Malformed as failure:
-            return self._reject(refuse_as(call, CANNOT_JUDGE, f"{UNJUDGED}: {failure.reason}"))
+            return self._reject(refuse_as(call, CANNOT_JUDGE, not_evaluated(failure.reason)))
         call.left = True
         self.state = State.SENT
         # What may be changed must come without an encoding. INVARIANT: what only counts or records has no say in this.
@@ -247,7 +246,7 @@ class Exchange:
         self._late = reason
         self._refused_late = any(map(self._minds, self.call.plan.rules if self.call.plan else ()))
         if self._refused_late:
-            return [refuse_as(self.call, CANNOT_JUDGE, f"{UNJUDGED}: {reason}")]
+            return [refuse_as(self.call, CANNOT_JUDGE, not_evaluated(reason))]
         return [PassResponseBody()]
 
     def _minds(self, bound: BoundRule) -> bool:
@@ -264,7 +263,7 @@ class Exchange:
         call.decision = self._before
         answering.cannot_be_read(self._late)
         if self._refused_late:
-            return self._reject(refuse_as(call, CANNOT_JUDGE, f"{UNJUDGED}: {self._late}"))
+            return self._reject(refuse_as(call, CANNOT_JUDGE, not_evaluated(self._late)))
         call.degraded = answering.done = True
         return [PassResponseBody(), *self._finish("complete")]
 
@@ -341,7 +340,7 @@ class Exchange:
         call.facts.unreadable_request = call.facts.unreadable_request or event.reason
         if self.state in (State.BODY, State.ADMITTING):
             count_unjudged(call)
-        return self._reject(refuse_as(call, CANNOT_JUDGE, f"{UNJUDGED}."))
+        return self._reject(refuse_as(call, CANNOT_JUDGE, not_evaluated()))
 
     def defect(self, event: Event) -> list[Step]:
         """A defect of ours while this event was handled. It is judged like any failure; where nothing could be enforced

@@ -61,7 +61,7 @@ def _refusal(gauge: Gauge, identity: str) -> Judged:
     rule = gauge.counter.missing
     assert rule is not None
     needed = {name: how for program in gauge.missing for name, how in needs_of(program, identity)}
-    message = f"counter {gauge.counter.name} needs {listed(needed)}: send {listed(needed.values())}"
+    message = f"Counter {gauge.counter.name} needs {listed(needed)}. Send {listed(needed.values())}."
     action = Terminate(STATUS, REASON, message, message)
     return Judged(BoundRule(replace(rule, action=action), gauge.policy), Outcome.MATCHED, message)
 

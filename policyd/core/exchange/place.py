@@ -21,7 +21,7 @@ from policyd.core.stream.dialects.models import models_after, with_model
 from policyd.core.stream.dialects.providers import place_of, provider_for
 from policyd.core.stream.dialects.registry import OVERRIDES
 
-BAD_PATH = Terminate(400, "ambiguous_path", "the path of this request can be read in several ways", "")
+BAD_PATH = Terminate(400, "ambiguous_path", "The path of this request can be read in several ways", "")
 PATH = ":path"
 
 

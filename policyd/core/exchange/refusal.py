@@ -22,7 +22,7 @@ from policyd.core.stream.dialects.generic import is_generic
 
 PATIENCE_S = 60  # seconds: longer than SDKs are willing to sleep before they retry
 STORE_RETRY_S = 1  # seconds until a counter store that is down, or memory that is used up, is worth asking again
-_CROWDED = "policyd evaluates as many calls as its memory allows; try again later"
+_CROWDED = "The policy service evaluates as many calls as its memory allows. Try again later."
 OVERLOADED = Terminate(503, "overloaded", _CROWDED, _CROWDED)
 MAX_TEXT = 4096  # characters of a message or fallback that an expression made
 
@@ -44,6 +44,11 @@ def texts(call: Call, winner: Judged) -> Terminate:
     fallback = _fallback(action, message)
     fallback = _text(next(values), fallback) if rule.fallback_expression else fallback
     return replace(action, message=message, fallback=fallback)
+
+
+def not_evaluated(why: str = "") -> str:
+    """What a caller is told whose call no rule could be judged on."""
+    return f"The call could not be evaluated, so it was stopped{': ' if why else ''}{why}."
 
 
 def _crowded(call: Call) -> bool:
@@ -96,7 +101,7 @@ def ambiguous(call: Call) -> Terminate | None:
     conflict = call.facts.caller.conflict
     if not conflict or not call.ground.plans.of(call.policies_for(None)).enforces:
         return None
-    message = f"{conflict}: send one"
+    message = f"{conflict[0].upper()}{conflict[1:]}. Send one of them."
     return Terminate(400, "ambiguous_credentials", message, message)
 
 

@@ -129,6 +129,15 @@ class Ending:
         """The document with the `policyd` member."""
         return {**document, "policyd": dict(self.origin)} if self.origin else dict(document)
 
+    @property
+    def refusal(self) -> str:
+        """Why the response ends, as a sentence, where it ends as a refusal; else empty."""
+        if self.finish != "refusal" or not self.origin:
+            return ""
+        rule, policy = self.origin.get("rule"), self.origin.get("policy")
+        whose = f"rule {rule} of policy {policy}" if rule else "a policy"
+        return f"The response was stopped by {whose}."
+
     def word(self, refusal: str, length: str, stop: str) -> str:
         """The dialect's word for `finish`."""
         return {"refusal": refusal, "length": length}.get(self.finish, stop)

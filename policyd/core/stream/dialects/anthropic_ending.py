@@ -57,7 +57,7 @@ def ending(request: RequestFacts, mark: Mark, end: Ending, id: str = "policyd") 
         out += _event(
             {
                 "type": "message_delta",
-                "delta": {"stop_reason": _stop_reason(end), "stop_sequence": None},
+                "delta": {"stop_reason": _stop_reason(end), "stop_sequence": None, **_stop_details(end)},
                 "usage": {"output_tokens": mark.output_tokens},
             }
         )
@@ -66,6 +66,12 @@ def ending(request: RequestFacts, mark: Mark, end: Ending, id: str = "policyd") 
 
 def _stop_reason(end: Ending) -> str:
     return end.word("refusal", "max_tokens", "end_turn")
+
+
+def _stop_details(end: Ending) -> dict[str, object]:
+    """Why, in Anthropic's own member, where the response ends as a refusal."""
+    details = {"type": "refusal", "category": None, "explanation": end.refusal}
+    return {"stop_details": details} if end.refusal else {}
 
 
 def _message_start(request: RequestFacts, id: str, input_tokens: int) -> bytes:
@@ -102,7 +108,8 @@ def completion(request: RequestFacts, end: Ending, id: str) -> Body:
         data = ending(request, Mark(Stand(), 0, 0), end, id)
         return Body("text/event-stream; charset=utf-8", data)
     content: list[object] = [{"type": "text", "text": end.text}] if end.text else []
-    return Body("application/json", dumps(end.marked(_message(request, id, content, _stop_reason(end), 0))).encode())
+    message = {**_message(request, id, content, _stop_reason(end), 0), **_stop_details(end)}
+    return Body("application/json", dumps(end.marked(message)).encode())
 
 
 _ERROR_TYPES = {

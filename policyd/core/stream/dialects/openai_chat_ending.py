@@ -2,6 +2,7 @@
 
 Rule 1: a stream is ended from what its client has seen: `Stand` is what has been released.
 Rule 2: no choice ends with "tool_calls", also one that was calling a tool: nothing asks the client to run what was cut.
+Rule 3: a response that ends as a refusal says why in `refusal`, too: frameworks pass that on, and lose the rest.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def ending(request: RequestFacts, mark: Mark, end: Ending) -> bytes:
         begin: dict[str, object] = {} if choice in stand.begun else {"role": "assistant", "content": ""}
         if end.text or begin:
             out += _chunk(request, stand, choice, {**begin, **({"content": end.text} if end.text else {})}, None)
-        last = _delta(request, stand, choice, {}, finish_reason(end))
+        last = _delta(request, stand, choice, {"refusal": end.refusal} if end.refusal else {}, finish_reason(end))
     if request.wants_usage and not stand.usage:
         out += _event(last)
         last = {**_head(request, stand), "choices": [], "usage": usage(mark.bill)}
@@ -106,7 +107,7 @@ def completion(request: RequestFacts, end: Ending, id: str) -> Body:
     stand = Stand(id=f"chatcmpl-{id}")
     if request.stream:
         return Body("text/event-stream; charset=utf-8", ending(request, Mark(stand, Bill(0, 0), ()), end))
-    message = {"role": "assistant", "content": end.text, "refusal": None}
+    message = {"role": "assistant", "content": end.text, "refusal": end.refusal or None}
     choices = [
         {"index": choice, "message": message, "logprobs": None, "finish_reason": finish_reason(end)}
         for choice in range(max(1, request.choices))

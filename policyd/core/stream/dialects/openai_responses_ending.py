@@ -87,7 +87,7 @@ def ending(request: RequestFacts, mark: Mark, texts: Mapping[Channel, str], end:
     closing = {**head, **_status(end), "output": output, "usage": _usage(mark.bill)}
     # Helpers of the official SDKs take a stream without `response.completed` for one that broke off and lose its text;
     # the response in it says that it is incomplete, and why.
-    script.add("response.completed", **end.marked({"response": closing}))
+    script.add("response.completed", **end.marked({"response": end.marked(closing)}))
     return script.data
 
 
