@@ -17,6 +17,10 @@ POL108 no effect from files POL109 a text that reads too early
 POL110 can never match      POL111 shadowed by another rule POL112 a counter that nobody reads
 POL113 an unbounded key     POL114 Monitor, and every answer POL115 two rules that contradict
 POL116 a limit that is not there
+POL121 matches every call   POL122 a placeholder in a text  POL123 a key that may be empty
+POL124 neither rules nor counters                           POL126 a field without a value
+POL127 a pattern, not a glob                                POL128 a limit of 0, a tiny window
+POL129 a key of joined texts
 """
 
 from __future__ import annotations
