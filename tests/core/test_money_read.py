@@ -84,6 +84,7 @@ def test_a_snapshot_without_a_price_of_its_own_is_the_model_that_was_asked_for()
         ("anthropic/claude-sonnet-4.5", "anthropic/claude-4.5-sonnet-20250929", True),
         ("gemini-1.5-pro", "models/gemini-1.5-pro-002", True),
         ("grok-4", "grok-4-0709", True),
+        ("us.anthropic.claude-3-haiku-20240307-v1:0", "claude-3-haiku-20240307", True),
         ("gpt-4o", "gpt-4o-mini", False),
         ("deepseek/deepseek-r1:free", "deepseek/deepseek-r1", False),
         ("gpt-4", "gpt-4-turbo-2024-04-09", False),
@@ -373,3 +374,28 @@ def test_a_host_has_its_own_prices(
     record = read(call(host, path, asked(model), chat(model, tokens(1000, 100)), headers=headers)).record
 
     assert record.cost_nano == 1000 * given + 100 * made
+
+
+def test_bedrocks_path_names_the_model_that_is_priced() -> None:
+    usage = {"input_tokens": 1000, "output_tokens": 100}
+    answer = message([{"type": "text", "text": "Hello"}], usage, model="claude-3-haiku-20240307")
+    body = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    path = "/model/us.anthropic.claude-3-haiku-20240307-v1%3A0/invoke"
+
+    record = read(call("bedrock-runtime.us-east-1.amazonaws.com", path, body, answer)).record
+
+    assert (record.cost_nano, record.cost_confidence) == (1000 * 250 + 100 * 1250, 1.0)
+
+
+def test_sound_that_comes_back_is_not_charged_as_the_tokens_that_were_held() -> None:
+    speech = {"model": "tts-1", "input": "hi", "voice": "alloy"}
+    (spoken,) = play(call("api.openai.com", "/v1/audio/speech", speech, b"\xff\xf3\x00\x01", kind="audio/mpeg"))
+
+    assert spoken.record.usage["output_tokens"] == 0
+
+
+def test_an_error_that_states_usage_is_billed_for_it() -> None:
+    error = {"error": {"message": "no", "code": 502}, "usage": tokens(1000, 100)}
+    record = read(call("api.openai.com", CHAT, asked("gpt-4o"), error, status=502)).record
+
+    assert record.cost_nano == 1000 * 2500 + 100 * 10_000

@@ -49,6 +49,8 @@ def reprice(call: Call) -> bool:
     model = call.facts.response.model
     if not model or model == call.priced_by or call.facts.response.unbilled or call.elsewhere:
         return False
+    if call.facts.request.dialect.startswith("bedrock.") and call.price is not None and not call.price.guess:
+        return False  # the path names what serves; a response repeats it in its maker's words
     call.priced_by = model
     price = _price_of_served(call, call.served_model or call.facts.request.model or "", model)
     if price is call.price:

@@ -12,6 +12,7 @@ from policyd.core.model.counters import MAX_AMOUNT, Charge
 from policyd.core.model.decision import Verdict
 from policyd.core.model.prices import Usage
 
+_MEDIA = ("audio/", "image/", "video/")
 NOTHING = Usage(fee_nano=0)
 """Of a call that the provider bills nothing for, not even a fee for the request."""
 
@@ -36,6 +37,8 @@ def _output_unknown(call: Call) -> bool:
     response = call.facts.response
     if response.status >= 400 or response.is_error or response.usage_source == "provider":
         return False
+    if response.headers.get("content-type", "").lower().startswith(_MEDIA):
+        return False  # sound and pictures are not billed by tokens that could be held
     return call.unseen or (bool(call.facts.unmetered) and not response.output_tokens)
 
 

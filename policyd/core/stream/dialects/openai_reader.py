@@ -108,6 +108,8 @@ class ChoicesReader:
                 raise Malformed("the answer is no completion")
             response.is_error = True
             self._tally.nothing()
+            if isinstance(document.get("usage"), dict):
+                self._usage(document["usage"], alone=True, document=document)
             self._complete(self.completion.body(doc, self._segments))
             return Reading(self._segments, changed=CHANGES[ERROR | USAGE])
         self._begin(document)
