@@ -16,7 +16,7 @@ TEXT = policy(ABOUT + f"rules: [{{name: no, when: 'response.text.contains(\"{WOR
 HIDE = policy(
     ABOUT + f"rules: [{{name: hide, constrain: {{redact: {{patterns: [{WORD}], in: [request, response]}}}}}}]"
 )
-PATHS = ("/v1/threads/runs", "/v9/new/endpoint", "/converse-with")
+PATHS = ("/v1/some/call", "/v9/new/endpoint", "/converse-with")
 
 
 def asked(spec: str, answer: bytes, path: str = PATHS[0], kind: str = "application/json") -> Outcome:
