@@ -7,6 +7,7 @@ import json
 import pytest
 
 from policyd.adapters.recordings import Recording
+from tests.driving import Bed, policy
 from tests.small import READS, call, play, read
 from tests.streams import sse
 
@@ -119,6 +120,33 @@ def test_a_streamed_run_tells_its_text_its_calls_and_its_usage() -> None:
     assert (spoken.facts.response.all_text(), spoken.record.finish_reasons) == ("Hello", ("completed",))
     assert spoken.record.cost_nano == 1000 * 2500 + 100 * 10_000
     assert [(one.name, one.arguments) for one in acting.facts.response.tool_calls] == [("f", '{"a":1}')]
+
+
+CAPPED = [
+    (RUNS, {"assistant_id": "a", "max_completion_tokens": 900}, ("max_completion_tokens",)),
+    (RUNS, {"assistant_id": "a"}, ("max_completion_tokens",)),
+    ("/v1beta/interactions", {"model": "gemini-2.5-flash", "input": "hi"}, ("generation_config", "max_output_tokens")),
+    (
+        "/v1beta/interactions",
+        {"model": "m", "input": "hi", "generation_config": {"max_output_tokens": 900, "top_p": 1}},
+        ("generation_config", "max_output_tokens"),
+    ),
+    (f"{PUBLISHED}text-bison:predict", {"instances": []}, ("parameters", "maxOutputTokens")),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "place"), CAPPED)
+def test_a_cap_reaches_the_place_that_the_provider_reads(
+    path: str, body: dict[str, object], place: tuple[str, ...]
+) -> None:
+    bed = Bed(policy("rules: [{name: cap, constrain: {cap: {max_tokens: 7}}}]"))
+    out = bed.call(body=json.dumps(body).encode(), path=path)
+
+    assert out.sent is not None
+    held = json.loads(out.sent)
+    for step in place:
+        held = held[step]
+    assert held == 7
 
 
 # ---- batches --------------------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import AnswerReader, Path
-from policyd.core.stream.dialects.generic import Generic
+from policyd.core.stream.dialects.run_dialect import RunDialect
 from policyd.core.stream.dialects.run_reader import RunReader, below, members, number
 from policyd.core.stream.dialects.shared import Bill
 
@@ -19,8 +20,10 @@ _OVER = frozenset({"completed", "failed", "cancelled", "incomplete", "requires_a
 _LISTS = ("outputs", "steps")
 
 
-class GoogleInteractions(Generic):
+class GoogleInteractions(RunDialect):
     """The dialect `google.interactions`."""
+
+    limit: ClassVar[tuple[str, ...]] = ("generation_config", "max_output_tokens")
 
     def __init__(self) -> None:
         super().__init__("google.interactions")

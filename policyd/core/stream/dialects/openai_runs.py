@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import AnswerReader
-from policyd.core.stream.dialects.generic import Generic
 from policyd.core.stream.dialects.openai_shared import provider_of_path
 from policyd.core.stream.dialects.openai_usage import bill_of
+from policyd.core.stream.dialects.run_dialect import RunDialect
 from policyd.core.stream.dialects.run_reader import RunReader, below, members
 
 _RUN = re.compile(r"(?:^|/)threads(?:/[^/]+)?/runs(?:/[^/]+/submit_tool_outputs)?$")
 _OVER = frozenset({"completed", "incomplete", "failed", "cancelled", "expired"})
 
 
-class OpenAIRuns(Generic):
+class OpenAIRuns(RunDialect):
     """The dialect `openai.runs`."""
+
+    limit: ClassVar[tuple[str, ...]] = ("max_completion_tokens",)
 
     def __init__(self) -> None:
         super().__init__("openai.runs")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import ClassVar
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import AnswerReader, Path
-from policyd.core.stream.dialects.generic import Generic
+from policyd.core.stream.dialects.run_dialect import RunDialect
 from policyd.core.stream.dialects.run_reader import RunReader, below, members, number
 from policyd.core.stream.dialects.shared import Bill
 
@@ -17,8 +18,10 @@ _VECTORS = re.compile(r"embed|gecko")
 _CHATS = re.compile(r"^(?:code)?chat-")
 
 
-class VertexPredict(Generic):
+class VertexPredict(RunDialect):
     """The dialect `vertex.predict`."""
+
+    limit: ClassVar[tuple[str, ...]] = ("parameters", "maxOutputTokens")
 
     def __init__(self) -> None:
         super().__init__("vertex.predict")
