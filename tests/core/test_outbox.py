@@ -29,7 +29,7 @@ def edit(raw: bytes, changes: list[tuple[Path, object]]) -> bytes:
 
 def add(box: Outbox, text: str, channel: Channel = TEXT, closes: Sequence[Channel] = ()) -> bytes:
     raw = json.dumps({"t": text}).encode() + b"\n"
-    box.add(raw, [Segment(channel, ("t",), text)], closes)
+    box.add(raw, [Segment(channel, ("t",), text)], closes, closes)
     return raw
 
 
@@ -143,7 +143,7 @@ def test_a_tool_call_leaves_when_it_is_complete() -> None:
     assert box.release() == text
     rest = [add(box, '{"a":', ARGS), add(box, "1}", ARGS)]
     assert box.release() == b""
-    box.add(b": end\n", [], [ARGS])
+    box.add(b": end\n", [], (), [ARGS])
     assert box.release() == start + b"".join(rest) + b": end\n"
 
 

@@ -314,3 +314,69 @@ def test_the_oracle_itself() -> None:
 
     assert substituted("xabbc 1234 <kyk>z <k12345", found) == "x# 1234 Kz K45"
     assert substituted("xabbc", found, 3) == "x#"
+
+
+# ---- text after a close ---------------------------------------------------------------------------------------------
+
+
+@st.composite
+def reopened(draw: st.DrawFn) -> list[Event]:
+    """Texts of two channels, each of which may close with any event and go on after it."""
+    pieces = st.tuples(
+        st.integers(0, 1), st.sampled_from(["abc", "ab", "c ", "1-1", "a@", "b.c", "x", "1", " "]) | TEXTS
+    )
+    closes = st.lists(st.integers(0, 1), max_size=1).map(tuple)
+    return draw(st.lists(st.builds(Event, st.tuples(pieces), closes), min_size=1, max_size=8))
+
+
+@settings(max_examples=size(500), deadline=None)
+@given(
+    reopened(), SETS, st.sets(st.sampled_from(WATCHERS)), st.integers(0, 8), st.integers(0, 99),
+    st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_text_after_a_close_does_not_depend_on_what_was_released_before(  # type: ignore[no-untyped-def]
+    events: list[Event], found, watchers, keep, at, random
+) -> None:
+    outs = set()
+    for way in ("each", "random", "never"):
+        box, out = Outbox(redactors=found, watchers=watchers, keep=keep, edit=edit), b""
+        for event in events:
+            event.add_to(box)
+            if way == "each" or (way == "random" and random.random() < 0.5):
+                out += box.release()
+        box.close()
+        outs.add(out + box.release())
+        assert box.released_events == len(events)
+    assert len(outs) == 1
+    assert len(cut_ways(events, at % len(events), found, tuple(watchers), keep, random)) == 1
+
+
+@settings(max_examples=size(500), deadline=None)
+@given(TEXTS, SETS, st.integers(0, 99), st.lists(st.integers(1, 3), max_size=9))
+def test_a_match_that_begins_before_a_close_is_replaced_from_there_on(text: str, found, at, sizes) -> None:  # type: ignore[no-untyped-def]
+    """Only the end of the body closes a channel a second time."""
+    at %= len(text) + 1
+    head, tail = text[:at], text[at:]
+    spanning = next((one for one in spans(text, found) if one[0] < at < one[1]), None)
+    box = Outbox(redactors=found, edit=edit)
+    out = b""
+    Event(((0, head),), (0,)).add_to(box)
+    for number in [*sizes, len(tail)]:
+        piece, tail = tail[:number], tail[number:]
+        Event(((0, piece),), (0,)).add_to(box)
+        out += box.release()
+    box.close()
+    left = said(out + box.release())[0]
+    assert left.startswith(substituted(head, found))
+    if spanning is not None and substituted(head, found) == head:
+        rest = text[spanning[1] :]
+        assert left == head + spanning[2] + substituted_from(text, found, spanning[1]) if rest else head + spanning[2]
+
+
+def substituted_from(text: str, found: Sequence[Redactor], start: int) -> str:
+    out, at = [], start
+    for begin, end, replacement in spans(text, found):
+        if begin >= start:
+            out += [text[at:begin], replacement]
+            at = end
+    return "".join([*out, text[at:]])

@@ -354,7 +354,7 @@ class Streaming:
         return touched | (self.grown if unknown else 0) | (HITS if len(self.outbox.hits) != hits else 0)
 
     def _add(self, raw: bytes, reading: Reading) -> int:
-        entry = self.outbox.add(raw, reading.segments, reading.closes)
+        entry = self.outbox.add(raw, reading.segments, reading.ends, reading.closes)
         if not self.passive:
             self.marks.append((entry, self.reader.mark(), self.response.text_chars))
         if reading.last:

@@ -6,6 +6,8 @@ Rule 2: a place is final when no continuation of the text can make a match begin
         come. So ordinary text hardly waits, though a redactor may reach a thousand characters.
 Rule 3: one character left of the text still searched is kept, for `\b` and `^` look there.
 Rule 4: all offsets are absolute, in characters from the beginning of the channel.
+Rule 5: text may follow after the text was closed. A match that begins before the close and ends after it is replaced
+        from the close on, whether or not the text before it has left.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import NamedTuple
 
 from policyd.core.stream.finds import Finds
 from policyd.core.stream.json_view import JsonView
@@ -43,18 +46,30 @@ class _Tail:
     limit: int
 
 
+class _Open(NamedTuple):
+    """The state of the search before the text was closed: the search goes on from here if more text comes."""
+
+    scan: int
+    base: int  # where `window` begins
+    window: str
+
+
 class HoldBack:
     """One channel's text. `swaps`: the final replacements, ascending, that do not lie wholly in forgotten text."""
 
     __slots__ = (
         "_base",
+        "_open",
         "_past",
+        "_resumed",
         "_scan",
         "_search",
         "_since",
+        "_stopped",
         "_tail",
         "_window",
         "closed",
+        "floor",
         "length",
         "swaps",
         "view",
@@ -70,24 +85,37 @@ class HoldBack:
         self._window = ""  # from one character before `_scan`, to the end
         self._scan = 0  # everything before is decided
         self._tail: _Tail | None = None
+        self._open = _Open(0, 0, "")
+        self._stopped: _Tail | None = None  # the tail that only the close has ended
+        self._resumed = 0  # where the search went on after the newest close
         self.length = 0
         self.closed = False
+        self.floor = 0  # where the text went on after a close: everything before is final
         self.swaps: deque[Swap] = deque()
 
     @property
     def decided(self) -> int:
-        """No match that begins before this offset is still to come."""
-        return self._scan
+        """Everything before this offset is final."""
+        return max(self._scan, self.floor)
 
     def push(self, text: str) -> None:
         """The next piece of the text."""
-        self.closed = False
+        if not text:
+            return
+        if self.closed:
+            self._reopen()
         self.length += len(text)
         self._feed(searchable(text))
 
     def close(self) -> None:
-        """No more text will come."""
+        """No more text is expected."""
+        if self.closed:
+            return
         self.closed = True
+        self._finish()
+
+    def _finish(self) -> None:
+        self._open, self._stopped = _Open(self._scan, self._window_base(), self._window), None
         self._advance(final=True)
 
     def whole(self, text: str) -> None:
@@ -95,6 +123,21 @@ class HoldBack:
         self.length = len(text)
         self._window = searchable(text)
         self.close()
+
+    def _reopen(self) -> None:
+        """Text follows after the close: what waited for more text then is searched again, together with it."""
+        self.closed = False
+        self.floor = self.length
+        self._tail, self._stopped = self._stopped, None
+        self._scan = self._resumed = max(self._open.scan, self.swaps[-1].end if self.swaps else 0)
+        begins = self._window_base()
+        if self._base <= begins:
+            text = "".join([*self._past, self._window])
+            self._past = deque([text[: begins - self._base]])
+            self._window = text[begins - self._base :]
+        else:
+            self._past, self._base = deque(), begins
+            self._window = self._open.window[begins - self._open.base :]
 
     def forget(self, offset: int) -> None:
         """Everything before this offset, which must be decided, has left."""
@@ -106,10 +149,14 @@ class HoldBack:
     def as_if_closed(self, start: int, end: int) -> list[Swap]:
         """The replacements, if the text had ended at `end`; nothing before `start` is decided anew. Neither is
         forgotten yet."""
+        begins = start
+        if start <= self.floor < end:
+            start, begins = self.floor, self._resumed
         kept = [Swap(swap.start, min(swap.end, end), swap.replacement) for swap in self.swaps if swap.start < start]
         again = HoldBack(self._search.redactors)
         again._since, again.view = self._since, self.view
-        again._scan = max(start, kept[-1].end if kept else 0)
+        again._scan = max(begins, kept[-1].end if kept else 0)
+        again.floor = self.floor if self.floor < end else 0
         again.swaps = deque(kept)
         if kept and self.swaps[-1].start < start:
             again._tail = self._tail
@@ -138,7 +185,7 @@ class HoldBack:
         self._window = ""
         self._feed(text[begins - self._base :])
         if self.closed:
-            self._advance(final=True)
+            self._finish()
 
     # ---- searching --------------------------------------------------------------------------------------------------
 
@@ -186,7 +233,7 @@ class HoldBack:
         replacement = redactor.replacement
         if self.view is not None:
             replacement = json.dumps(replacement)[slice(1, -1) if self.view.in_string(start) else slice(None)]
-        self.swaps.append(Swap(start, end, replacement))
+        self.swaps.append(Swap(max(start, self.floor) if end > self.floor else start, end, replacement))
         if redactor.tail is not None:
             self._tail = _Tail(index, end + redactor.tail.most)
 
@@ -203,6 +250,7 @@ class HoldBack:
             ends = window.place(found.end()) if rule.through else start
         elif final or decided > limit:
             ends = min(decided, limit)
+            self._stopped = tail if decided < limit else None
         stop = min(decided, limit) if ends is None else ends
         self.swaps[-1].end = begins + stop
         self._scan = begins + stop
@@ -243,8 +291,13 @@ class ArgumentsHold:
 
     @property
     def decided(self) -> int:
-        """No match that begins before this offset is still to come."""
+        """Everything before this offset is final."""
         return self._raw(self._inner.decided)
+
+    @property
+    def floor(self) -> int:
+        """Where the text went on after a close; see HoldBack."""
+        return self._raw(self._inner.floor) if self._inner.floor else 0
 
     @property
     def swaps(self) -> Sequence[Swap]:
@@ -253,6 +306,8 @@ class ArgumentsHold:
 
     def push(self, text: str) -> None:
         """The next piece of the text."""
+        if not text:
+            return
         self.closed = False
         self.length += len(text)
         seen = None if self._view is None else self._view.push(text)
@@ -263,7 +318,9 @@ class ArgumentsHold:
             self._inner.push(seen)
 
     def close(self) -> None:
-        """No more text will come."""
+        """No more text is expected."""
+        if self.closed:
+            return
         self.closed = True
         if self._view is not None and (left := self._view.finish()):
             self._inner.push(left)

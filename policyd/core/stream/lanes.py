@@ -22,7 +22,7 @@ class Keep(NamedTuple):
 class Lane:
     """One channel: what of it may leave."""
 
-    __slots__ = ("blind", "closed_by", "hold", "keep", "kind", "released", "said", "watch")
+    __slots__ = ("blind", "closed_by", "complete_by", "hold", "keep", "kind", "released", "reopened", "said", "watch")
 
     def __init__(self, channel: Channel, redactors: Sequence[Redactor], watch: Watch | None, keep: Keep) -> None:
         self.kind = channel[0]
@@ -32,6 +32,8 @@ class Lane:
         self.released = 0  # characters
         self.said: list[str] = []  # what has left, as it left
         self.closed_by: int | None = None  # the entry that closed it
+        self.complete_by: int | None = None  # the entry that completed the tool call
+        self.reopened = False  # text has followed after it was closed: only the end of the body closes it again
 
     @property
     def safe(self) -> int:
@@ -40,10 +42,10 @@ class Lane:
         hold = self.hold
         if hold.closed or not self.keep:
             return hold.decided
-        kept = hold.length - self.keep
+        kept, floor = hold.length - self.keep, hold.floor
         if self.watch is not None and not self.blind:
-            kept = max(kept, self.watch.undecided(max(kept, self.released), hold.length))
-        return min(hold.decided, kept)
+            kept = max(kept, self.watch.undecided(max(kept, self.released, floor), hold.length))
+        return max(min(hold.decided, kept), floor)
 
     def told(self) -> str:
         """What has left of this channel."""
@@ -54,6 +56,16 @@ class Lane:
     def closed_before(self, event: int) -> bool:
         """Whether an entry before this one has closed the channel."""
         return self.hold.closed and self.closed_by is not None and self.closed_by < event
+
+    def complete_before(self, event: int) -> bool:
+        """Whether an entry before this one has completed the tool call."""
+        return self.complete_by is not None and self.complete_by < event
+
+    def push(self, text: str) -> None:
+        """The next piece of the text."""
+        self.reopened = self.reopened or (self.hold.closed and bool(text))
+        self.complete_by = None
+        self.hold.push(text)
 
     def forget(self, offset: int) -> None:
         self.released = offset
@@ -71,7 +83,7 @@ class Piece:
     text: str
     start: int
     end: int
-    waits: bool  # until its channel is closed
+    waits: bool  # until the tool call is complete
 
 
 @dataclass(slots=True)
@@ -98,6 +110,6 @@ class Entry:
 
     def may_leave(self) -> bool:
         for piece in self.pieces:
-            if piece.end > piece.lane.safe or (piece.waits and not piece.lane.hold.closed):
+            if piece.end > piece.lane.safe or (piece.waits and piece.lane.complete_by is None):
                 return False
         return True

@@ -4,6 +4,9 @@ Rule 1: events leave in the order in which they came; one that waits keeps all l
 Rule 2: an event that is not edited leaves as the bytes it came in.
 Rule 3: what leaves, and what a cut leaves behind, depends on the events alone, never on when `release` was called.
 Rule 4: after a cut nothing leaves any more.
+Rule 5: a finish reason closes no channel: clients append text that comes after it. A channel closes where the protocol
+        has gone on to another block, and at the end of the body. Text that comes after a close is searched together
+        with the text before it, and from then on only the end of the body closes that channel.
 
 Entries are numbered from 0 as they are added, comment blocks included.
 """
@@ -27,7 +30,7 @@ Edit = Callable[[bytes, list[tuple[Path, object]]], bytes]
 
 _NO_KEEP = Keep()
 _NO_LANE = frozenset({"alone", "veil", "veiled"})
-_Raw = tuple[bytes, Sequence[Segment], Sequence[Channel]]
+_Raw = tuple[bytes, Sequence[Segment], Sequence[Channel], Sequence[Channel]]
 
 
 class Outbox:
@@ -89,8 +92,15 @@ class Outbox:
 
     # ---- in ---------------------------------------------------------------------------------------------------------
 
-    def add(self, raw: bytes, segments: Sequence[Segment], closes: Sequence[Channel]) -> int:
-        """Appends the next event, or a comment block without segments; the number of this entry."""
+    def add(
+        self,
+        raw: bytes,
+        segments: Sequence[Segment],
+        closes: Sequence[Channel],
+        complete: Sequence[Channel] = (),
+    ) -> int:
+        """Appends the next event, or a comment block without segments; the number of this entry. `closes`: channels in
+        which no more text is expected; `complete`: channels of tool calls that are complete."""
         number = self._added
         self._added = number + 1
         if self._cut:
@@ -100,11 +110,11 @@ class Outbox:
             self._watches.look(segments)
         if self._holds:
             free = number - len(self._queue) + self._advance()
-            entry = self._entry(raw, segments, closes, number)
+            entry = self._entry((raw, segments, closes, complete), number)
             entry.free = free
             self._queue.append(entry)
         else:
-            self._plain.append((raw, segments, closes))
+            self._plain.append((raw, segments, closes, complete))
         return number
 
     def _advance(self) -> int:
@@ -122,6 +132,7 @@ class Outbox:
     def close(self) -> None:
         """The body is over: all text is final, every tool call complete."""
         for lane in self._lanes.values():
+            lane.complete_by = self._added if lane.complete_by is None else lane.complete_by
             self._close_lane(lane, self._added)
 
     def set_redactors(self, redactors: Iterable[Redactor], event: int | None = None) -> None:
@@ -148,9 +159,8 @@ class Outbox:
     def _begin_to_hold(self, first: int, skipped: int) -> None:
         """From now on entries may wait. Those before `skipped` are none of it: they leave as they came."""
         self._holds = True
-        for index, (raw, segments, closes) in enumerate(self._plain):
-            held = index >= skipped
-            entry = self._entry(raw, segments, closes, first + index) if held else Entry(raw, ())
+        for index, one in enumerate(self._plain):
+            entry = self._entry(one, first + index) if index >= skipped else Entry(one[0], ())
             self._queue.append(entry)
         self._plain = []
 
@@ -159,7 +169,8 @@ class Outbox:
         self._watches.also(watchers, said)
         self._looks = True
 
-    def _entry(self, raw: bytes, segments: Sequence[Segment], closes: Sequence[Channel], number: int) -> Entry:
+    def _entry(self, came: _Raw, number: int) -> Entry:
+        raw, segments, closes, complete = came
         pieces: list[Piece] = []
         echoes: list[Echo] = []
         others: dict[str, list[Segment]] = {}
@@ -168,23 +179,27 @@ class Outbox:
             if kind in _NO_LANE:
                 others.setdefault(kind, []).append(one)
             elif one.again:
-                echoes.append(Echo(self._lanes.get(one.channel) or self._open(one.channel), one.path, one.text))
+                echoes.append(Echo(self._lane(one.channel), one.path, one.text))
             else:
                 pieces.append(self._piece(one))
+        for channel in complete:
+            if (lane := self._lanes.get(channel)) is not None:
+                lane.complete_by = number
         for channel in closes:
-            lane = self._lanes.get(channel)
-            if lane is not None:
+            if (lane := self._lanes.get(channel)) is not None and not lane.reopened:
                 self._close_lane(lane, number)
         veils, veiled, alone = (others.get(kind, ()) for kind in ("veil", "veiled", "alone"))
         return Entry(raw, pieces, echoes, veils, veiled, alone, self._redactors)
 
     def _piece(self, segment: Segment) -> Piece:
-        channel = segment.channel
-        lane = self._lanes.get(channel) or self._open(channel)
+        lane = self._lane(segment.channel)
         start = lane.hold.length
         self.reopened = self.reopened or (lane.hold.closed and bool(start and segment.text and self._redactors))
-        lane.hold.push(segment.text)
-        return Piece(lane, segment.path, segment.text, start, lane.hold.length, self._waits(channel))
+        lane.push(segment.text)
+        return Piece(lane, segment.path, segment.text, start, lane.hold.length, self._waits(segment.channel))
+
+    def _lane(self, channel: Channel) -> Lane:
+        return self._lanes.get(channel) or self._open(channel)
 
     def _open(self, channel: Channel) -> Lane:
         keep = self._kept(channel[0])
@@ -225,7 +240,7 @@ class Outbox:
         waiting = self._plain
         if not waiting:
             return b""
-        data = waiting[0][0] if len(waiting) == 1 else b"".join([raw for raw, _, _ in waiting])
+        data = waiting[0][0] if len(waiting) == 1 else b"".join([one[0] for one in waiting])
         self.released_events += len(waiting)
         self.pending_bytes = 0
         self._plain = []
@@ -301,7 +316,7 @@ class Outbox:
                 index < before and all(end == piece.end for end, piece in zip(ends, entry.pieces, strict=True))
             )
             ends = [piece.end for piece in entry.pieces] if whole else ends
-            if index > before or any(piece.waits and not piece.lane.closed_before(event) for piece in entry.pieces):
+            if index > before or any(piece.waits and not piece.lane.complete_before(event) for piece in entry.pieces):
                 break
             if not whole and all(end <= piece.start for end, piece in zip(ends, entry.pieces, strict=True)):
                 break
@@ -345,7 +360,8 @@ class Outbox:
             limits[id(lane)] = start
             if not lane.keep or closed:
                 continue
-            low = max(start - lane.keep, freed[id(lane)])
+            floor = lane.hold.floor if lane.hold.floor < end else 0
+            low = max(start - lane.keep, freed[id(lane)], floor)
             kept[id(lane)] = self._innocent(lane, low, start)
             about = [watcher for watcher in watchers if covers(watcher.of, lane.kind)]
             found = lane.watch.first_start(low, end, about) if lane.watch is not None and about else None

@@ -106,11 +106,12 @@ class Reading:
     """What one event said: its editable text, the channels that it closes, and which facts it touched."""
 
     segments: Sequence[Segment] = ()
-    closes: Sequence[Channel] = ()  # no more text will come here
+    closes: Sequence[Channel] = ()  # what stands here is complete, by the protocol
     changed: Changed = Changed.NOTHING
     last: bool = False  # the protocol's own end ([DONE], message_stop)
     malformed: bool = False  # this event's data could not be read at all: what reads the answer cannot be judged
     extra: bool = False  # comes only to who asked for usage
+    ends: Sequence[Channel] = ()  # closed before, and the protocol has gone on to another block: held text may leave
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,8 @@ class Answer:
         self._reasons: dict[int, str] = {}
         self._segments: list[Segment] = []
         self._closes: list[Channel] = []
+        self._ends: list[Channel] = []
+        self._past: list[Channel] = []  # closed ones; a text that comes next may still belong to them
         self._changed = 0
         self._rewound: Mark | None = None
         self._told: Mapping[Channel, str] = {}  # what has left, for an ending that says it all again
@@ -197,7 +199,7 @@ class Answer:
     def _begin_reading(self) -> None:
         self.response.delta = ""
         self._changed = 0
-        self._segments, self._closes = [], []
+        self._segments, self._closes, self._ends = [], [], []
 
     def _complete(self, why: str) -> None:
         """The segments of this event are complete; `why` it makes the response partial, or nothing."""
@@ -205,7 +207,7 @@ class Answer:
             self._partial(why)
 
     def _reading(self, *, last: bool = False, malformed: bool = False) -> Reading:
-        return Reading(self._segments, self._closes, CHANGES[self._changed], last, malformed)
+        return Reading(self._segments, self._closes, CHANGES[self._changed], last, malformed, ends=self._ends)
 
     # ---- verbs: what was read ----------------------------------------------------------------------------------------
 
@@ -296,6 +298,7 @@ class Answer:
             call.arguments = dumped(arguments)
             self._tally.add(call.arguments, channel)
         self._close_call(-1)
+        self._ends.append(channel)  # no other call has this channel
 
     def _close_call(self, block: int) -> None:
         if (known := self._calls.pop(block, None)) is not None:
@@ -346,6 +349,12 @@ class Answer:
         if channel in self._channels:
             del self._channels[channel]
             self._closes.append(channel)
+            self._past.append(channel)
+
+    def _next_block(self) -> None:
+        """Another block, item or part begins: no more text is expected in those that were closed."""
+        self._ends += self._past
+        self._past.clear()
 
     def _close_all(self) -> None:
         self._closes += self._channels

@@ -32,6 +32,12 @@ USAGE, MODEL, REFUSAL = int(Changed.USAGE), int(Changed.MODEL), int(Changed.REFU
 INSPECTION, ERROR = int(Changed.INSPECTION), int(Changed.ERROR)
 
 MAX_OPEN = 1024  # blocks of one response that are open at once
+_FIELDS = {
+    "text_delta": "text",
+    "input_json_delta": "partial_json",
+    "thinking_delta": "thinking",
+    "compaction_delta": "content",
+}
 
 
 class AnthropicReader:
@@ -47,11 +53,14 @@ class AnthropicReader:
         self._tally = Tally(request, response)
         self._counts, self._stand = Counts(), Stand()
         self._blocks: dict[int, Block] = {}  # open ones
+        self._stopped: dict[int, Block] = {}
         self._open_calls: OpenCalls[int] = OpenCalls()
         self._run: Channel | None = None  # of the text blocks in a row
         self._newest: Block | None = None  # of them
         self._segments: list[Segment] = []
         self._closes: list[Channel] = []
+        self._ends: list[Channel] = []
+        self._past: list[Channel] = []  # of blocks that have stopped, before another one begins
         self._changed = 0
         self._rewound: Mark | None = None
         self._silent = 0  # attempts that were declined before they said anything
@@ -66,6 +75,7 @@ class AnthropicReader:
         self.response.delta = ""
         self._changed = 0
         self._segments, self._closes = [], []
+        self._ends = []
         block = self._blocks.get(self._like_index) if name == self._like_name and not self._stand.done else None
         if block is not None and block is self._newest and (said := self._like.text(data)):
             self._visible(block, ("delta", "text"), said)
@@ -91,9 +101,9 @@ class AnthropicReader:
         except Malformed as failure:
             self._partial(failure.reason)
             self._complete(self.completion.event(event, self._segments))
-            return Reading(self._segments, self._closes, CHANGES[self._changed], malformed=True)
+            return Reading(self._segments, self._closes, CHANGES[self._changed], malformed=True, ends=self._ends)
         self._complete(self.completion.event(event, self._segments))
-        return Reading(self._segments, self._closes, CHANGES[self._changed], last)
+        return Reading(self._segments, self._closes, CHANGES[self._changed], last, ends=self._ends)
 
     def read_json(self, doc: object) -> Reading:
         """The whole answer, or an error."""
@@ -236,6 +246,7 @@ class AnthropicReader:
             self._partial("the stream ends without a stop_reason")
         self._end_run()
         self._closes += [block.channel for block in self._blocks.values()]
+        self._stopped.update(self._blocks)
         self._blocks.clear()
         self._stand = self._stand._replace(done=True, open=())
 
@@ -250,6 +261,8 @@ class AnthropicReader:
             raise Malformed(f"more than {MAX_OPEN} open blocks")
         kind = text(said.get("type"), "the type of a content block") or ""
         block = self._block(index, kind, said)
+        self._ends += self._past
+        self._past.clear()
         self._blocks[index] = block
         stand = self._stand
         self._stand = stand._replace(open=(*stand.open, index), after=max(stand.after, index + 1))
@@ -310,8 +323,11 @@ class AnthropicReader:
         if block is None:
             self._partial("the end of a block that is not open")
             return
+        if len(self._stopped) < MAX_OPEN:
+            self._stopped[index] = block
         if block.kind != "text":
             self._closes.append(block.channel)
+            self._past.append(block.channel)
         self._open_calls.close(index)
         stand = self._stand
         self._stand = stand._replace(open=tuple(one for one in stand.open if one != index))
@@ -320,6 +336,8 @@ class AnthropicReader:
         """The text blocks in a row are over."""
         if self._run is not None:
             self._closes.append(self._run)
+            if all(block.channel != self._run for block in self._blocks.values()):
+                self._past.append(self._run)
             self._run = self._newest = None
 
     def _block_delta(self, event: dict[str, object]) -> None:
@@ -330,6 +348,7 @@ class AnthropicReader:
         index = _index(event)
         block = self._blocks.get(index)
         if block is None:
+            self._late(self._stopped.get(index), delta)
             raise Malformed("a delta outside of its block")
         kind = delta.get("type")
         if kind == "text_delta":
@@ -343,12 +362,22 @@ class AnthropicReader:
         elif kind not in ("signature_delta", "citations_delta"):
             self._partial("an unknown delta")
 
+    def _late(self, block: Block | None, delta: dict[str, object]) -> None:
+        """A delta of a block that has stopped: SDKs append it, so it is redacted with what the block said."""
+        field = _FIELDS.get(str(delta.get("type")), "")
+        value = delta.get(field)
+        if block is not None and isinstance(value, str) and self.want_segments:
+            self._segments.append(Segment(block.channel, ("delta", field), value))
+
     def _visible(self, block: Block, path: Path, value: str) -> None:
         if not value:
             return
         if block.channel[0] != "text":
             raise Malformed("text outside of a text block")
         if block is not self._newest:
+            alone = self._newest is None or self._newest.channel != block.channel
+            if alone and self.want_segments:  # SDKs append it, so it is redacted with what the block said
+                self._segments.append(Segment(block.channel, path, value))
             raise Malformed("text in a block before the newest one")
         response = self.response
         response.texts.setdefault(0, []).append(value)

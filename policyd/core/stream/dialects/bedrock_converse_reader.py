@@ -115,6 +115,7 @@ class ConverseAnswer(Answer):
     def _open_block(self, index: int, kind: str) -> None:
         stand = self._stand
         if all(known != index for known, _ in stand.open):
+            self._next_block()
             self._stand = stand._replace(open=(*stand.open, (index, kind)), after=max(stand.after, index + 1))
 
     def _start(self, document: dict[str, object], start: dict[str, object], path: Path) -> None:

@@ -218,6 +218,7 @@ class CohereChatAnswer(_Cohere):
         self._argue(index, path, text(said.get("arguments"), "arguments") or "")
 
     def _start_block(self, index: int, kind: str) -> None:
+        self._next_block()
         stand = self._stand
         after = max(stand.after, index + 1) if kind == "content" else stand.after
         self._stand = stand._replace(open=(*stand.open, (index, kind)), after=after)

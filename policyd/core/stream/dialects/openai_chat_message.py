@@ -111,7 +111,7 @@ class MessageReader(ChoicesReader):
                 raise Malformed(f"{field} is not an object")
             if len(choice) > ("index" in choice) + (field in choice) + ("finish_reason" in choice):
                 self._odd_choice(index, place, field, choice)
-            if (reason := choice.get("finish_reason")) is not None:
+            if (reason := choice.get("finish_reason")) not in (None, ""):  # some gateways send "" with every piece
                 self._finish(index, reason)
 
     def _fields(self, index: int, place: int, field: str, delta: dict[str, object]) -> None:

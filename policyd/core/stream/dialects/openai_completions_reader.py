@@ -40,7 +40,7 @@ class CompletionReader(ChoicesReader):
                 self._say(("text", index, 0), ("choices", place, "text"), said)
             if len(choice) > ("text" in choice) + ("index" in choice) + ("finish_reason" in choice):
                 self._odd_choice(index, place, choice)
-            if (reason := choice.get("finish_reason")) is not None:
+            if (reason := choice.get("finish_reason")) not in (None, ""):  # some gateways send "" with every piece
                 self._finish(index, reason)
 
     def _odd_choice(self, index: int, place: int, choice: dict[str, object]) -> None:

@@ -60,6 +60,7 @@ class Telling(Answer):
     def _part(self, item: Item, kind: str, place: int) -> Part:
         part = item.parts.get((kind, place))
         if part is None:
+            self._next_block()
             lane = "reasoning" if kind == "summary" else kind
             part = item.parts[kind, place] = Part(kind, place, (lane, 0, LONE + self._number()))
             self._shape_part(item, part)
@@ -145,6 +146,7 @@ class Telling(Answer):
         if part.kind == "text":
             self._say(path, value, channel)
             self._close(channel)
+            self._ends.append(channel)
             return
         if part.kind == "args" and item.call is not None:
             item.call.arguments = value
@@ -171,3 +173,4 @@ class Telling(Answer):
         if self.want_segments and value:
             self._segments.append(Segment(channel, path, value))
             self._closes.append(channel)
+            self._ends.append(channel)
