@@ -119,12 +119,15 @@ class CohereChatAnswer(_Cohere):
             self._argue(block, path, parameters)
 
     def _first_calls(self, document: dict[str, object]) -> None:
-        told = bool(self.response.tool_calls)
+        told = {call.name for call in self.response.tool_calls}
         for place, item in enumerate(listing(document.get("tool_calls"), "tool_calls")):
             said = mapping(item, "a tool call")
             path: Path = ("tool_calls", place, "parameters")
-            if not told:
-                self._call(text(said.get("name"), "the name of a tool") or "", path, said.get("parameters"))
+            name = text(said.get("name"), "the name of a tool") or ""
+            if told and name not in told:
+                self._partial("a tool call is named in two ways")
+            if name not in told:
+                self._call(name, path, said.get("parameters"))
         for block in list(self._calls):
             self._close_call(block)
 
@@ -215,7 +218,13 @@ class CohereChatAnswer(_Cohere):
         if kind == "tool-call-start":
             self._start_block(index, "tool-call")
             self._open_call(index, text(said.get("name"), "the name of a tool") or "", path)
+        elif (name := text(said.get("name"), "the name of a tool")) and name != self._name_of(index):
+            raise Malformed("a tool call is named in two ways")
         self._argue(index, path, text(said.get("arguments"), "arguments") or "")
+
+    def _name_of(self, index: int) -> str:
+        known = self._calls.get(index)
+        return known[0].name if known is not None else ""
 
     def _start_block(self, index: int, kind: str) -> None:
         self._next_block()

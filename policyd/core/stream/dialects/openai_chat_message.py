@@ -298,6 +298,8 @@ class MessageReader(ChoicesReader):
     def _function(self, call: _Call, path: Path, said: dict[str, object], field: str) -> None:
         name = text(said.get("name"), "the name of a tool")
         if name and name != call.fact.name:
+            if call.fact.name and (call.fact.said.size or self._offers(name)):
+                raise Malformed("a tool call is named in two ways")
             if len(call.fact.name) + len(name) > MAX_NAME:
                 raise Malformed("the name of a tool is too long")
             call.fact.name += name
@@ -314,6 +316,10 @@ class MessageReader(ChoicesReader):
         # INVARIANT: an event that only names a tool is part of the call too, so it carries a segment, if an empty one:
         # where arguments are judged before they leave, the name must wait with them.
         self._segment(("args", call.choice, call.part), (*path, field), "" if whole else value)
+
+    def _offers(self, name: str) -> bool:
+        """Whether the request offers a tool of this name: then it is no piece of another name."""
+        return any(tool.name == name for tool in self.request.tools or ())
 
 
 def _is_empty(said: object) -> bool:

@@ -142,6 +142,8 @@ class ResponsesReader(Telling):
         match kind:
             case "response.output_item.added" | "response.output_item.done":
                 said = mapping(document.get("item"), "item")
+                if kind.endswith("added"):
+                    self._reuse(index_of(document, "output_index"), said)
                 item = self._item(index_of(document, "output_index"), said, ("item",))
                 self._read_item(item, said, ("item",))
                 if kind.endswith("done"):
@@ -224,6 +226,16 @@ class ResponsesReader(Telling):
         self._shape_item(item)
         return item
 
+    def _reuse(self, index: int, said: dict[str, object]) -> None:
+        """An item begins at this index. Where another one stands it is over."""
+        known = self._items.get(index)
+        if known is None:
+            return
+        self._partial("an item begins at an index that is taken")
+        if said.get("id") != dict(known.names).get("id") or said.get("type") != known.type:
+            self._close_item(known)
+            del self._items[index]
+
     def _begin_call(self, item: Item, tool: Tool, said: dict[str, object], path: Path) -> None:
         part = self._part(item, "args", 0)
         name = text(said.get("name"), "the name of a tool") or tool.name
@@ -248,6 +260,7 @@ class ResponsesReader(Telling):
         if item.call is None:
             self._partial("an item that becomes a tool call")
             self._begin_call(item, tool, said, path)
+        self._name_call(item, text(said.get("name"), "the name of a tool") or tool.name, (*path, tool.field))
         value = said.get(tool.field)
         if isinstance(value, str):
             self._repeat(item, self._part(item, "args", 0), (*path, tool.field), value)
@@ -270,6 +283,7 @@ class ResponsesReader(Telling):
         self._changed |= TOOLS
         if not item.open:
             decode_call(call)
+        self._renew(item, action)
 
     def _read_said(self, item: Item, said: Said, path: Path) -> Part:
         part = self._told_as(item, said)
@@ -307,6 +321,8 @@ class ResponsesReader(Telling):
         value = document.get("delta")
         self._veil(document, ())
         item = self._item_of(document)
+        if "name" in document and kind == "args":
+            self._name_call(item, text(document["name"], "the name of a tool"), ("delta",))
         if type(value) is not str:
             self._count(mapping(value, "delta"))
             return
@@ -316,6 +332,8 @@ class ResponsesReader(Telling):
         kind, place, field = DELTAS[base]
         self._veil(document, ())
         item = self._item_of(document)
+        if "name" in document and kind == "args":
+            self._name_call(item, text(document["name"], "the name of a tool"), (field,))
         if not isinstance(value := document.get(field), str):
             self._count(value)
             return

@@ -13,6 +13,7 @@ from policyd.core.stream.dialects import Channel, Path, Segment
 from policyd.core.stream.dialects.answer import REFUSAL, TOOLS, Answer
 from policyd.core.stream.dialects.openai_responses_ending import ItemStand, PartStand
 from policyd.core.stream.dialects.openai_responses_items import plain_strings
+from policyd.core.stream.dialects.shared import kind_of
 
 LONE = 1 << 20  # from here on channels are numbered that are no tool call's
 
@@ -35,12 +36,13 @@ class Part:
 class Item:
     """One item of the output."""
 
-    __slots__ = ("call", "index", "names", "open", "parts", "type")
+    __slots__ = ("call", "index", "names", "open", "others", "parts", "type")
 
     def __init__(self, index: int, kind: str, names: tuple[tuple[str, str], ...]) -> None:
         self.index, self.type, self.names = index, kind, names
         self.parts: dict[tuple[str, int], Part] = {}
         self.call: ToolCall | None = None
+        self.others: dict[str, tuple[ToolCall, Channel]] = {}  # the same call by the other names that it was given
         self.open = True
 
 
@@ -78,6 +80,8 @@ class Telling(Answer):
             self._calls.pop(item.index, None)
             self._open_calls.close(item.index)
             self._shape_item(item)
+        for _, channel in item.others.values():
+            self._close(channel)
 
     def _close_part(self, item: Item, part: Part, left: int) -> None:
         if part.left > left:
@@ -119,10 +123,13 @@ class Telling(Answer):
                 self._refuse(path, value, part.channel)
             case "args" if item.index in self._calls:
                 self._argue(item.index, path, value)
+                for other, _ in item.others.values():
+                    other.said.add(value)
             case "args" if item.call is not None:
                 item.call.arguments += value
                 self._changed |= TOOLS
                 decode_call(item.call)
+                self._renew(item, item.call.arguments)
                 self._aside(path, value, part.channel)
             case "summary" | "reasoning":
                 self._think(path, value, part.channel)
@@ -153,10 +160,38 @@ class Telling(Answer):
             self._changed |= TOOLS
             if not item.open:
                 decode_call(item.call)
+            self._renew(item, value)
         elif part.kind == "refusal":
             self.response.refusal = value
             self._changed |= REFUSAL
         self._lone(channel, path, value)
+
+    def _name_call(self, item: Item, name: str | None, path: Path) -> None:
+        """The name of a call, given once more. Clients take the first one or the last one, so under another name it is
+        another call, with the same arguments. `path`: where its arguments stand, or would."""
+        call = item.call
+        if not name or call is None or name == call.name or name in item.others:
+            return
+        self._changed |= TOOLS
+        self._tally.add(name)
+        if not call.name:
+            call.name = name
+            return
+        self._partial("a tool call is named in two ways")
+        other = ToolCall(name, call.arguments, kind_of(self.request, name, call.kind))
+        channel: Channel = ("args", 0, len(self.response.tool_calls))
+        self.response.tool_calls.append(other)
+        item.others[name] = (other, channel)
+        self._segment(channel, path, "")
+        if not item.open:
+            self._close(channel)
+
+    def _renew(self, item: Item, arguments: str) -> None:
+        """The arguments of a call under its other names."""
+        for other, _ in item.others.values():
+            other.arguments = arguments
+            if not item.open:
+                decode_call(other)
 
     def _count(self, value: object) -> None:
         """Output that no rule reads as text: all strings below a value."""
