@@ -94,7 +94,7 @@ def test_the_facts_of_a_request() -> None:
         ("user", "so?"),
         ("user", ""),
     ]
-    assert facts.text == "be\nkind\nhi\nhm\nin\ndeep\nout\nso?\nT\ndoc"
+    assert facts.text == "be\nkind\nhi\nhm\nin\ndeep\nout\nso?\nT\ndoc\nbekind"
     assert facts.tool_results == [ToolResult("f", "t", "out")]
     assert [tool.name for tool in facts.tools] == ["f", "web_search", "mcp_toolset", "files"]
     assert 2000 < facts.input_tokens < 2100  # an image and a document

@@ -80,7 +80,7 @@ def test_the_facts_of_a_request() -> None:
         ("tool", "42", None),
     ]
     assert facts.system == "be kind\nbe\nbrief"
-    assert facts.text == "be kind\nbe\nbrief\nhi\n{}\n42"
+    assert facts.text == "be kind\nbe\nbrief\nhi\n{}\n42\nbebrief"
     assert [tool.name for tool in facts.tools] == ["get_weather", "sql", "web_search", "legacy"]
     assert facts.input_tokens > 1000  # the image
 

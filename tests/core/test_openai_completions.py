@@ -57,7 +57,8 @@ def streamed(*documents: Any, done: bool = True) -> Read:
 def test_what_is_prompted(prompt: Any, texts: list[str], choices: int) -> None:
     facts = asked(COMPLETIONS, {"model": "m", "prompt": prompt, "n": 2, "max_tokens": 9, "suffix": "z"})
     assert [one.text for one in facts.messages] == texts
-    assert (facts.text, facts.choices, facts.max_tokens) == ("\n".join([*texts, "z"]), choices, 9)
+    together = ["".join(texts)] if len(texts) > 1 else []
+    assert (facts.text, facts.choices, facts.max_tokens) == ("\n".join([*texts, "z", *together]), choices, 9)
 
 
 def test_azure_names_its_model_in_the_path() -> None:

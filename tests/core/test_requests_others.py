@@ -126,7 +126,7 @@ FACTS: dict[str, tuple[Dialect, str, Any, Told]] = {
     ),
     "converse": (
         CONVERSE, f"/model/{ARN}/converse-stream", CONVERSE_BODY,
-        (ARN, True, 9, 0.5, "be", "be|hi|guarded|hm|in|out|y", ["f", "g"]),
+        (ARN, True, 9, 0.5, "be", "be|hi|guarded|hm|in|out|y|higuarded", ["f", "g"]),
     ),
     "invoke claude": (
         INVOKE, "/model/anthropic.claude-v3%3A0/invoke",

@@ -22,11 +22,11 @@ from policyd.core.model.prices import FREE, Price, PriceTable
 from policyd.core.model.route import Route
 from policyd.core.model.steps import RequestHeaders, Settle
 from policyd.core.model.tokens import NoVocabularies, Vocabularies
-from policyd.core.stream.detections import count_finds
+from policyd.core.stream.detections import count_in_parts
 from policyd.core.stream.dialects import Dialect
 from policyd.core.stream.dialects.billing import asked_tier
-from policyd.core.stream.dialects.content import content_of
 from policyd.core.stream.dialects.generic import UNKNOWN
+from policyd.core.stream.dialects.parts import contents
 from policyd.core.stream.dialects.providers import seller
 from policyd.core.stream.dialects.request_fields import request_structure
 
@@ -213,10 +213,12 @@ class Call:
     def tell_content(self, plan: Plan) -> None:
         """`request.content`, where an expression of this plan reads it. Raises Malformed when it is too long."""
         request = self.facts.request
-        if plan.reads_content and request.content is None and self.document is not None:
-            request.content = content_of(self.document, request_structure(request.dialect), self.options.bounds)
-        if request.content is not None and (new := plan.detectors("request") - request.detections.keys()):
-            request.detections.update(count_finds(request.content, new))
+        new = plan.detectors("request") - request.detections.keys()
+        if self.document is None or not plan.reads_content or (request.content is not None and not new):
+            return
+        content = contents(self.document, request_structure(request.dialect), self.options.bounds)
+        request.content = content.text
+        request.detections.update(count_in_parts(content.plain, [run.near for run in content.runs], new))
 
     def estimate_by(self, model: str | None) -> None:
         """Pin what is known of this model now: the input is estimated by it, and what it will answer."""

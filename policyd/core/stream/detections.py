@@ -25,10 +25,21 @@ def _finders(detector: str) -> tuple[Redactor, ...]:
 
 def count_finds(text: str, detectors: Iterable[str]) -> dict[str, int]:
     """The finds of each detector in a whole text."""
-    return {name: _count(text, name, arguments=False) for name in detectors}
+    return {name: _count(text, name) for name in detectors}
 
 
-def _count(text: str, detector: str, *, arguments: bool) -> int:
+def count_in_parts(text: str, runs: Iterable[Sequence[str]], detectors: Iterable[str]) -> dict[str, int]:
+    """The finds of each detector in a whole text, and those across the borders of parts that stand in it: `runs` of
+    parts that are also read as one text each."""
+    runs = list(runs)
+    counts = {}
+    for name in detectors:
+        across = (_count("".join(parts), name) - sum(_count(one, name) for one in parts) for parts in runs)
+        counts[name] = _count(text, name) + sum(max(0, more) for more in across)
+    return counts
+
+
+def _count(text: str, detector: str, *, arguments: bool = False) -> int:
     search = _Search(detector, arguments=arguments)
     search.push(text)
     search.close()
@@ -73,7 +84,7 @@ class Finds:
         """Count the finds of these, too; `said`: the visible text of each choice so far."""
         for name in detectors:
             if name not in self.counts:
-                self.counts[name] = sum(_count(text, name, arguments=False) for text in (said or {}).values())
+                self.counts[name] = sum(_count(text, name) for text in (said or {}).values())
                 self._missed[name] = dict(said or {})
                 for channel, searches in self._searches.items():
                     searches[name] = self._begun(name, channel)

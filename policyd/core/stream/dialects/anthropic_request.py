@@ -14,6 +14,7 @@ from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.asking import said, said_below
 from policyd.core.stream.dialects.offers import Offer, function, hosted, mcp_server, removal, side_doors
+from policyd.core.stream.dialects.parts import with_runs
 from policyd.core.stream.dialects.shared import (
     cap_edit,
     count,
@@ -64,8 +65,9 @@ def _read_messages(document: dict[str, object], facts: RequestFacts) -> None:
             system = [*(system or []), *(one.text for one in spoken)]
     facts.messages, facts.tool_results = messages, results
     facts.system = "\n".join(system) if system is not None else None
-    texts = [segment.text for segment in segments(document)]
-    facts.text = "\n".join(texts)
+    said = segments(document)
+    texts = [one.text for one in said]
+    facts.text = with_runs(texts, said)
     facts.input_tokens = input_estimate(texts, count_, parts, document.get("tools"))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import Message, RequestFacts, ToolResult
 from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
+from policyd.core.stream.dialects.parts import with_runs
 from policyd.core.stream.dialects.shared import count, input_estimate, mapping, set_edits, with_sets
 
 LIMIT_NAMES = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
@@ -138,5 +139,5 @@ def fill(
     facts.messages = messages
     facts.system = "\n".join(system) if system else None
     texts = [segment.text for segment in segments]
-    facts.text = "\n".join(texts)
+    facts.text = with_runs(texts, segments)
     facts.input_tokens = input_estimate(texts, len(messages), parts, tools)

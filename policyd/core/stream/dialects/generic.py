@@ -31,6 +31,7 @@ from policyd.core.stream.dialects.models import model_in_path
 from policyd.core.stream.dialects.numbers import NUMBERS
 from policyd.core.stream.dialects.offers import Offer, hosted, openai_tools, removal, side_doors
 from policyd.core.stream.dialects.openai_shared import error
+from policyd.core.stream.dialects.parts import with_runs
 from policyd.core.stream.dialects.shared import Bill, input_estimate, set_edits
 from policyd.core.stream.dialects.stated import stated_nano
 from policyd.core.stream.json_strict import MAX_COUNT, dumps, loads_event
@@ -82,7 +83,7 @@ class Generic:
             _read_model(doc, facts)
             facts.stream = doc.get("stream") is True or bool(facts.stream)
             facts.tools = [one.tool for one in _offers(doc)]
-        facts.text = "\n".join(texts)
+        facts.text = with_runs(texts, self.request_segments(doc))
         facts.messages = [Message("user", facts.text)] if texts else []
         facts.input_tokens = input_estimate(texts, 0, 0, ()) if is_billed(facts.operation, facts.path) else 0
 

@@ -15,6 +15,7 @@ from policyd.core.stream.dialects import Edit, Path, RequestChange, Segment
 from policyd.core.stream.dialects.asking import said, said_below, samplings
 from policyd.core.stream.dialects.offers import Offer, openai_tool, openai_tools, removal, side_doors
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input, read_usage_wish
+from policyd.core.stream.dialects.parts import with_runs
 from policyd.core.stream.dialects.shared import (
     cap_edit,
     count,
@@ -86,8 +87,9 @@ def _read_messages(document: dict[str, object], facts: RequestFacts) -> None:
         messages = [Message("user", prompt)]
     facts.messages, facts.tool_results = messages, results
     facts.system = "\n".join(system) if system else None
-    texts = [segment.text for segment in segments(document)]
-    facts.text = "\n".join(texts)
+    said = segments(document)
+    texts = [one.text for one in said]
+    facts.text = with_runs(texts, said)
     tools = [document.get("tools"), document.get("functions"), document.get("response_format")]
     estimate_input(facts, texts, len(messages), parts, [tool for tool in tools if tool])
 

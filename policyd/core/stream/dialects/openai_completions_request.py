@@ -15,6 +15,7 @@ from policyd.core.stream.dialects import Edit, RequestChange, Segment
 from policyd.core.stream.dialects.asking import samplings
 from policyd.core.stream.dialects.offers import removal, side_doors
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input, prompts_of, read_usage_wish
+from policyd.core.stream.dialects.parts import with_runs
 from policyd.core.stream.dialects.shared import (
     cap_edit,
     count,
@@ -45,8 +46,9 @@ def read_request(doc: object, facts: RequestFacts) -> None:
     prompts, tokens = prompts_of(document.get("prompt"), "prompt")
     facts.choices = _choices(document, max(1, len(prompts) + len(tokens)))
     facts.messages = [Message("user", said) for _, said in prompts]
-    texts = [segment.text for segment in segments(document)]
-    facts.text = "\n".join(texts)
+    said = segments(document)
+    texts = [segment.text for segment in said]
+    facts.text = with_runs(texts, said)
     estimate_input(facts, texts, 0, 0, (), ids=sum(tokens))
 
 

@@ -16,6 +16,7 @@ from policyd.core.stream.dialects.asking import said, said_below
 from policyd.core.stream.dialects.offers import Offer, openai_tool, removal, side_doors
 from policyd.core.stream.dialects.openai_responses_items import known_part, said_in
 from policyd.core.stream.dialects.openai_shared import deployment, estimate_input
+from policyd.core.stream.dialects.parts import with_runs
 from policyd.core.stream.dialects.shared import (
     cap_edit,
     count,
@@ -75,8 +76,9 @@ def _read_input(document: dict[str, object], facts: RequestFacts) -> None:
             if message.role in SYSTEM_ROLES:
                 system.append(message.text)
     facts.system = "\n".join(system) if system else None
-    texts = [segment.text for segment in segments(document)]
-    facts.text = "\n".join(texts)
+    said = segments(document)
+    texts = [one.text for one in said]
+    facts.text = with_runs(texts, said)
     tools = [document.get("tools"), document.get("text")]
     estimate_input(facts, texts, len(facts.messages), parts, [tool for tool in tools if tool])
 

@@ -1,15 +1,18 @@
 """Redaction of a request: what is found in any content string is replaced, wherever the string stands.
 
 Rule 1: a find in the name of a member cannot be edited away: the call is refused, never forwarded with it.
-Rule 2: a number in which something is found becomes a string.
-Rule 3: JSON text in a string, and text in base64, are searched decoded and edited in place: every other character of
+Rule 2: texts of the parts of one message are searched together, too.
+Rule 3: a number in which something is found becomes a string.
+Rule 4: JSON text in a string, and text in base64, are searched decoded and edited in place: every other character of
         the string stays.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 from policyd.core.errors import Malformed
 from policyd.core.stream.dialects import Edit, Path
@@ -24,7 +27,8 @@ from policyd.core.stream.dialects.content import (
     text_within,
 )
 from policyd.core.stream.dialects.numbers import digits
-from policyd.core.stream.holdback import redact_text
+from policyd.core.stream.dialects.parts import runs_of
+from policyd.core.stream.holdback import HoldBack, redact_text, swapped
 from policyd.core.stream.json_bounds import check_text
 from policyd.core.stream.json_strict import dumps, loads_event
 from policyd.core.stream.json_text import splice
@@ -44,7 +48,31 @@ class ContentRedactor:
 
     def edits(self, document: object, structure: Structure) -> list[Edit]:
         """What takes every find out of the document. Raises Malformed where that is not possible."""
-        return self._edits(leaves(document, structure), MOST_DEPTH)
+        found = [*leaves(document, structure)]
+        out = {one.path: one for one in self._edits(found, MOST_DEPTH)}
+        for run in runs_of(found):
+            for path, before, after in zip(run.paths, run.texts, self._across(run.texts), strict=True):
+                if after != before:
+                    out[path] = Edit(path, after)
+        return [*out.values()]
+
+    def _across(self, parts: list[str]) -> list[str]:
+        """The parts of one message, redacted. A find across borders is replaced in its first part, and removed from the
+        others."""
+        parts = self._crossing(parts, tuple(one for one in self._redactors if one.tail is not None))
+        return self._crossing([self.text(one) for one in parts], self._redactors)
+
+    def _crossing(self, parts: list[str], redactors: tuple[Redactor, ...]) -> list[str]:
+        whole = "".join(parts)
+        if not redactors or not self._matches(whole):
+            return parts
+        hold = HoldBack(redactors)
+        hold.push(whole)
+        hold.close()
+        ends = [*accumulate(map(len, parts))]
+        swaps = [one for one in hold.swaps if bisect_right(ends, one.start) != bisect_left(ends, one.end)]
+        starts = [end - len(part) for end, part in zip(ends, parts, strict=True)]
+        return [swapped(part, start, swaps) for part, start in zip(parts, starts, strict=True)] if swaps else parts
 
     def _edits(self, found: Iterable[Leaf], depth: int) -> list[Edit]:
         out: list[Edit] = []
