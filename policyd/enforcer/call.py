@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from policyd.core.exchange import Exchange, Ground, State
@@ -179,7 +180,9 @@ class Call:
             await self._piece(event, steps)
             return
         for data, last in self._pieces.of(event.data):
+            began = perf_counter()
             await self._piece(ResponseChunk(data, event.end and last, event.now, event.truncated), steps)
+            self._pieces.took(perf_counter() - began)
             if not last:
                 await asyncio.sleep(0)  # other calls are served
 

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from ctypes import c_ulong, py_object, pythonapi
 from threading import Lock, get_ident
-from time import perf_counter
 
 from policyd.core.model.steps import Step
 
 THREADS = 4  # pieces of work at once
-FIRST = 4_096  # bytes of the first piece of a streamed response's message
+FIRST = 2_048  # bytes of the first piece of a message of a streamed response
 SMALLEST, GREATEST = 256, 16_384
-QUICK_S, SLOW_S = 0.001, 0.004  # a piece that takes less is followed by a larger one, by a smaller one if it takes more
+QUICK_S, SLOW_S = 0.0003, 0.001  # a quicker piece is followed by a larger one, a slower one by a smaller one
 
 Work = Callable[[], list[Step]]
 
@@ -122,13 +121,16 @@ class Pieces:
         return len(data) <= self._size
 
     def of(self, data: bytes) -> Iterator[tuple[bytes, bool]]:
-        """Each piece, and whether it is the last. The time until the next is asked for says how large that may be."""
+        """Each piece, and whether it is the last."""
         start, size = 0, len(data)
         while start < size:
-            stop, began = start + self._size, perf_counter()
+            stop = start + self._size
             yield data[start:stop], stop >= size
-            took, start = perf_counter() - began, stop
-            if took < QUICK_S:
-                self._size = min(2 * self._size, GREATEST)
-            elif took > SLOW_S:
-                self._size = max(self._size // 2, SMALLEST)
+            start = stop
+
+    def took(self, seconds: float) -> None:
+        """So long took a piece: it says how large the next may be."""
+        if seconds < QUICK_S:
+            self._size = min(2 * self._size, GREATEST)
+        elif seconds > SLOW_S:
+            self._size = max(self._size // 2, SMALLEST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import threading
 from collections.abc import Sequence
 
@@ -245,9 +246,12 @@ def test_a_stream_that_is_only_read_along_leaves_as_it_came() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.binary(max_size=100_000))
-def test_pieces_are_the_bytes_in_order(data: bytes) -> None:
-    pieces = list(Pieces().of(data))
+@given(st.binary(max_size=100_000), st.randoms(use_true_random=False))
+def test_pieces_are_the_bytes_in_order(data: bytes, rng: random.Random) -> None:
+    cut, pieces = Pieces(), []
+    for piece in cut.of(data):
+        pieces.append(piece)
+        cut.took(rng.choice([0.0, 0.002, 1.0]))
 
     assert b"".join(piece for piece, _ in pieces) == data
     assert [last for _, last in pieces] == [False] * (len(pieces) - 1) + [True] * bool(pieces)
