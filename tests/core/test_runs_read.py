@@ -262,3 +262,35 @@ def test_mistral_on_vertex_speaks_openais_language() -> None:
     record = read(call(VERTEX, path, {"model": "mistral-large", "messages": []}, answer)).record
 
     assert (record.dialect, record.provider, record.inspection) == ("openai.chat", "google", "full")
+
+
+def test_a_conversation_of_mistrals() -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100, "connector_tokens": 50, "total_tokens": 1150}
+    talk = {"type": "message.output", "role": "assistant", "model": "mistral-large-2512", "content": "Hello"}
+    acts = {"type": "function.call", "name": "f", "arguments": '{"a":1}', "tool_call_id": "c"}
+    whole = {"object": "conversation.response", "conversation_id": "c", "outputs": [talk, acts], "usage": usage}
+    events = (
+        {"type": "conversation.response.started", "conversation_id": "c"},
+        {"type": "message.output.delta", "model": "mistral-large-2512", "content": "Hel"},
+        {"type": "message.output.delta", "model": "mistral-large-2512", "content": {"type": "text", "text": "lo"}},
+        {"type": "function.call.delta", "name": "f", "arguments": '{"a":1}', "tool_call_id": "c"},
+        {"type": "conversation.response.done", "usage": usage},
+    )
+    body = {"model": "mistral-large-latest", "inputs": "hi"}
+
+    for answer in (whole, sse(*events, names=True)):
+        played = read(call("api.mistral.ai", "/v1/conversations", {**body, "stream": answer is not whole}, answer))
+        assert (played.record.dialect, played.record.inspection) == ("mistral.conversations", "full")
+        assert played.facts.response.all_text() == "Hello"
+        assert [(one.name, one.arguments) for one in played.facts.response.tool_calls] == [("f", '{"a":1}')]
+        assert (played.record.usage["input_tokens"], played.record.usage["output_tokens"]) == (1050, 100)
+
+
+def test_bedrocks_openai_door_has_bedrocks_prices() -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
+    model = "openai.gpt-oss-120b"
+    answer = {"id": "c", "object": "chat.completion", "created": 1, "model": model, "choices": [choice], "usage": PAID}
+    body = {"model": model, "messages": []}
+    record = read(call("bedrock-mantle.us-east-1.api.aws", "/v1/chat/completions", body, answer)).record
+
+    assert (record.provider, record.cost_nano, record.cost_confidence) == ("bedrock", 1000 * 150 + 100 * 600, 1.0)

@@ -288,6 +288,8 @@ def _spellings(model: str) -> Iterator[str]:
     written_out = re.sub(r"-(20\d\d)(\d\d)(\d\d)(?=-|:|$)", _written_out, model)
     if written_out != model:
         yield written_out
+    if model.startswith("openai.gpt-oss-"):  # Bedrock's OpenAI door leaves the revision out
+        yield f"{model}-1:0"
 
 
 def _written_out(found: re.Match[str]) -> str:

@@ -25,6 +25,7 @@ from policyd.core.stream.dialects.generic import GENERIC, UNKNOWN, Stored
 from policyd.core.stream.dialects.google_interactions import GoogleInteractions
 from policyd.core.stream.dialects.huggingface import HuggingFaceText
 from policyd.core.stream.dialects.mcp import Mcp
+from policyd.core.stream.dialects.mistral_conversations import MistralConversations
 from policyd.core.stream.dialects.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
 from policyd.core.stream.dialects.openai_chat import OpenAIChat
 from policyd.core.stream.dialects.openai_completions import OpenAICompletions
@@ -58,6 +59,7 @@ DIALECTS: tuple[Dialect, ...] = (
     OpenAIRuns(),
     GoogleInteractions(),
     VertexPredict(),
+    MistralConversations(),
     MCP,
 )
 _STORED: Mapping[str, Dialect] = {dialect.name: Stored(dialect) for dialect in (*DIALECTS, BatchResults())}
