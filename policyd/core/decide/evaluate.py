@@ -58,6 +58,7 @@ def _unclear(docket: Docket, world: World) -> bool:
     return bool(
         facts.unreadable_request
         or facts.unreadable_response
+        or facts.response.unread_calls
         or facts.unmetered
         or world.blind
         or world.lost

@@ -18,6 +18,7 @@ from policyd.core.model.facts import Facts
 if TYPE_CHECKING:
     from policyd.core.decide.evaluate import World
 
+_CALLS = frozenset({"response.tool_calls"})
 _RESPONSE = frozenset(fields_of("response"))
 _RESPONSE_BODY = _RESPONSE - RESPONSE_HEADER_READS
 
@@ -40,7 +41,9 @@ def before_response(plan: Plan, world: World) -> Unknown:
 def unknown_facts(facts: Facts) -> frozenset[str]:
     """The facts that could not be read of the bodies."""
     request = REQUEST_BODY_READS if facts.unreadable_request else frozenset()
-    return request | _response_body(facts) if facts.unreadable_response else request
+    if facts.unreadable_response:
+        return request | _response_body(facts)
+    return request | _CALLS if facts.response.unread_calls else request
 
 
 def _response_body(facts: Facts) -> frozenset[str]:
@@ -77,4 +80,4 @@ def why_unknown(path: str, policy: str, world: World) -> str:
         return f"session: {world.session_failure}"
     if path in REQUEST_BODY_READS:
         return f"request not readable: {facts.unreadable_request}"
-    return f"answer not readable: {facts.unreadable_response}"
+    return f"answer not readable: {facts.unreadable_response or facts.response.unread_calls}"

@@ -106,6 +106,7 @@ class Streaming:
         self.wants_content = wants_content(call)
         self.reads_calls = self.wants_content or (plan is not None and plan.reads_calls)
         self.reader.want_content(self.wants_content)
+        self.reader.want_calls(plan is not None and plan.reads_calls)
 
     # ---- events ----------------------------------------------------------------------------------------------------
 
@@ -248,6 +249,8 @@ class Streaming:
             touched |= self._calls_came(reading, response)
         if self.contents.wanted:
             touched |= self._content_came(reading)
+        if response.unread_calls:
+            touched |= TOOLS | CALLS | INSPECTION
         if response.events == 1:
             touched = FIRST
         repriced = bool(touched & MODEL) and reprice(self.call)

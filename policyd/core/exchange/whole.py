@@ -39,6 +39,7 @@ class Whole:
         response.events = 1
         response.delta = ""
         self.reader.want_content(wants_content(self.call))
+        self.reader.want_calls(self.call.plan is not None and self.call.plan.reads_calls)
         segments = self._read(body)
         try:
             self._complete(segments)
@@ -88,6 +89,8 @@ class Whole:
             document = json_text.loads(body, bounds)
             response.id = _id_of(document) or response.id
             segments = self.reader.read_json(document).segments
+            if response.unreadable:
+                raise Malformed(response.unreadable)
             bounds.check("tool_calls", len(response.tool_calls))
             for call in response.tool_calls:
                 bounds.check("argument_chars", call.said.size)

@@ -228,6 +228,7 @@ class ResponseFacts:
     refusal: str | None = None
     inspection: str = "full"  # full, partial, none
     partial_reason: str = ""  # why inspection is not full; safe to record
+    unread_calls: str = ""  # why it is not known which tool calls the response holds; no rule reads this
     unreadable: str = ""  # why the events of a stream cannot be judged, though each was read; no rule reads this
     is_error: bool = False  # an error answer of the provider
     id: str = ""  # by which the provider may keep it; no rule reads this

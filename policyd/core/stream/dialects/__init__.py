@@ -177,6 +177,10 @@ class AnswerReader(Protocol):
         get segments."""
         ...
 
+    def want_calls(self, wanted: bool) -> None:
+        """Whether somebody reads the tool calls of the response: then `unread_calls` says where some are not known."""
+        ...
+
     def ending(self, end: Ending) -> bytes:
         """The bytes that end the stream properly from here, with the ending's text as the last visible text: open
         blocks closed, finish/stop reason, usage so far, the protocol's own end. Reads what has been *released*: see

@@ -14,10 +14,12 @@ from typing import ClassVar, NamedTuple
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts, ToolCall
 from policyd.core.stream.dialects import Changed, Channel, Ending, Path, Reading, Segment
+from policyd.core.stream.dialects.complete import NO_CALLS as NO_CALL_PLACES
 from policyd.core.stream.dialects.complete import Completion
 from policyd.core.stream.dialects.content import ANYTHING, Structure, is_id
 from policyd.core.stream.dialects.open_calls import NO_CALLS, OpenCalls
 from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, dumped, kind_of, mark_partial
+from policyd.core.stream.dialects.unread_calls import CallPlaces
 from policyd.core.stream.json_strict import loads_event
 
 TEXT, TOOLS, FINISH = int(Changed.TEXT), int(Changed.TOOLS), int(Changed.FINISH)
@@ -57,18 +59,19 @@ class Answer:
     """Reads one answer into its facts. `want_segments` False spares the editable text nobody asks for.
 
     A dialect brings `_event` (one document of a stream), `_whole` (an answer in one piece) and `_ending`.
-    `structure`: its structural fields; `deltas`: see Completion; `payload`: the fields of a response that is no error.
+    `structure`: its structural fields; `deltas`, `calls`: see Completion; `payload`: the fields that no error has.
     """
 
     ends_by_itself = True  # the stream has an event that says it is over
     structure: ClassVar[Structure] = ANYTHING
     deltas: ClassVar[frozenset[Path]] = frozenset()
     payload: ClassVar[frozenset[str]] = frozenset()
+    calls: ClassVar[CallPlaces] = NO_CALL_PLACES
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.request, self.response = request, response
         self.want_segments = True
-        self.completion = Completion(self.structure, self.deltas, request, response)
+        self.completion = Completion(self.structure, self.deltas, request, response, calls=self.calls)
         self._tally = Tally(request, response)
         self._stand = Stand()
         self._calls: dict[int, tuple[ToolCall, Channel]] = {}  # open ones, by block
@@ -163,6 +166,10 @@ class Answer:
     def want_content(self, wanted: bool) -> None:
         """Whether every string of the response is content that somebody reads."""
         self.completion.wanted = wanted
+
+    def want_calls(self, wanted: bool) -> None:
+        """Whether somebody reads the tool calls of the response."""
+        self.completion.wants_calls = wanted
 
     def finish(self) -> None:
         """The body is over."""

@@ -25,12 +25,14 @@ from policyd.core.stream.dialects.open_calls import OpenCalls
 from policyd.core.stream.dialects.response_openai import ANTHROPIC_RESPONSE
 from policyd.core.stream.dialects.shared import CHANGES, Tally, dumped, kind_of, listing, mapping, mark_partial, text
 from policyd.core.stream.dialects.stated import stated_nano
+from policyd.core.stream.dialects.unread_calls import CallPlaces
 from policyd.core.stream.json_strict import loads_event
 
 TEXT, TOOLS, FINISH = int(Changed.TEXT), int(Changed.TOOLS), int(Changed.FINISH)
 USAGE, MODEL, REFUSAL = int(Changed.USAGE), int(Changed.MODEL), int(Changed.REFUSAL)
 INSPECTION, ERROR = int(Changed.INSPECTION), int(Changed.ERROR)
 
+CALLS = CallPlaces(events=frozenset({("content_block",), ("message", "content", 0)}), body=frozenset({("content", 0)}))
 MAX_OPEN = 1024  # blocks of one response that are open at once
 _FIELDS = {
     "text_delta": "text",
@@ -49,7 +51,7 @@ class AnthropicReader:
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.request, self.response = request, response
         self.want_segments = True
-        self.completion = Completion(self.structure, self.deltas, request, response)
+        self.completion = Completion(self.structure, self.deltas, request, response, calls=CALLS)
         self._tally = Tally(request, response)
         self._counts, self._stand = Counts(), Stand()
         self._blocks: dict[int, Block] = {}  # open ones
@@ -137,6 +139,10 @@ class AnthropicReader:
     def want_content(self, wanted: bool) -> None:
         """Whether every string of the response is content that somebody reads."""
         self.completion.wanted = wanted
+
+    def want_calls(self, wanted: bool) -> None:
+        """Whether somebody reads the tool calls of the response."""
+        self.completion.wants_calls = wanted
 
     def finish(self) -> None:
         """The body is over."""

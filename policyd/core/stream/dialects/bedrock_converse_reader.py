@@ -16,6 +16,7 @@ from policyd.core.stream.dialects.billing import tier_of
 from policyd.core.stream.dialects.half_json import remainder
 from policyd.core.stream.dialects.response_others import CONVERSE_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text
+from policyd.core.stream.dialects.unread_calls import CallPlaces
 from policyd.core.stream.json_strict import dumps
 
 EVENTS = frozenset(
@@ -30,6 +31,14 @@ class ConverseAnswer(Answer):
 
     structure = CONVERSE_RESPONSE
     deltas = frozenset({("delta",)})
+    calls = CallPlaces(
+        events=frozenset(
+            (*place, kind, "toolUse")
+            for kind in ("start", "delta")
+            for place in ((), (f"contentBlock{kind.title()}",))  # in InvokeModel the event stands in a chunk
+        ),
+        body=frozenset({("output", "message", "content", 0, "toolUse")}),
+    )
 
     _metered = False  # the stream's usage has come
 

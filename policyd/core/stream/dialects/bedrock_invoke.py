@@ -34,12 +34,17 @@ class InvokeAnswer:
         self._inner: AnswerReader = reader_of(request, response)
         self._failed = False
         self._rewound: tuple[object, bool] | None = None
-        self._around = Completion(CHUNK)
+        self._around = Completion(CHUNK, response=response)
 
     def want_content(self, wanted: bool) -> None:
         """Whether every string of the response is content that somebody reads."""
         self._around.wanted = wanted
         self._inner.want_content(wanted)
+
+    def want_calls(self, wanted: bool) -> None:
+        """Whether somebody reads the tool calls of the response."""
+        self._around.wants_calls = wanted
+        self._inner.want_calls(wanted)
 
     @property
     def repeats(self) -> bool:

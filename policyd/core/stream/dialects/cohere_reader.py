@@ -14,6 +14,8 @@ from policyd.core.stream.dialects.cohere_ending import ending, generation_ending
 from policyd.core.stream.dialects.content import is_id
 from policyd.core.stream.dialects.response_others import COHERE_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, listing, mapping, section, text, tokens
+from policyd.core.stream.dialects.unread_calls import CallPlaces
+from policyd.core.stream.json_strict import loads_event
 
 LIKELY = "token_likelihoods"
 
@@ -34,6 +36,20 @@ def billed(usage: object) -> Bill | None:
 class _Cohere(Answer):
     structure = COHERE_RESPONSE
     deltas = frozenset({(), ("delta",), ("delta", "message"), ("delta", "message", "content")})
+    calls = CallPlaces(
+        events=frozenset(
+            [
+                ("delta", "message", "tool_calls", "function"),
+                ("tool_calls", 0),
+                ("tool_call_delta",),
+                ("response", "tool_calls", 0),
+                ("response", "chat_history", 0, "tool_calls", 0),
+            ]
+        ),
+        body=frozenset(
+            [("message", "tool_calls", 0, "function"), ("tool_calls", 0), ("chat_history", 0, "tool_calls", 0)]
+        ),
+    )
     ends_by_itself = False  # some end with [DONE], some do not
 
     @property
@@ -118,22 +134,23 @@ class CohereChatAnswer(_Cohere):
         if parameters := text(said.get("parameters"), "parameters"):
             self._argue(block, path, parameters)
 
-    def _first_calls(self, document: dict[str, object]) -> None:
-        told = {call.name for call in self.response.tool_calls}
-        for place, item in enumerate(listing(document.get("tool_calls"), "tool_calls")):
-            said = mapping(item, "a tool call")
-            path: Path = ("tool_calls", place, "parameters")
-            name = text(said.get("name"), "the name of a tool") or ""
-            if told and name not in told:
-                self._partial("a tool call is named in two ways")
-            if name not in told:
-                self._call(name, path, said.get("parameters"))
+    def _first_calls(self, document: dict[str, object], above: Path = ()) -> None:
+        """Calls, of which those that were told before are not told again."""
+        told = bool(self.response.tool_calls)
         for block in list(self._calls):
             self._close_call(block)
+        for place, item in enumerate(listing(document.get("tool_calls"), "tool_calls")):
+            said = mapping(item, "a tool call")
+            name, parameters = text(said.get("name"), "the name of a tool") or "", said.get("parameters")
+            if not any(call.name == name and _says(call.arguments, parameters) for call in self.response.tool_calls):
+                if told:
+                    self._partial("a tool call is told in two ways")
+                self._call(name, (*above, "tool_calls", place, "parameters"), parameters)
 
     def _first_end(self, document: dict[str, object]) -> None:
         said = section(document.get("response"), "response")
         self._once_more(("response", "text"), said.get("text"))
+        self._first_calls(said, ("response",))
         self._around(("response",), said)
         self._finish(document.get("finish_reason") or said.get("finish_reason"))
         self._usage(said.get("meta"))
@@ -148,10 +165,13 @@ class CohereChatAnswer(_Cohere):
 
     def _around(self, path: Path, document: dict[str, object]) -> None:
         """Sources, and what has been said before: this very answer too."""
-        for index, item in enumerate(listing(document.get("chat_history"), "chat_history")):
+        history = listing(document.get("chat_history"), "chat_history")
+        for index, item in enumerate(history):
             where = (*path, "chat_history", index)
             said = mapping(item, "a message")
             self._once_more((*where, "message"), said.get("message"))
+            if index == len(history) - 1:
+                self._first_calls(said, where)
 
     # ---- the second version ------------------------------------------------------------------------------------------
 
@@ -247,6 +267,14 @@ class CohereChatAnswer(_Cohere):
         self._finish(delta.get("finish_reason"))
         self._usage(delta.get("usage"))
         self._stand = self._stand._replace(stopped=True)
+
+
+def _says(arguments: str, parameters: object) -> bool:
+    """Whether the arguments of a call are these parameters."""
+    try:
+        return bool(loads_event(arguments or "null") == parameters)
+    except Malformed:
+        return arguments == parameters
 
 
 def _message(document: dict[str, object]) -> dict[str, object]:

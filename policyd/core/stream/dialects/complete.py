@@ -5,7 +5,8 @@ Rule 1: a reader gives segments to the texts that it knows. All other strings be
 Rule 2: a string directly in an object that carries a stream's deltas may be one piece of a text that other events go on
         with. Rules read the pieces of one field as one text, too (LOOSE). Where an official SDK merges deltas at every
         depth (`deep`), so does this: elements of a list are merged by their `index`.
-Rule 3: text in a field that the dialect does not know makes the response `partial`.
+Rule 3: text in a field that the dialect does not know makes the response `partial`. A field that differs from a known
+        one only in its case makes it unreadable.
 Rule 4: where nobody reads content, only rule 3 is looked at.
 """
 
@@ -19,9 +20,14 @@ from policyd.core.stream.dialects import ALONE, LOOSE, Channel, Path, Segment
 from policyd.core.stream.dialects.content import Link, Structure, _Node, a_model, an_id, path_of
 from policyd.core.stream.dialects.numbers import LEAST, NUMBERS, digits, long_numbers
 from policyd.core.stream.dialects.shared import has_text
+from policyd.core.stream.dialects.unread_calls import UNREAD_CALL, CallPlaces, holds_unread_call
 
 MOST_KNOWN = 512  # structural values of one stream that are remembered
 MOST_LOOSE = 1024  # fields of one stream whose pieces are read as one text; with more it cannot be judged
+
+NO_CALLS = CallPlaces()
+MISSPELLED = "a json key differs from a known one only in its case"  # to clients in Go it is the known one
+UNKNOWN_TEXT = "an unknown field with text in it"
 
 _NOTHING = _Node()
 
@@ -106,8 +112,12 @@ class Scan:
     def _name(self, name: str, value: object, here: Link, free: bool) -> None:
         if name:
             self.found.append(Found(name, here, True))
-        if not free and not self.unknown and has_text(value):
-            self.unknown = "an unknown field with text in it"
+        if free or self.unknown == MISSPELLED:
+            return
+        if name.strip().casefold() in self._structure.folded:
+            self.unknown = MISSPELLED
+        elif not self.unknown and has_text(value):
+            self.unknown = UNKNOWN_TEXT
 
     def _structural(self, value: str, node: _Node, name: str, beside: Mapping[str, object]) -> bool:
         place = (id(node), name, value)
@@ -137,19 +147,31 @@ def _numbers(values: list[object]) -> bool:
     return not set(map(type, values)) - _NUMBERS
 
 
-def knows(document: object, structure: Structure) -> bool:
-    """Whether no text stands in a field that the dialect does not know."""
+def stranger(document: object, structure: Structure) -> str:
+    """Why a document is not known through and through: a misspelled field, or text in one that the dialect does not
+    know. Empty where it is."""
+    found = ""
     if isinstance(document, dict):
-        if not document.keys() <= structure.names and any(
-            has_text(value) for name, value in document.items() if name not in structure.names
-        ):
-            return False
-        for name, value in document.items():
-            if type(value) in _HOLDS and value and name not in structure.free and not knows(value, structure):
-                return False
+        if not document.keys() <= structure.names:
+            for name in document.keys() - structure.names:
+                if name.strip().casefold() in structure.folded:
+                    return MISSPELLED
+                found = found or (UNKNOWN_TEXT if has_text(document[name]) else "")
+        below = (
+            value
+            for name, value in document.items()
+            if type(value) in _HOLDS and value and name in structure.names and name not in structure.free
+        )
     elif isinstance(document, list) and not _numbers(document):
-        return all(knows(one, structure) for one in document if type(one) in _HOLDS)
-    return True
+        below = (one for one in document if type(one) in _HOLDS)
+    else:
+        return ""
+    for value in below:
+        why = stranger(value, structure)
+        if why == MISSPELLED:
+            return why
+        found = found or why
+    return found
 
 
 _HOLDS = (dict, list)
@@ -158,9 +180,23 @@ _HOLDS = (dict, list)
 class Completion:
     """Completes the segments of one response. `wanted`: somebody reads content. `deltas`: the places, in an event of a
     stream, of the objects that carry its deltas; an index is 0. `deep`: objects and lists in them carry deltas, too.
-    The names of tools that the request offers are the caller's own: a field `name` that holds one is structural."""
+    The names of tools that the request offers are the caller's own: a field `name` that holds one is structural.
+    `calls`: the places of the tool calls that the reader reads. `wants_calls`: somebody reads them.
+    `spelled`: the structure says how every field is spelled."""
 
-    __slots__ = ("_deep", "_deltas", "_known", "_loose", "_response", "_structure", "_tools", "wanted")
+    __slots__ = (
+        "_calls",
+        "_deep",
+        "_deltas",
+        "_known",
+        "_loose",
+        "_response",
+        "_spelled",
+        "_structure",
+        "_tools",
+        "wanted",
+        "wants_calls",
+    )
 
     def __init__(
         self,
@@ -170,7 +206,10 @@ class Completion:
         response: ResponseFacts | None = None,
         *,
         deep: bool = False,
+        calls: CallPlaces = NO_CALLS,
+        spelled: bool = True,
     ) -> None:
+        self._calls, self.wants_calls, self._spelled = calls, False, spelled
         self._structure, self._deltas, self._deep, self._response = structure, deltas, deep, response
         self._tools = frozenset(tool.name for tool in request.tools) if request and request.tools else frozenset[str]()
         self._loose: dict[Path, Channel] = {}
@@ -180,12 +219,23 @@ class Completion:
     def event(self, document: object, segments: list[Segment]) -> str:
         """Completes the segments of an event of a stream; why the response is partial by it, or nothing."""
         if not self.wanted:
-            return "" if knows(document, self._structure) else "an unknown field with text in it"
-        return self._complete(document, segments, self._deltas)
+            return self._judged(document, stranger(document, self._structure), self._calls.events)
+        return self._judged(document, self._complete(document, segments, self._deltas), self._calls.events)
 
     def body(self, document: object, segments: list[Segment]) -> str:
         """Completes the segments of a body in one piece."""
-        return self._complete(document, segments, frozenset())
+        return self._judged(document, self._complete(document, segments, frozenset()), self._calls.body)
+
+    def _judged(self, document: object, why: str, calls: frozenset[Path]) -> str:
+        """Why the response is partial; where it cannot be judged by what was read of it, it says so."""
+        response = self._response
+        if response is None or response.status >= 400:
+            return why
+        if why == MISSPELLED and self._spelled:
+            response.unreadable = why
+        if self.wants_calls and holds_unread_call(document, self._structure, calls):
+            response.unread_calls = UNREAD_CALL
+        return why or response.unread_calls
 
     def plain(self, document: object, text: Path) -> bool:
         """Whether the text at this place is all content of the document."""

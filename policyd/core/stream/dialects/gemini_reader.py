@@ -24,6 +24,7 @@ from policyd.core.stream.dialects.gemini_arguments import GrowingArguments
 from policyd.core.stream.dialects.gemini_enums import BLOCKED, MODALITIES, TRAFFIC, enum, finish_words
 from policyd.core.stream.dialects.response_others import GEMINI_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, count, dumped, listing, mapping, section, text
+from policyd.core.stream.dialects.unread_calls import CallPlaces
 from policyd.core.stream.json_strict import dumps
 
 KNOWN = frozenset(
@@ -47,6 +48,9 @@ SILENT = frozenset(
 )
 RESULTS = {"codeExecutionResult": "output"}
 JSON = "application/json; charset=UTF-8"
+CALLS = frozenset(
+    ("candidates", 0, "content", "parts", 0, kind) for kind in ("functionCall", "toolCall", "executableCode")
+)
 GROWING = 4096  # from here on blocks are numbered that are calls whose arguments come in pieces
 
 
@@ -57,6 +61,7 @@ class GeminiAnswer(Answer):
     structure = GEMINI_RESPONSE
     deltas = frozenset({("candidates", 0, "content", "parts", 0)})
     payload = frozenset({"candidates", "promptFeedback"})
+    calls = CallPlaces(CALLS, CALLS)
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         super().__init__(request, response)

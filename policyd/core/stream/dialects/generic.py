@@ -25,6 +25,7 @@ from policyd.core.stream.dialects import (
     Segment,
 )
 from policyd.core.stream.dialects.answer import Answer, Mark
+from policyd.core.stream.dialects.complete import Completion
 from policyd.core.stream.dialects.content import Structure, base64, leaves
 from policyd.core.stream.dialects.endpoints import is_billed
 from policyd.core.stream.dialects.models import model_in_path
@@ -170,6 +171,10 @@ class GenericReader(Answer):
     ends_by_itself = False
     structure = MEDIA
     _bare = False  # the document is no object: it stands alone in one of ours
+
+    def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
+        super().__init__(request, response)
+        self.completion = Completion(self.structure, self.deltas, request, response, spelled=False)
 
     def _listed(self, doc: object) -> dict[str, object]:
         return self._wrapped(doc)

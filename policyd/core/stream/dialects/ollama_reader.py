@@ -14,9 +14,11 @@ from policyd.core.stream.dialects.answer import Answer, Mark, Stand
 from policyd.core.stream.dialects.content import a_time
 from policyd.core.stream.dialects.response_others import OLLAMA_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, count, listing, mapping, section, text
+from policyd.core.stream.dialects.unread_calls import CallPlaces
 from policyd.core.stream.json_strict import dumps
 from policyd.core.stream.ndjson import render
 
+CALLS = frozenset({("message", "tool_calls", 0, "function")})
 STAMP = "1970-01-01T00:00:00Z"
 
 
@@ -26,6 +28,7 @@ class OllamaAnswer(Answer):
     structure = OLLAMA_RESPONSE
     deltas = frozenset({(), ("message",)})
     payload = frozenset({"message", "response"})
+    calls = CallPlaces(CALLS, CALLS)
 
     def __init__(self, request: RequestFacts, response: ResponseFacts, *, chat: bool) -> None:
         super().__init__(request, response)

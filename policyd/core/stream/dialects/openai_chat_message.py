@@ -17,10 +17,14 @@ from policyd.core.stream.dialects.open_calls import OpenCalls
 from policyd.core.stream.dialects.openai_reader import VEILS, ChoicesReader, choice_index
 from policyd.core.stream.dialects.response_openai import CHAT_RESPONSE
 from policyd.core.stream.dialects.shared import dumped, kind_of, listing, mapping, text
+from policyd.core.stream.dialects.unread_calls import CallPlaces
 from policyd.core.stream.json_strict import loads
 
 TOOLS, REFUSAL, ERROR = int(Changed.TOOLS), int(Changed.REFUSAL), int(Changed.ERROR)
 
+DELTA: Path = ("choices", 0, "delta")
+MESSAGE: Path = ("choices", 0, "message")
+CALLS: tuple[Path, ...] = (("tool_calls", 0, "function"), ("tool_calls", 0, "custom"), ("function_call",))
 MAX_NAME = 1024  # characters of a tool's name, which may come in pieces
 REASONING = frozenset({"reasoning_content", "reasoning"})
 # Fields that say the same again, point at sources or carry what is not text: nothing is read of them here.
@@ -78,7 +82,10 @@ class MessageReader(ChoicesReader):
     """Reads choices into the facts of one answer."""
 
     structure: ClassVar[Structure] = CHAT_RESPONSE
-    deltas: ClassVar[frozenset[Path]] = frozenset({("choices", 0, "delta")})
+    deltas: ClassVar[frozenset[Path]] = frozenset({DELTA})
+    calls: ClassVar[CallPlaces] = CallPlaces(
+        events=frozenset((*DELTA, *call) for call in CALLS), body=frozenset((*MESSAGE, *call) for call in CALLS)
+    )
     deep: ClassVar[bool] = True
 
     objects: ClassVar[frozenset[str]] = ChoicesReader.objects | {

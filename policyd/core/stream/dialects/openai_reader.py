@@ -12,12 +12,13 @@ from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream.dialects import Changed, Channel, Path, Reading, Segment
 from policyd.core.stream.dialects.billing import tier_of
-from policyd.core.stream.dialects.complete import Completion
+from policyd.core.stream.dialects.complete import NO_CALLS, Completion
 from policyd.core.stream.dialects.content import ANYTHING, Structure, is_id
 from policyd.core.stream.dialects.openai_shared import Stand
 from policyd.core.stream.dialects.openai_usage import bill_of
 from policyd.core.stream.dialects.shared import CHANGES, Bill, Tally, mark_partial, text
 from policyd.core.stream.dialects.stated import stated_nano
+from policyd.core.stream.dialects.unread_calls import CallPlaces
 from policyd.core.stream.json_strict import loads_event
 
 TEXT, FINISH, USAGE, MODEL = int(Changed.TEXT), int(Changed.FINISH), int(Changed.USAGE), int(Changed.MODEL)
@@ -37,12 +38,13 @@ class ChoicesReader:
     objects: ClassVar[frozenset[str]] = frozenset({""})
     structure: ClassVar[Structure] = ANYTHING
     deltas: ClassVar[frozenset[Path]] = frozenset()
+    calls: ClassVar[CallPlaces] = NO_CALLS
     deep: ClassVar[bool] = False  # an official SDK merges the deltas at every depth
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         self.request, self.response = request, response
         self.want_segments = True
-        self.completion = Completion(self.structure, self.deltas, request, response, deep=self.deep)
+        self.completion = Completion(self.structure, self.deltas, request, response, deep=self.deep, calls=self.calls)
         self._tally = Tally(request, response)
         self._stand = Stand()
         self._channels: dict[int, dict[Channel, None]] = {}  # open ones, by choice
@@ -124,6 +126,10 @@ class ChoicesReader:
     def want_content(self, wanted: bool) -> None:
         """Whether every string of the response is content that somebody reads."""
         self.completion.wanted = wanted
+
+    def want_calls(self, wanted: bool) -> None:
+        """Whether somebody reads the tool calls of the response."""
+        self.completion.wants_calls = wanted
 
     def finish(self) -> None:
         """The body is over."""

@@ -32,6 +32,7 @@ from policyd.core.stream.dialects.openai_usage import responses_bill
 from policyd.core.stream.dialects.response_openai import RESPONSES_RESPONSE
 from policyd.core.stream.dialects.shared import Bill, dumped, listing, mapping, text
 from policyd.core.stream.dialects.stated import stated_nano
+from policyd.core.stream.dialects.unread_calls import CallPlaces
 
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 BEGINS = frozenset({"response.created", "response.queued", "response.in_progress"})
@@ -45,6 +46,7 @@ class ResponsesReader(Telling):
     repeats = True
     structure = RESPONSES_RESPONSE
     deltas = frozenset({()})
+    calls = CallPlaces(events=frozenset({(), ("item",), ("response", "output", 0)}), body=frozenset({("output", 0)}))
 
     def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
         super().__init__(request, response)
