@@ -221,7 +221,9 @@ def _parse(raw: bytes, body: bytes, complete: bool) -> SseEvent:
     data = "\n".join(lines.data) if lines.data else None
     if data is None and not lines.odd:
         return SseEvent(raw, lines.name, None, complete, malformed)
-    tidy = lines.tidy(data) if lines.odd and complete and not malformed else None
+    # INVARIANT: bytes that are no UTF-8 do not leave in what is no data: clients that decode them otherwise may read
+    # the end of a line there.
+    tidy = lines.tidy(data) if lines.odd and complete else None
     return SseEvent(raw, lines.name, data, complete, malformed, tidy, lines.damage)
 
 

@@ -7,7 +7,7 @@ Rule 2: what a guardrail tells in its trace is the text again, and text that it 
 from __future__ import annotations
 
 from policyd.core.errors import Malformed
-from policyd.core.model.facts import RequestFacts
+from policyd.core.model.facts import RequestFacts, ResponseFacts
 from policyd.core.stream import eventstream
 from policyd.core.stream.dialects import Body, Ending, Path
 from policyd.core.stream.dialects.answer import HIDDEN, Answer, Mark, Stand, index_of
@@ -41,6 +41,11 @@ class ConverseAnswer(Answer):
     )
 
     _metered = False  # the stream's usage has come
+    _newest = -1  # the block that text came in last
+
+    def __init__(self, request: RequestFacts, response: ResponseFacts) -> None:
+        super().__init__(request, response)
+        self._spoken: set[int] = set()  # blocks with text
 
     def _failed(self, name: str, document: dict[str, object]) -> bool:
         return is_exception(name) or bool(self.response.status >= 400 and document.get("message"))
@@ -143,6 +148,7 @@ class ConverseAnswer(Answer):
         self._open_block(index, "text")
         for key, value in delta.items():
             if key == "text":
+                self._speaks(index)
                 self._say((*path, key), text(value, key) or "")
             elif key == "toolUse":
                 words = text(mapping(value, key).get("input"), "input") or ""
@@ -152,6 +158,14 @@ class ConverseAnswer(Answer):
                 self._think((*path, key, "text"), text(said.get("text"), "text") or "", HIDDEN)
             elif key != "citation" and key not in SILENT:
                 self._partial("an unknown delta")
+
+    def _speaks(self, index: int) -> None:
+        """Text comes in this block. Raises Malformed where another block has spoken since: clients join what the events
+        do not tell in a row."""
+        if index != self._newest and index in self._spoken:
+            raise Malformed("text in a block before the newest one")
+        self._newest = index
+        self._spoken.add(index)
 
     def _stop(self, index: int) -> None:
         stand = self._stand

@@ -87,12 +87,17 @@ class ResponsesReader(Telling):
         """The bytes that end the stream from here."""
         mark = self._back or self.mark()
         items = self._items_until(mark.shaped)
-        mark = mark._replace(items=tuple(one._replace(names=self._left(one.names)) for one in items))
+        left = (one._replace(names=self._left(one.names), type=self._type_left(one.type)) for one in items)
+        mark = mark._replace(items=tuple(left))
         return ending(self.request, mark, self._said_until(mark) if self._texts is None else self._texts, end)
 
     def _left(self, names: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
         """The names of an item as they left."""
         return tuple((key, said if is_id(said) and key != "name" else self._clean(said)) for key, said in names)
+
+    def _type_left(self, kind: str) -> str:
+        """The type of an item as it left."""
+        return kind if kind in KNOWN else self._clean(kind)
 
     def _said_until(self, mark: Mark) -> dict[Channel, str]:
         pieces: dict[Channel, list[str]] = {}
