@@ -88,3 +88,14 @@ def test_memory_of_an_attack_is_given_back(bed: Bed) -> None:
     assert outcome.after - outcome.before < SETTLED_MB * MB
     assert outcome.peak - outcome.before < 8 * outcome.size + SETTLED_MB * MB
     assert metric(bed, "policyd_memory_in_flight_bytes") == 0
+
+
+@pytest.mark.usefixtures("bed")  # which skips where there is no Envoy
+def test_a_body_beyond_the_memory_budget_is_rejected_and_smaller_ones_are_served() -> None:
+    with made(("--memory-budget", str(MB))) as bed:
+        large, small = ask(bed, chat("word " * 40_000)), ask(bed, chat("word"))
+
+        assert large[0] == 503
+        assert '"overloaded"' in large[1]
+        assert small[0] == 200
+        assert metric(bed, "policyd_memory_in_flight_bytes") == 0
