@@ -25,7 +25,15 @@ def check_size(data: bytes, bounds: Bounds) -> None:
     opens = data.count(b"{") + data.count(b"[")
     if opens + data.count(b'"') // 2 <= nodes and data.count(b",") < numbers:
         return
-    rest, strings = _STRING.subn(b"", data, count=nodes + 1)
+    strings = at = 0
+    rest = bytearray()  # what stands between strings
+    for found in _STRING.finditer(data):
+        strings += 1
+        if strings > nodes:
+            raise Malformed(bounds.over("json_nodes"))
+        rest += data[at : found.start()]
+        at = found.end()
+    rest += data[at:]
     bounds.check("json_nodes", strings + rest.count(b"{") + rest.count(b"["))
     if rest.count(b",") + 1 + rest.count(b":") - strings > numbers:
         raise Malformed(bounds.over("json_numbers"))
