@@ -103,6 +103,7 @@ class Call:
     fetches_unbilled: bool = False  # a response that was begun in the background, and is not charged yet
     asked_usage: bool = False  # in the caller's place: what comes of it alone is not for the caller
     trimmed: bool = False  # the client did not get all of the response that the provider made
+    effects: set[str] = field(default_factory=set)  # ids of the constrains that have changed something
     answered: bool = False  # the answer's headers have gone to the client
     fates: dict[str, Fate] = field(default_factory=dict)  # qualified policies that would have ended the call
     latest: Ground | None = None  # of the set that has come into force since

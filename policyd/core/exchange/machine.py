@@ -18,6 +18,7 @@ from policyd.core.exchange.admission import admit, count_unjudged
 from policyd.core.exchange.answering import Answering
 from policyd.core.exchange.call import Call, Ground
 from policyd.core.exchange.departure import depart, header_edit, plain
+from policyd.core.exchange.effects import note_request, note_response
 from policyd.core.exchange.fetched import look_up_fetched, remember_fetched
 from policyd.core.exchange.joining import ON_ITS_WAY, follow, hear
 from policyd.core.exchange.judging import may_change_answer
@@ -193,6 +194,8 @@ class Exchange:
             data = depart(call)
         except Malformed as failure:
             return self._reject(refuse_as(call, CANNOT_JUDGE, not_evaluated(failure.reason)))
+        if call.decision.constrains:
+            note_request(call, data)
         call.left = True
         self.state = State.SENT
         # What may be changed must come without an encoding. INVARIANT: what only counts or records has no say in this.
@@ -412,6 +415,8 @@ class Exchange:
         if self.call.plan is None:
             self.call.plan = self.call.ground.plans.of(())
         owed = [] if self._settled else settlement(self.call, ended)
+        if self.call.decision.constrains:
+            note_response(self.call, edited=self._changed())
         told = record(self.call, now=self._now, ended=ended)
         learn(self.call)
         kept = (withhold(self.call) if self._changed() else None, remember_fetched(self.call))

@@ -7,6 +7,7 @@ from policyd.core.exchange.background import bill, goes_on, keep_held, settle_fe
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.costing import STATED, confidence, cost_source, reprice
 from policyd.core.exchange.counted import count_whole
+from policyd.core.exchange.effects import settled
 from policyd.core.exchange.gauge import Gauge
 from policyd.core.exchange.learning import estimate_error
 from policyd.core.exchange.owing import charged, final_usage
@@ -64,7 +65,7 @@ def _said(call: Call) -> str:
 
 def record(call: Call, *, now: float, ended: str) -> Record:
     """What was decided, and why."""
-    decision, facts, response = call.decision, call.facts, call.facts.response
+    decision, facts, response = settled(call), call.facts, call.facts.response
     usage = final_usage(call)
     winner = decision.winner or decision.would_winner
     return Record(
