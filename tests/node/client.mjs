@@ -88,7 +88,7 @@ function written(told) {
   try {
     return JSON.stringify(told);
   } catch (error) {
-    return JSON.stringify({ events: [], final: null, error: seen(error) });
+    return JSON.stringify({ events: [], final: null, error: seen(error), told: null });
   }
 }
 
