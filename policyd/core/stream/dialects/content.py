@@ -11,7 +11,6 @@ Rule 4: a long number is content as its digits: see numbers.py.
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from json import JSONDecodeError
@@ -21,6 +20,7 @@ from typing import NamedTuple
 from policyd.core.errors import Malformed
 from policyd.core.model.bounds import Bounds
 from policyd.core.stream.dialects import Path
+from policyd.core.stream.dialects.data_urls import data_of, within
 from policyd.core.stream.dialects.numbers import NUMBERS, digits, long_numbers
 from policyd.core.stream.json_bounds import check_text
 from policyd.core.stream.json_strict import loads_event
@@ -39,11 +39,8 @@ _ID = re.compile(r"[A-Za-z0-9_.:/-]{1,256}+")
 _NUMBER = re.compile(r"[0-9_.:/-]{9,}+")
 _MODEL = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9_.:/+-]{0,255}(?:@[a-z0-9-]{1,64})?")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\r\n-]{64,}+={0,2}\s?")
-_SHORT = re.compile(r"[A-Za-z0-9+/_\r\n-]{16,}+={0,2}\s?")
-_DATA_URL = re.compile(r"data:[a-z0-9.+-]{1,64}/[A-Za-z0-9.+-]{1,100}(?:;[a-z0-9-]{1,32}=[A-Za-z0-9-]{1,64})?;base64,")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?")
 _HASH = re.compile(r"(?:sha\d{1,3}[:-])?[0-9a-fA-F]{32,128}")
-_HEAD = 4096  # base64 characters that tell whether it holds text
 
 
 def an_id(value: str, _: Mapping[str, object]) -> bool:
@@ -78,8 +75,8 @@ def base64(value: str, _: Mapping[str, object]) -> bool:
 
 def media(value: str, beside: Mapping[str, object]) -> bool:
     """Base64, or a data URL that holds base64."""
-    found = _DATA_URL.match(value)
-    return base64(value[found.end() :] if found else value, beside)
+    data = data_of(value)
+    return data is not None and base64(data, beside)
 
 
 def typed(shape: Shape, *types: str) -> Shape:
@@ -89,35 +86,8 @@ def typed(shape: Shape, *types: str) -> Shape:
 
 def text_within(value: str) -> str | None:
     """The text that base64 (or a data URL) holds; None when it holds something else."""
-    start = found.end() if (found := _DATA_URL.match(value)) else 0
-    if not _SHORT.fullmatch(value, start):
-        return None
-    head = _decoded(value[start : start + _HEAD], cut=True)
-    if head is None or _as_text(head, cut=True) is None:
-        return None
-    whole = _decoded(value[start:])
-    return None if whole is None else _as_text(whole, cut=False)
-
-
-def _decoded(value: str, *, cut: bool = False) -> bytes | None:
-    plain = "".join(value.split()).rstrip("=").replace("-", "+").replace("_", "/")
-    if cut:
-        plain = plain[: len(plain) // 4 * 4]
-    try:
-        return b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except ValueError:
-        return None
-
-
-def _as_text(data: bytes, *, cut: bool) -> str | None:
-    """UTF-8 without control characters; `cut`: the last character may be incomplete."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as failure:
-        if not cut or failure.start < len(data) - 3:
-            return None
-        text = data[: failure.start].decode()
-    return None if any(character < " " and character not in "\t\n\r\f" for character in text) else text
+    found = within(value)
+    return None if found is None else found.text
 
 
 # ---- what a dialect lists -------------------------------------------------------------------------------------------
@@ -342,8 +312,8 @@ def decoded(text: str, depth: int = MOST_DEPTH) -> Iterator[str]:
     """What a string says beside its own characters: the strings of a JSON text in it that has escapes, the text of
     base64. Nothing of ordinary text."""
     if "\\" not in text:
-        if (within := text_within(text)) is not None:
-            yield within
+        if (held := text_within(text)) is not None:
+            yield held
         return
     if depth == 0:
         return

@@ -9,7 +9,6 @@ Rule 4: JSON text in a string, and text in base64, are searched decoded and edit
 
 from __future__ import annotations
 
-from base64 import b64encode
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -24,8 +23,8 @@ from policyd.core.stream.dialects.content import (
     decoded,
     embedded,
     leaves,
-    text_within,
 )
+from policyd.core.stream.dialects.data_urls import within
 from policyd.core.stream.dialects.numbers import digits
 from policyd.core.stream.dialects.parts import runs_of
 from policyd.core.stream.holdback import HoldBack, redact_text, swapped
@@ -96,9 +95,8 @@ class ContentRedactor:
         """One string, redacted; the same object when nothing was found. Raises Malformed."""
         if "\\" in text:
             return self._escaped(text, depth, arguments=arguments)
-        if (within := text_within(text)) is not None and (clean := self._plain(within)) != within:
-            start = text.rfind(",") + 1 if text.startswith("data:") else 0
-            return text[:start] + b64encode(clean.encode()).decode()
+        if (held := within(text)) is not None and (clean := self._plain(held.text)) != held.text:
+            return held.holding(clean)
         if not self._matches(text):
             return text
         return self._plain(text, arguments=arguments or embedded(text) is not None)
