@@ -17,6 +17,7 @@ from policyd.core.stream.dialects.run_dialect import RunDialect
 from policyd.core.stream.dialects.run_reader import RunReader, below, members
 
 _RUN = re.compile(r"(?:^|/)threads(?:/[^/]+)?/runs(?:/[^/]+/submit_tool_outputs)?$")
+_SILENT = frozenset({"", "done", "error"})
 _OVER = frozenset({"completed", "incomplete", "failed", "cancelled", "expired"})
 
 
@@ -54,6 +55,8 @@ class RunsReader(RunReader):
             self._message(below(data, "delta"), ("data",) if "data" in document else ())
         elif isinstance(kind, str) and kind.startswith("thread.run.") and not kind.startswith("thread.run.step"):
             self._run(data)
+        elif isinstance(kind, str) and not kind.startswith("thread.") and kind not in _SILENT:
+            self._partial("an unknown event type")
         return False
 
     def _message(self, delta: dict[str, object], path: tuple[str, ...]) -> None:
