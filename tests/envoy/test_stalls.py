@@ -15,6 +15,7 @@ import uvloop
 
 from bench.attack_list import ATTACKS
 from bench.attacks import Bed, Caller, made, measured
+from bench.bed import wait
 from bench.report import percentile
 from policyd.adapters.errors import NotAvailable
 
@@ -87,7 +88,7 @@ def test_memory_of_an_attack_is_given_back(bed: Bed) -> None:
 
     assert outcome.after - outcome.before < SETTLED_MB * MB
     assert outcome.peak - outcome.before < 8 * outcome.size + SETTLED_MB * MB
-    assert metric(bed, "policyd_memory_in_flight_bytes") == 0
+    wait(lambda: metric(bed, "policyd_memory_in_flight_bytes") == 0, bed.log)
 
 
 @pytest.mark.usefixtures("bed")  # which skips where there is no Envoy
@@ -98,4 +99,4 @@ def test_a_body_beyond_the_memory_budget_is_rejected_and_smaller_ones_are_served
         assert large[0] == 503
         assert '"overloaded"' in large[1]
         assert small[0] == 200
-        assert metric(bed, "policyd_memory_in_flight_bytes") == 0
+        wait(lambda: metric(bed, "policyd_memory_in_flight_bytes") == 0, bed.log)  # when Envoy has ended its streams
