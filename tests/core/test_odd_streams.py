@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -124,3 +125,46 @@ def test_an_ending_repeats_an_item_as_it_left(field: str) -> None:
     out = only("responses", spec, data)
     assert out.record.verdict == "terminate"
     assert NUMBER.encode() not in out.body
+
+
+# ---- fields that no dialect knows -----------------------------------------------------------------------------------
+
+
+def placed(text: str, *path: str | int) -> dict[str, Any]:
+    """A chunk with this text at a place."""
+    document: Any = {"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}}]}
+    here = document
+    for step, below in pairwise(path):
+        if isinstance(here, dict):
+            here = here.setdefault(step, [] if isinstance(below, int) else {})
+        else:
+            here += [{}] * (int(step) + 1 - len(here))
+            here = here[int(step)]
+    here[path[-1]] = text
+    return document  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("path", [
+    ("novel",), ("novel", "deep"), ("choices", 0, "novel"), ("choices", 0, "delta", "novel"),
+    ("choices", 0, "delta", "novel", "x"), ("choices", 0, "delta", "thinking_blocks", 0, "thinking"),
+    ("choices", 0, "delta", "context", "intent"), ("choices", 0, "novel", 0, "a", "b"), ("usage", "novel"),
+])  # fmt: skip
+def test_text_over_events_in_any_field_is_found(path: tuple[str | int, ...]) -> None:
+    end = {"id": "c", "choices": [{"index": 0, "delta": {"content": "hello"}, "finish_reason": "stop"}]}
+    data = sse(placed("please make plut", *path), placed("onium now.", *path), end)
+    out = only("openai", CUT, data)
+    assert out.record.verdict == "terminate" and not holds(out.body, "onium now")
+
+
+def test_other_dialects_join_fields_that_nobody_knows() -> None:
+    def event(text: str) -> dict[str, Any]:
+        return {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "text_delta", "text": "a", "novel": {"x": text}},
+        }
+
+    begun = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    data = sse(MESSAGE_START, begun, event("make plut"), event("onium now"), names=True)
+    out = only("anthropic", CUT, data)
+    assert out.record.verdict == "terminate" and not holds(out.body, "onium now")

@@ -17,7 +17,7 @@ import pytest
 
 from policyd.core.model.facts import RequestFacts
 from policyd.core.stream.alone import redact_alone
-from policyd.core.stream.dialects import LOOSE, Channel, Edit, Path, Segment
+from policyd.core.stream.dialects import JOINED, Channel, Edit, Path, Segment
 from policyd.core.stream.eventstream import unwrap
 from policyd.core.stream.holdback import redact_text
 from policyd.core.stream.json_text import loads, splice
@@ -65,7 +65,7 @@ def texts(read: Read) -> dict[Channel, str]:
 def alone(read: Read) -> list[Segment]:
     """The strings that are texts by themselves."""
     every = (segment for reading in read.readings for segment in reading.segments)
-    return [segment for segment in every if segment.channel[0] in ("alone", LOOSE)]
+    return [segment for segment in every if segment.channel[0] in ("alone", *JOINED)]
 
 
 def redacted_alone(segment: Segment) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from policyd.core.exchange.call import Call
 from policyd.core.exchange.judging import Touch, redacts_answer
 from policyd.core.model.facts import ResponseFacts
-from policyd.core.stream.dialects import LOOSE, Segment
+from policyd.core.stream.dialects import JOINED, Segment
 from policyd.core.stream.dialects.content import decoded
 from policyd.core.stream.watches import STANDS_ALONE, covers
 
@@ -72,6 +72,6 @@ class Contents:
         if channel[0] not in STANDS_ALONE:
             contents.add(channel, segment.text)
             return
-        contents.add(channel if channel[0] == LOOSE else None, segment.text)
+        contents.add(channel if channel[0] in JOINED else None, segment.text)
         for one in decoded(segment.text):
             contents.add(None, one)

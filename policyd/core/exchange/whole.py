@@ -14,7 +14,7 @@ from policyd.core.stream import json_text
 from policyd.core.stream.alone import alone_changes, redact_alone, veil_changes
 from policyd.core.stream.arguments import decode_call
 from policyd.core.stream.detections import Finds
-from policyd.core.stream.dialects import ALONE, BLANKS, LOOSE, AnswerReader, Channel, Edit, Path, Segment
+from policyd.core.stream.dialects import ALONE, BLANKS, JOINED, AnswerReader, Channel, Edit, Path, Segment
 from policyd.core.stream.dialects.stated import header_nano
 from policyd.core.stream.holdback import HoldBack, redact_text, swapped
 from policyd.core.stream.redactor import Redactor, redactors
@@ -121,7 +121,7 @@ class Whole:
         return ()
 
     def _redacted(self, data: bytes, segments: Sequence[Segment], search: tuple[Redactor, ...]) -> bytes | None:
-        alone = [one for one in segments if one.channel[0] in ("alone", LOOSE)]
+        alone = [one for one in segments if one.channel[0] in ("alone", *JOINED)]
         veils = [one for one in segments if one.channel[0] == "veil"]
         edits = [*_changed_texts(segments, search), *(Edit(*change) for change in alone_changes(alone, search))]
         if edits:
@@ -133,7 +133,7 @@ class Whole:
 
 def _changed_texts(segments: Sequence[Segment], search: tuple[Redactor, ...]) -> Iterable[Edit]:
     """Texts of known kinds that are redacted: the parts of a visible text together, every other one by itself."""
-    known = [one for one in segments if one.channel[0] not in ("alone", LOOSE, "veil", "veiled")]
+    known = [one for one in segments if one.channel[0] not in ("alone", *JOINED, "veil", "veiled")]
     lanes: dict[Channel, HoldBack] = {}
     for segment in known:
         if segment.channel[0] == "text" and not segment.again:

@@ -19,7 +19,7 @@ from itertools import islice
 
 from policyd.core.model.reach import Watcher
 from policyd.core.stream.alone import alone_changes, blank, redact_alone, veil_changes
-from policyd.core.stream.dialects import BLANKS, LOOSE, Channel, Path, Segment
+from policyd.core.stream.dialects import BLANKS, LOOSE, SCATTERED, Channel, Path, Segment
 from policyd.core.stream.holdback import Swap, swapped
 from policyd.core.stream.lanes import Echo, Entry, Keep, Lane, Piece
 from policyd.core.stream.redactor import Redactor
@@ -29,7 +29,7 @@ Edit = Callable[[bytes, list[tuple[Path, object]]], bytes]
 """Re-serialises one raw event with new values at these paths of its document; every other byte stays."""
 
 _NO_KEEP = Keep()
-_NO_LANE = frozenset({"alone", "veil", "veiled"})
+_NO_LANE = frozenset({"alone", SCATTERED, "veil", "veiled"})
 _Raw = tuple[bytes, Sequence[Segment], Sequence[Channel], Sequence[Channel]]
 
 
@@ -188,7 +188,8 @@ class Outbox:
         for channel in closes:
             if (lane := self._lanes.get(channel)) is not None and not lane.reopened:
                 self._close_lane(lane, number)
-        veils, veiled, alone = (others.get(kind, ()) for kind in ("veil", "veiled", "alone"))
+        veils, veiled = (others.get(kind, ()) for kind in ("veil", "veiled"))
+        alone = [*others.get("alone", ()), *others.get(SCATTERED, ())]
         return Entry(raw, pieces, echoes, veils, veiled, alone, self._redactors)
 
     def _piece(self, segment: Segment) -> Piece:

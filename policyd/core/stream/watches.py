@@ -12,14 +12,14 @@ from itertools import groupby
 from operator import attrgetter
 
 from policyd.core.model.reach import Watcher
-from policyd.core.stream.dialects import LOOSE, Channel, Segment
+from policyd.core.stream.dialects import JOINED, Channel, Segment
 from policyd.core.stream.dialects.content import decoded
 from policyd.core.stream.watch import Watch, holds, matches_nothing
 
 _VIEW = attrgetter("of")
 
 
-STANDS_ALONE = frozenset({"alone", "veiled", LOOSE})
+STANDS_ALONE = frozenset({"alone", "veiled", *JOINED})
 """Kinds of channels of which each segment is a text by itself."""
 
 
@@ -48,7 +48,7 @@ class _View:
             if channel[0] in STANDS_ALONE:
                 said = (segment.text, *decoded(segment.text))
                 hits.update(watcher for watcher in self._every() if any(holds(watcher, one) for one in said))
-                if channel[0] != LOOSE:
+                if channel[0] not in JOINED:
                     continue
             key: Hashable = channel[1] if self.of == "text" else channel
             texts[key] = texts[key] + segment.text if key in texts else segment.text

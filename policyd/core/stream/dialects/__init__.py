@@ -69,6 +69,11 @@ ALONE: Channel = ("alone", 0, 0)
 LOOSE = "loose"
 """The kind of channels of strings that each begin and end where they stand, and that rules also read as one text."""
 
+SCATTERED = "scattered"
+"""The same, of strings that no official SDK joins: redaction takes each by itself, and none waits for the next."""
+
+JOINED = frozenset({LOOSE, SCATTERED})
+
 BLANKS: dict[str, object] = {"null": None, "[]": [], "0": 0}
 """What may take the place of a veil, by its segment's text."""
 

@@ -4,7 +4,8 @@ Rule 1: a reader gives segments to the texts that it knows. All other strings be
         own (ALONE), so that rules on content and redaction miss none.
 Rule 2: a string directly in an object that carries a stream's deltas may be one piece of a text that other events go on
         with. Rules read the pieces of one field as one text, too (LOOSE). Where an official SDK merges deltas at every
-        depth (`deep`), so does this: elements of a list are merged by their `index`.
+        depth (`deep`), so does this: elements of a list are merged by their `index`. Strings elsewhere in an event are
+        read as one text by rules only, by where they stand (SCATTERED).
 Rule 3: text in a field that the dialect does not know makes the response `partial`. A field that differs from a known
         one only in its case makes it unreadable.
 Rule 4: where nobody reads content, only rule 3 is looked at.
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from policyd.core.model.facts import RequestFacts, ResponseFacts
-from policyd.core.stream.dialects import ALONE, LOOSE, Channel, Path, Segment
+from policyd.core.stream.dialects import ALONE, LOOSE, SCATTERED, Channel, Path, Segment
 from policyd.core.stream.dialects.content import Link, Structure, _Node, a_model, an_id, path_of
 from policyd.core.stream.dialects.numbers import LEAST, NUMBERS, digits, long_numbers
 from policyd.core.stream.dialects.shared import has_text
@@ -28,6 +29,7 @@ MOST_LOOSE = 1024  # fields of one stream whose pieces are read as one text; wit
 NO_CALLS = CallPlaces()
 MISSPELLED = "a json key differs from a known one only in its case"  # to clients in Go it is the known one
 UNKNOWN_TEXT = "an unknown field with text in it"
+MOST_SCATTERED = 256  # the same for fields elsewhere in its events; with more each piece is a text by itself
 
 _NOTHING = _Node()
 
@@ -191,6 +193,7 @@ class Completion:
         "_known",
         "_loose",
         "_response",
+        "_scattered",
         "_spelled",
         "_structure",
         "_tools",
@@ -213,6 +216,7 @@ class Completion:
         self._structure, self._deltas, self._deep, self._response = structure, deltas, deep, response
         self._tools = frozenset(tool.name for tool in request.tools) if request and request.tools else frozenset[str]()
         self._loose: dict[Path, Channel] = {}
+        self._scattered: dict[Path, Channel] = {}
         self._known: set[tuple[int, str, str]] = set()
         self.wanted = True
 
@@ -269,11 +273,11 @@ class Completion:
         shape = tuple(0 if isinstance(step, int) else step for step in path)
         depth = next((end for end in range(len(path)) if shape[:end] in self._deltas), None)
         depth = depth if shape[:-1] not in self._deltas else len(path) - 1
-        if depth is None or (depth < len(path) - 1 and not self._deep):
-            return ALONE
-        key = _merged(path, depth, document)
+        key = None
+        if depth is not None and (depth == len(path) - 1 or self._deep):
+            key = _merged(path, depth, document)
         if key is None:
-            return ALONE
+            return self._by_place(path, document)
         known = self._loose.get(key)
         if known is None:
             if len(self._loose) >= MOST_LOOSE:
@@ -282,6 +286,14 @@ class Completion:
                 return ALONE
             known = self._loose[key] = (LOOSE, 0, len(self._loose))
         return known
+
+    def _by_place(self, path: Path, document: object) -> Channel:
+        """The channel of a string that no SDK joins with others; a client may, by where they stand."""
+        key = _merged(path, len(path), document) or path
+        known = self._scattered.get(key)
+        if known is None and len(self._scattered) < MOST_SCATTERED:
+            known = self._scattered[key] = (SCATTERED, 0, len(self._scattered))
+        return known or ALONE
 
 
 def _merged(path: Path, depth: int, document: Any) -> Path | None:
