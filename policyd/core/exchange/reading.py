@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from policyd.core.decide.evaluate import may_apply
 from policyd.core.errors import Malformed
@@ -14,7 +15,7 @@ from policyd.core.model.bounds import MEMORY
 from policyd.core.model.steps import RequestBody, RequestHeaders
 from policyd.core.stream import json_text
 from policyd.core.stream.dialects import registry
-from policyd.core.stream.dialects.content import misspelled, odd_names
+from policyd.core.stream.dialects.content import misspelled, odd_names, said_within
 from policyd.core.stream.dialects.generic import UNKNOWN, is_generic, is_tool_call
 from policyd.core.stream.dialects.models import models_of
 from policyd.core.stream.dialects.request_fields import request_structure
@@ -77,12 +78,22 @@ def read_body(call: Call, event: RequestBody) -> None:
         _refuse_misspelled(call, names)
         check_lists(call.document, call.options.bounds)
         call.dialect.read_request(call.document, call.facts.request)
+        _decode_results(call)
         check_facts(call.facts.request, call.options.bounds)
         call.facts.request.models = models_of(call.document, call.facts.request)
         call.was_read()
     except Malformed as failure:
         call.document = None
         call.facts.unreadable_request = failure.reason
+
+
+def _decode_results(call: Call) -> None:
+    """What a tool gave back, with what it says decoded: JSON text, and base64 that holds text."""
+    request = call.facts.request
+    request.tool_results = [
+        replace(one, text="\n".join([one.text, *within])) if (within := list(said_within(one.text))) else one
+        for one in request.tool_results
+    ]
 
 
 def _refuse_misspelled(call: Call, names: set[str]) -> None:

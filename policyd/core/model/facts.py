@@ -43,7 +43,8 @@ def functions(names: Iterable[str]) -> list[Tool]:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """One tool result that the request carries; `text` is its visible text, parts joined with newlines."""
+    """One tool result that the request carries; `text` is its visible text, parts joined with newlines, and
+    what JSON text and base64 in it say decoded."""
 
     name: str = ""
     call_id: str = ""

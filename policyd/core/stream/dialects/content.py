@@ -327,6 +327,18 @@ def decoded(text: str, depth: int = MOST_DEPTH) -> Iterator[str]:
         yield from decoded(said, depth - 1)
 
 
+def said_within(text: str) -> Iterator[str]:
+    """What a text says beside its own characters, as `decoded`; of a JSON text, also what its strings say decoded."""
+    document = embedded(text)
+    if document is None:
+        yield from decoded(text)
+        return
+    for said in map(_well_formed, strings_of(document)):
+        if said not in text:
+            yield said
+        yield from decoded(said)
+
+
 def strings_of(document: object) -> Iterator[str]:
     """Every string of a document, names included, in order of appearance."""
     stack: list[Iterator[object]] = [iter((document,))]
