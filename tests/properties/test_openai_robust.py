@@ -123,7 +123,8 @@ def test_a_changed_answer_is_read_or_malformed(name: str, chance: Any) -> None:
         return
     for segment in reading.segments:
         if segment.channel[0] not in ("veil", "veiled") and segment.text and not segment.name:
-            assert at(document, segment.path) == segment.text
+            said = at(document, segment.path)
+            assert segment.text in (said, repr(said))  # a long number is read as it is written
 
 
 @pytest.mark.parametrize("name", CASES)
