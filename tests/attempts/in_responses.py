@@ -10,6 +10,7 @@ from typing import Any
 
 from policyd.cli.emulator import RawAnswer
 from tests.attempts.attempt import Attempt, Outcome, Request, kept_from_caller, served, streamed, whole
+from tests.attempts.ends import interrupted
 from tests.attempts.planting import escaped, name_of, places, planted
 from tests.spoken import VOICES, Voice
 
@@ -120,6 +121,7 @@ def attempts() -> Iterator[Attempt]:
             yield _ordinary(f"{name}, {team}", voice.path, voice.body, streamed(data, kind=voice.kind), team)
     yield from _errors()
     yield from _streams()
+    yield from _ends()
     yield from _events()
     yield from _lines()
 
@@ -173,6 +175,19 @@ def _streams() -> Iterator[Attempt]:
                     pieces = _cut(json.dumps({"a": f"it is {text}."}), size)
                     yield _spoken("arguments in a stream", f"{name}, {size} characters an event", voice,
                                   voice.call(pieces), text, team)  # fmt: skip
+
+
+def _ends() -> Iterator[Attempt]:
+    """A text that goes on after the provider said that it was over."""
+    for name, voice in VOICES.items():
+        if name in ("gemini array", "openai choices"):  # events that do not stand alone; a text that is said twice
+            continue
+        for head, tail, team in (("zug", "zwang", "cut"), ("canary-3", "14159", "hidden")):
+            for what, events in interrupted(voice, head, tail):
+                reply = streamed(*events, kind=voice.kind)
+                request = Request.json(voice.path, voice.body, team=team, reply=reply)
+                check = kept_from_caller(tail)
+                yield Attempt("text after its end", f"{name}, {what} between ({team})", [request], check)
 
 
 def _cut(text: str, size: int) -> list[str]:

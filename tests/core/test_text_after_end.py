@@ -7,13 +7,12 @@ Rule 2: what is redacted and what is forbidden is held back as it is without suc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from policyd.core.stream.framing import framing_of
 from tests.attempts.attempt import holds
+from tests.attempts.ends import events_of, interrupted
 from tests.driving import Bed, Outcome, policy
 from tests.spoken import VOICES, Voice
 from tests.streams import cuts, sse
@@ -29,25 +28,6 @@ RULES = {
 }
 
 
-def events_of(voice: Voice, data: bytes) -> list[bytes]:
-    """The events of this stream, as the bytes that they came in."""
-    framing = framing_of(voice.kind, voice.dialect.name, asked=True)
-    assert framing is not None
-    raws = [event.raw for event in framing.feed(data)]
-    left = framing.finish()
-    return [*raws, left.raw] if left is not None else raws
-
-
-def interrupted(voice: Voice) -> Iterator[tuple[str, list[bytes]]]:
-    """The word in two pieces, and between them each of the events that follow a text, and all of them."""
-    events, short = events_of(voice, voice.say([HEAD, TAIL])), events_of(voice, voice.say([HEAD]))
-    first = next(place for place, raw in enumerate(events) if holds(raw, HEAD)) + 1
-    ends = short[next(place for place, raw in enumerate(short) if holds(raw, HEAD)) + 1 :]
-    for number, end in enumerate(ends):
-        yield f"event {number}", [*events[:first], end, *events[first:]]
-    yield "all", [*events[:first], *ends, *events[first:]]
-
-
 def call(voice: Voice, spec: str, chunks: list[bytes]) -> Outcome:
     body = json.dumps({"stream": True, **voice.body}).encode()
     kind = (("content-type", voice.kind),)
@@ -60,7 +40,7 @@ CASES = [
     pytest.param(voice, data, id=f"{name}, {what}")
     for name, voice in VOICES.items()
     if name not in ("gemini array", "openai choices")  # events that do not stand alone; texts that are both the word
-    for what, data in interrupted(voice)
+    for what, data in interrupted(voice, HEAD, TAIL)
 ]
 
 
