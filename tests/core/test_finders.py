@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from collections.abc import Callable
 
@@ -47,6 +48,7 @@ PARTS = {
         "\u2011",
         "\u200b",
         "a",
+        "x",
         "_",
         "é",
     ],
@@ -61,13 +63,19 @@ def one_by_one(name: str, text: str) -> list[tuple[int, int]]:
     assert detector.validator is not None
     found: dict[int, int] = {}
     for pattern in detector.patterns:
-        search = compiled_unlimited(pattern).search
+        search = compiled_unlimited(pattern).search if name != "card" else bare(pattern).search
         at = 0
         while (match := search(text, at)) is not None:
             if detector.validator(match.group()):
                 found.setdefault(match.start(), match.end())
             at = match.start() + 1
     return sorted(found.items())
+
+
+def bare(pattern: str) -> re.Pattern[str]:
+    """A pattern of cards, with what may stand beside a number."""
+    number = pattern.removesuffix("[0-9A-Fa-f]?")
+    return re.compile(f"(?:(?<![0-9])|(?=[０-９])){number}(?:(?![0-9A-Fa-f])|(?<=[０-９]))")
 
 
 @pytest.mark.parametrize("name", WITH_FINDER)

@@ -108,12 +108,15 @@ def has_digit(text: str) -> bool:
 
 _GROUP = f"[{_SPACES}{_DOTS}{_DASHES}]"
 
+# A card's number may stand within a word (CARD4111…, _4111…_). The finder tells where it may begin and end; to wait for
+# the character behind it, the patterns have that.
+_BEHIND = "[0-9A-Fa-f]?"
 _CARD = (
     # Grouped as printed first: "4111 1111 1111 1111 12/27" must not be read as one number of 18 digits.
-    f"{_FIRST}{_D}{{3}}(?:{_GROUP}{_D}{{4}}){{2}}{_GROUP}{_D}{{3}}{_LAST}",
-    rf"(?:\b3|３){_D}{{3}}{_GROUP}{_D}{{6}}{_GROUP}{_D}{{3,4}}{_LAST}",
-    f"{_FIRST}{_D}{{11,17}}{_LAST}",
-    f"{_FIRST}(?:{_GAP}{_D}){{11,17}}{_GAP}{_LAST}",
+    f"{_D}{{4}}(?:{_GROUP}{_D}{{4}}){{3}}{_BEHIND}",
+    f"[3３]{_D}{{3}}{_GROUP}{_D}{{6}}{_GROUP}{_D}{{4,5}}{_BEHIND}",
+    f"{_D}{{13,19}}{_BEHIND}",
+    f"{_D}(?:{_GAP}{_D}){{12,18}}{_BEHIND}",
 )
 
 _ALPHANUMERIC = f"[A-Z{_DIGITS}{_WIDE_LETTERS}]"

@@ -114,6 +114,8 @@ _OTHERS = bytes(byte for byte in range(256) if not _MEMBERS[byte])
 _FIRSTS = _mask(_both(b"23456"))  # that payment networks use
 _THREES = _mask(_both(b"3"))
 _BETWEEN = _mask(b" .-")
+_BEFORE = _mask(_DIGITS)  # no number begins behind these,
+_BEHIND = _mask(_DIGITS + b"ABCDEF")  # and none ends before these: hashes hold many digits
 _PLAIN = bytes(byte & 15 for byte in range(256))
 _DOUBLED = bytes(sum(divmod(2 * value, 10)) if value < 10 else 0 for value in range(256))
 _TENS = bytes(value % 10 == 0 for value in range(256))
@@ -166,8 +168,9 @@ class _Digits:
     __slots__ = ("_count", "_loose", "_solid", "_starts", "groups", "right")
 
     def __init__(self, data: bytes, digits: bytes) -> None:
-        member, gap, word, wide = (_lanes(digits), *(_lanes(data.translate(table)) for table in (_GAPS, _WORD, _WIDE)))
-        ends, begins = member & (wide | ~(word >> 8)), wide | ~(word << 8)
+        member, gap, wide = _lanes(digits), _lanes(data.translate(_GAPS)), _lanes(data.translate(_WIDE))
+        ends = member & (wide | ~(_lanes(data.translate(_BEHIND)) >> 8))
+        begins = wide | ~(_lanes(data.translate(_BEFORE)) << 8)
         self.groups = list(self._grouped(data, member, begins, ends))
         starts = _lanes(data.translate(_FIRSTS)) & begins
         apart = member & ~(member << 8)
