@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from policyd.cli.stage import Stage
-from tests.attempts import elsewhere, in_requests, in_responses
+from tests.attempts import elsewhere, in_requests, in_responses, with_tools
 from tests.attempts.attempt import Attempt, run
 from tests.envoy.stack import policy, stack
 
@@ -49,6 +49,16 @@ POLICIES = {
     "tools.yaml": policy(
         "tools", f"{ALL}rules: [{{name: few, constrain: {{tools: {{allow: [get_weather]}}}}}}]", team="tools"
     ),
+    "few-tools.yaml": policy(
+        "few-tools",
+        f"{ALL}rules: [{{name: few, constrain: {{tools: {{deny: ['mcp:evil.test', 'search:*']}}}}}}]",
+        team="few-tools",
+    ),
+    "calls.yaml": policy(
+        "calls",
+        f"{ALL}rules: [{{name: no, when: 'response.tool_calls.exists(c, c.name == \"drop_all\")', terminate: {{}}}}]",
+        team="calls",
+    ),
     "budget.yaml": policy(
         "budget",
         "counters: [{name: calls, key: caller.key, charge: Requests, window: {lifetime: 1h}, limit: 3 requests}]\n"
@@ -66,7 +76,7 @@ POLICIES = {
 
 def attempts() -> Iterator[Attempt]:
     """Every attempt there is."""
-    return chain(in_requests.attempts(), in_responses.attempts(), elsewhere.attempts())
+    return chain(in_requests.attempts(), in_responses.attempts(), elsewhere.attempts(), with_tools.attempts())
 
 
 @contextmanager
