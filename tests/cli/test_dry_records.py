@@ -33,13 +33,24 @@ def test_the_records_of_a_run_are_what_promote_reads(desk: Desk) -> None:
     assert (code, "3 calls seen in Monitor, 3 would have been stopped" in out) == (root.OK, True)
 
 
-def test_a_run_that_breaks_leaves_the_records_of_the_one_before(desk: Desk) -> None:
+def test_a_file_that_breaks_off_leaves_the_records_of_what_was_read(desk: Desk) -> None:
+    folder = desk.folder / "records"
+    desk.run("--records", folder)
+    desk.recorded.write_text(json.dumps(exchange()) + "\nbroken\n")
+    code, out, err = desk.run("--records", folder)
+    assert (code, "recorded.jsonl:2" in err) == (root.USAGE, True)
+    assert "files that could not be read to their end: 1" in out
+    assert [file.name for file in folder.iterdir()] == ["replay.jsonl"]
+    assert len((folder / "replay.jsonl").read_bytes().splitlines()) == 1
+
+
+def test_a_run_that_fails_leaves_the_records_of_the_one_before(desk: Desk) -> None:
     folder = desk.folder / "records"
     desk.run("--records", folder)
     before = (folder / "replay.jsonl").read_bytes()
-    desk.recorded.write_text(json.dumps(exchange()) + "\nbroken\n")
-    code, out, err = desk.run("--records", folder)
-    assert (code, out, "recorded.jsonl:2" in err) == (root.USAGE, "", True)
+    desk.policies.write_text("broken")
+    code, out, _ = desk.run("--records", folder)
+    assert (code != root.OK, out) == (True, "")
     assert [file.name for file in folder.iterdir()] == ["replay.jsonl"]
     assert (folder / "replay.jsonl").read_bytes() == before
 

@@ -8,7 +8,7 @@ import pytest
 
 from policyd.core.errors import Malformed
 from policyd.core.model.facts import RequestFacts, ToolResult
-from policyd.core.stream.dialects import ALONE, Changed, Edit, Ending, RequestChange
+from policyd.core.stream.dialects import ALONE, SCATTERED, Changed, Edit, Ending, RequestChange
 from policyd.core.stream.dialects.anthropic import AnthropicMessages
 from policyd.core.stream.json_text import dumps, loads, splice
 from tests.streams import Read, cuts, read_json, read_stream, sse
@@ -241,7 +241,8 @@ def test_tool_calls_are_put_together() -> None:
     assert read.response.inspection == "full"
     assert read.readings[3].segments[0].channel == ("args", 0, 0)
     assert read.readings[3].segments[0].path == ("delta", "partial_json")
-    names = {(segment.path, segment.name) for segment in read.readings[6].segments if segment.channel == ALONE}
+    content = [one for one in read.readings[6].segments if one.channel[0] in (ALONE[0], SCATTERED)]
+    names = {(one.path, one.name) for one in content}
     assert (("content_block", "input", "query"), False) in names
     assert read.readings[5].closes == [("args", 0, 0)]
 

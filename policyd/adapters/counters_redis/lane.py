@@ -21,7 +21,7 @@ from policyd.adapters.counters_redis.wire import Lost, Refused, Unavailable, Wir
 log = logging.getLogger("policyd")
 
 _AWAY = "redis is away"
-_BUSY = 20  # attempts to connect while the process is busy with other work
+_BUSY = 3  # attempts to connect while the process is busy with other work
 _HANGS = "redis does not answer"
 _PROBE_S = 0.1  # between two attempts to reach a server that is gone
 _TLS_TRIPS = 4  # a handshake takes more round trips, and some arithmetic; callers do not wait for it

@@ -74,10 +74,10 @@ class Scan:
                 if value and not (known and self._structural(value, below.get(name, _NOTHING), name, said)):  # type: ignore[arg-type]
                     self.found.append(Found(value, (link, name), False))  # type: ignore[arg-type]
             elif kind is dict:
-                inner = not known or name in self._structure.free
+                inner = not known or name in self._structure.free or (name == LIKELY and _by_token(value))
                 self._object(value, (link, name), below.get(name, _NOTHING), inner)  # type: ignore[arg-type]
             elif kind is list:
-                inner = not known or name in self._structure.free
+                inner = not known or name in self._structure.free or (name == LIKELY and _by_token(value))
                 self._list(value, (link, name), below.get(name, _NOTHING), name, said, inner)  # type: ignore[arg-type]
             elif kind in _COUNTS and not -LEAST < value < LEAST and not (known and name in NUMBERS):  # type: ignore[operator]
                 self._number(value, (link, name))
@@ -137,6 +137,8 @@ class Scan:
         return True
 
 
+LIKELY = "top_logprobs"
+
 _PLAIN = frozenset({an_id, a_model})  # shapes that look at nothing beside the value
 
 
@@ -147,6 +149,12 @@ _NUMBERS = {int, float, bool, type(None)}
 def _numbers(values: list[object]) -> bool:
     """Whether nothing but numbers stands in a list: an embedding may be thousands of them."""
     return not set(map(type, values)) - _NUMBERS
+
+
+def _by_token(likely: object) -> bool:
+    """Whether these are likelihoods in objects whose names are tokens, such as `P`, and not names of the dialect."""
+    objects = likely if isinstance(likely, list) else [likely]
+    return all(isinstance(one, dict) and _numbers(list(one.values())) for one in objects)
 
 
 def stranger(document: object, structure: Structure) -> str:
@@ -162,7 +170,11 @@ def stranger(document: object, structure: Structure) -> str:
         below = (
             value
             for name, value in document.items()
-            if type(value) in _HOLDS and value and name in structure.names and name not in structure.free
+            if type(value) in _HOLDS
+            and value
+            and name in structure.names
+            and name not in structure.free
+            and not (name == LIKELY and _by_token(value))
         )
     elif isinstance(document, list) and not _numbers(document):
         below = (one for one in document if type(one) in _HOLDS)
