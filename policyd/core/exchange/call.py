@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -101,6 +102,7 @@ class Call:
     left: bool = False  # the request has gone to the upstream
     unseen: bool = False  # it ended before anything of its output was seen
     fetches_unbilled: bool = False  # a response that was begun in the background, and is not charged yet
+    redacted: dict[str, Counter[str]] = field(default_factory=lambda: {"request": Counter(), "response": Counter()})
     asked_usage: bool = False  # in the caller's place: what comes of it alone is not for the caller
     trimmed: bool = False  # the client did not get all of the response that the provider made
     effects: set[str] = field(default_factory=set)  # ids of the constrains that have changed something

@@ -7,6 +7,7 @@ Rule 2: an obligation that cannot be carried out refuses the call: it never leav
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from policyd.core.compile.policyset import Phase
@@ -19,12 +20,14 @@ from policyd.core.model.credentials import is_credential
 from policyd.core.model.headers import HeaderEdit, Headers
 from policyd.core.model.prices import Usage
 from policyd.core.stream import json_text
-from policyd.core.stream.dialects import Dialect, Edit, RequestChange
+from policyd.core.stream.dialects import Dialect, Edit, Rename, RequestChange
+from policyd.core.stream.dialects.asking import at
 from policyd.core.stream.dialects.generic import fitting
 from policyd.core.stream.dialects.models import with_model, without_fallbacks
 from policyd.core.stream.dialects.redact_content import ContentRedactor
 from policyd.core.stream.dialects.request_fields import request_structure
-from policyd.core.stream.redactor import redactors
+from policyd.core.stream.holdback import finds_of
+from policyd.core.stream.redactor import Redactor, redactors
 
 CLAMP_WHEN_ABSENT = 32_768  # output tokens: a headroom beyond any model's own ceiling needs no max_tokens
 LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
@@ -91,6 +94,7 @@ def depart(call: Call) -> bytes | None:
     edits: list[Edit] = []
     if search:
         edits += ContentRedactor(search).edits(call.document, request_structure(call.dialect.name))
+        _count(call, edits, search)
     data = json_text.splice(call.body, edits) if edits else call.body
     document = json_text.loads_request(data) if edits else call.document
     more = _edits(call, change, call.dialect, document)
@@ -98,6 +102,13 @@ def depart(call: Call) -> bytes | None:
         data = json_text.splice(data, more, document)
         json_text.loads_request(data)  # INVARIANT: what leaves can be read by the rules that judged what came
     return data if data != call.body else as_read
+
+
+def _count(call: Call, edits: Sequence[Edit], search: Sequence[Redactor]) -> None:
+    """Count by detector what is taken out of the request."""
+    for one in edits:
+        text = one.path[-1] if isinstance(one.value, Rename) else at(call.document, one.path)
+        call.redacted["request"].update(finds_of(str(text), search))
 
 
 def _edits(call: Call, change: RequestChange, dialect: Dialect, document: object) -> list[Edit]:

@@ -14,7 +14,6 @@ from policyd.core.exchange.owing import charged, final_usage
 from policyd.core.model.counters import Hold, SessionCharge
 from policyd.core.model.credentials import pseudonym
 from policyd.core.model.decision import CounterResult, DecisionRecord, ShadowResult, Verdict
-from policyd.core.model.facts import Facts
 from policyd.core.model.prices import Usage, cost_of
 from policyd.core.model.steps import Extend, Record, Settle
 
@@ -111,7 +110,7 @@ def record(call: Call, *, now: float, ended: str) -> Record:
             duration_ms=max(0.0, call.elapsed_ms(now)),
             ended=ended,
             conflicts=decision.conflicts,
-            detections=_detections(facts),
+            detections=_detections(call),
             joined_digest=call.joined_digest,
             shadow=tuple(ShadowResult(f.policy.name, f.policy.namespace, f.rule, f.event) for f in call.fates.values()),
         )
@@ -130,11 +129,16 @@ def _usage(usage: Usage) -> dict[str, object]:
     }
 
 
-def _detections(facts: Facts) -> dict[str, dict[str, int]]:
-    """The finds in the bodies that could be read."""
+def _detections(call: Call) -> dict[str, dict[str, int]]:
+    """By detector: the finds in the bodies that could be read where an expression reads them, else those that were
+    taken out."""
+    facts, redacted = call.facts, call.redacted
     return {
-        "request": {} if facts.unreadable_request else dict(facts.request.detections),
-        "response": {} if facts.unreadable_response else dict(facts.response.detections),
+        "request": {} if facts.unreadable_request else {**redacted["request"], **facts.request.detections},
+        "response": {
+            **redacted["response"],
+            **({} if facts.unreadable_response else facts.response.detections),
+        },
     }
 
 

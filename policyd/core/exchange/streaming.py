@@ -90,6 +90,7 @@ class Streaming:
             repeats=not passive and getattr(self.reader, "repeats", False),
             edit=self.intake.framing.edit,
         )
+        outbox.redacted = self.call.redacted["response"]
         if charged := self._charged():
             outbox.watch_also(charged, {})  # nothing is kept back for what only counts
         return outbox

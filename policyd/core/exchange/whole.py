@@ -16,7 +16,7 @@ from policyd.core.stream.arguments import decode_call
 from policyd.core.stream.detections import Finds
 from policyd.core.stream.dialects import ALONE, BLANKS, JOINED, AnswerReader, Channel, Edit, Path, Segment
 from policyd.core.stream.dialects.stated import header_nano
-from policyd.core.stream.holdback import HoldBack, redact_text, swapped
+from policyd.core.stream.holdback import HoldBack, finds_of, redact_text, swapped
 from policyd.core.stream.redactor import Redactor, redactors
 
 _EMPTY = frozenset({204, 205, 304})  # statuses of responses that need no body
@@ -125,10 +125,23 @@ class Whole:
         veils = [one for one in segments if one.channel[0] == "veil"]
         edits = [*_changed_texts(segments, search), *(Edit(*change) for change in alone_changes(alone, search))]
         if edits:
+            self._count(segments, {edit.path for edit in edits}, search)
             return json_text.splice(data, [*edits, *(Edit(one.path, BLANKS[one.text]) for one in veils)])
         veiled = [one for one in segments if one.channel[0] == "veiled"]
         changes = veil_changes(veils, veiled, search)
         return json_text.splice(data, [Edit(*change) for change in changes]) if changes else None
+
+    def _count(self, segments: Sequence[Segment], changed: set[Path], search: tuple[Redactor, ...]) -> None:
+        """Count by detector what is taken out. A visible text is one text, however many parts it has."""
+        texts: dict[Channel, str] = {}
+        for one in segments:
+            if one.channel[0] == "text" and not one.again:
+                texts[one.channel] = texts.get(one.channel, "") + one.text
+        others = [one for one in segments if one.path in changed and not one.again and one.channel not in texts]
+        found = [name for text in texts.values() for name in finds_of(text, search)]
+        for one in others:
+            found += finds_of(one.text, search, arguments=one.channel[0] == "args")
+        self.call.redacted["response"].update(found)
 
 
 def _changed_texts(segments: Sequence[Segment], search: tuple[Redactor, ...]) -> Iterable[Edit]:

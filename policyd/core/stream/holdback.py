@@ -36,6 +36,7 @@ class Swap:
     start: int
     end: int
     replacement: str
+    detector: str = ""  # see Redactor
 
 
 @dataclass(slots=True)
@@ -152,7 +153,11 @@ class HoldBack:
         begins = start
         if start <= self.floor < end:
             start, begins = self.floor, self._resumed
-        kept = [Swap(swap.start, min(swap.end, end), swap.replacement) for swap in self.swaps if swap.start < start]
+        kept = [
+            Swap(swap.start, min(swap.end, end), swap.replacement, swap.detector)
+            for swap in self.swaps
+            if swap.start < start
+        ]
         again = HoldBack(self._search.redactors)
         again._since, again.view = self._since, self.view
         again._scan = max(begins, kept[-1].end if kept else 0)
@@ -233,7 +238,8 @@ class HoldBack:
         replacement = redactor.replacement
         if self.view is not None:
             replacement = json.dumps(replacement)[slice(1, -1) if self.view.in_string(start) else slice(None)]
-        self.swaps.append(Swap(max(start, self.floor) if end > self.floor else start, end, replacement))
+        begins = max(start, self.floor) if end > self.floor else start
+        self.swaps.append(Swap(begins, end, replacement, redactor.detector))
         if redactor.tail is not None:
             self._tail = _Tail(index, end + redactor.tail.most)
 
@@ -342,7 +348,7 @@ class ArgumentsHold:
         self._inner.use(redactors, self._plain(since))
 
     def _came(self, swaps: Iterable[Swap]) -> list[Swap]:
-        return [Swap(self._raw(swap.start), self._raw(swap.end), swap.replacement) for swap in swaps]
+        return [Swap(self._raw(one.start), self._raw(one.end), one.replacement, one.detector) for one in swaps]
 
     def _raw(self, offset: int) -> int:
         return offset if self._view is None else self._view.raw(offset)
@@ -383,3 +389,16 @@ def redact_text(text: str, redactors: Sequence[Redactor], *, arguments: bool = F
         hold.push(text)
         hold.close()
     return swapped(text, 0, hold.swaps) if hold.swaps else text
+
+
+def finds_of(text: str, redactors: Sequence[Redactor], *, arguments: bool = False) -> list[str]:
+    """The detectors that found something in a whole text, one name a find."""
+    hold = ArgumentsHold(redactors) if arguments else HoldBack(redactors)
+    hold.push(text)
+    hold.close()
+    return detectors_of(hold.swaps)
+
+
+def detectors_of(swaps: Iterable[Swap], start: int = 0, end: int = 1 << 62) -> list[str]:
+    """The detectors whose finds begin in this part of a text, one name a find."""
+    return [one.detector for one in swaps if one.detector and start <= one.start < end]

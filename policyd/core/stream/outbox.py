@@ -13,14 +13,14 @@ Entries are numbered from 0 as they are added, comment blocks included.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 from policyd.core.model.reach import Watcher
 from policyd.core.stream.alone import alone_changes, blank, redact_alone, veil_changes
 from policyd.core.stream.dialects import BLANKS, LOOSE, SCATTERED, Channel, Path, Segment
-from policyd.core.stream.holdback import Swap, swapped
+from policyd.core.stream.holdback import Swap, detectors_of, finds_of, swapped
 from policyd.core.stream.lanes import Echo, Entry, Keep, Lane, Piece
 from policyd.core.stream.redactor import Redactor
 from policyd.core.stream.watches import Watches, covers
@@ -70,6 +70,7 @@ class Outbox:
         self._added = 0
         self._cut = False
         self.changed = False  # some text has left changed
+        self.redacted: Counter[str] = Counter()  # by detector: finds that were taken out of what has left
         self.reopened = False  # text that is redacted went on after its end, where SDKs add it to what has left
         self.hits, self.followed = self._watches.hits, self._watches.followed
         self.released_events = 0  # entries that left, the last one perhaps in part
@@ -261,11 +262,20 @@ class Outbox:
                 text = redact_alone(text, entry.redactors)
             if text != piece.text:
                 changes.append((piece.path, text))
+                self.redacted.update(detectors_of(piece.lane.hold.swaps, piece.start, piece.end))
             piece.lane.said.append(text)
             piece.lane.forget(piece.end)
         if entry.alone:
-            changes += alone_changes(entry.alone, entry.redactors)
+            changes += self._alone(entry)
         return self._edited(entry, changes)
+
+    def _alone(self, entry: Entry) -> list[tuple[Path, object]]:
+        changes = alone_changes(entry.alone, entry.redactors)
+        if changes:
+            paths = {path for path, _ in changes}
+            texts = (one.text for one in entry.alone if one.path in paths)
+            self.redacted.update(name for text in texts for name in finds_of(text, entry.redactors))
+        return changes
 
     def _edited(self, entry: Entry, changes: list[tuple[Path, object]]) -> bytes:
         for echo in entry.echoes:
@@ -340,8 +350,9 @@ class Outbox:
                 text = redact_alone(text, entry.redactors)
             if text != piece.text:
                 changes.append((piece.path, text))
+                self.redacted.update(detectors_of(swaps[id(piece.lane)], piece.start, min(piece.end, end)))
             piece.lane.said.append(text)
-        changes += alone_changes(entry.alone, entry.redactors) if whole else blank(entry.alone)
+        changes += self._alone(entry) if whole else blank(entry.alone)
         return self._edited(entry, changes)
 
     def _limits(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import re2
 
@@ -33,6 +33,7 @@ class Redactor:
     validator: Validator | None = None
     tail: Tail | None = None
     finder: Finder | None = None  # all finds of a text, in place of trying the pattern at each place
+    detector: str = ""  # whose finds they are; empty for a pattern of the policy's own
 
     def finds(self, text: str) -> bool:
         """Whether a matched text is meant. An empty match never is: it would replace nothing by something."""
@@ -65,10 +66,11 @@ def _made(redaction: Redaction) -> Iterable[Redactor]:
     for name in redaction.detectors:
         detector = DETECTORS[name]
         if detector.finder is not None:
-            yield _together(detector, redaction.replacement)
+            yield replace(_together(detector, redaction.replacement), detector=name)
             continue
         for pattern in detector.patterns:
-            yield redactor(pattern, redaction.replacement, detector.validator, detector.tail)
+            found = redactor(pattern, redaction.replacement, detector.validator, detector.tail)
+            yield replace(found, detector=name)
     for pattern in redaction.patterns:
         yield redactor(pattern, redaction.replacement)
 
