@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,8 @@ def groups() -> list[list[str]]:
 
 def main(options: Sequence[str]) -> int:
     """The exit code: 0 if every test passed."""
+    # Where this runs in the background a shell makes it ignore interrupts, and all that tests start would, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     whole = "--all" in options
     options = [option for option in options if option != "--all"]
     running: list[subprocess.Popen[bytes]] = []
