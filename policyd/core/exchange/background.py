@@ -47,7 +47,7 @@ def keep_held(call: Call) -> list[Settle | Extend]:
     if not holds:
         return [begun]
     observed = tuple(hold.most for hold in holds)
-    return [begun, Extend("begun", _holder(id), tuple(holds), observed, LEASE_S)]
+    return [begun, Extend(f"{call.id}:begun", _holder(id), tuple(holds), observed, LEASE_S)]
 
 
 def begun_before(stage: int) -> bool:
