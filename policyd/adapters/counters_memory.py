@@ -155,9 +155,10 @@ class MemoryCounters:
         return running and (known is None or known.due > until)
 
     def snapshot(self) -> Mapping[CounterId, int]:
-        """Every counter that stands above zero, and its settled value."""
+        """Every counter of a policy that stands above zero, and its settled value."""
         now = self._tick()
-        return {counter: value for counter, tally in self._tallies.items() if (value := tally.value(now))}
+        own = ((counter, tally.value(now)) for counter, tally in self._tallies.items() if not counter.is_own)
+        return {counter: value for counter, value in own if value}
 
     def size(self) -> int:
         """How many things are remembered: counters, calls, sessions and appointments."""

@@ -32,7 +32,7 @@ def counted_once(bed: Bed, out: Outcome) -> None:
     """What left is counted once, what did not is not, and nothing is held. Monitor counts what Full would let go."""
     refused = out.record.would is Verdict.TERMINATE and out.record.phase == "request"
     assert sum(bed.memory.snapshot().values()) == (out.sent is not None and not refused)
-    bed.clock.advance(25 * 3600)
+    bed.clock.advance(31 * 24 * 3600)
     assert (bed.memory.size(), bed.enforcer.open_calls) == (0, 0)
 
 

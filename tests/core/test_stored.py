@@ -51,7 +51,7 @@ def test_a_stream_that_was_cut_cannot_be_fetched() -> None:
     words = [{"id": "chatcmpl-9", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o",
               "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
              for text in ("so ", WORD, " it is")]  # fmt: skip
-    out = bed.call(body=chat(stream=True, store=True), chunks=[sse(one, done=False) for one in words])
+    out = bed.call(body=chat(stream=True), chunks=[sse(one, done=False) for one in words])
     assert WORD not in out.text
 
     assert status(bed.call(path="/v1/chat/completions/chatcmpl-9", method="GET")) == 403

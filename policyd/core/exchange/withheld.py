@@ -30,7 +30,7 @@ def withhold(call: Call) -> Settle | None:
     request = call.facts.request
     if request.dialect not in STORING or request.operation == "retrieval" or not call.facts.response.id:
         return None
-    if not is_stored(request.dialect, call.document):
+    if not is_stored(call.document):
         return None
     name = f"{call.id}:withheld"
     return Settle(name, name, ((_counter(call.facts.response.id), 1),))

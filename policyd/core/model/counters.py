@@ -97,6 +97,11 @@ class CounterId:
         return self._hash
 
     @property
+    def is_own(self) -> bool:
+        """Whether policyd keeps it for itself, and no policy does: names of Kubernetes have no underscores."""
+        return self.policy.startswith("policyd/") and "_" in self.policy
+
+    @property
     def full_key(self) -> str:
         """The key's parts and the owner of the session among them, as one text."""
         return "\0".join((*self.key, self.owner) if self.owner else self.key)

@@ -29,11 +29,6 @@ def stored_id(path: str) -> str:
     return found[2] if found else ""
 
 
-def is_stored(dialect: str, document: object) -> bool:
-    """Whether the provider keeps the response to this request: chat completions with `store: true`, responses without
-    `store: false`. What was not read may be kept."""
-    if not isinstance(document, dict):
-        return True
-    return (
-        document.get("store") not in (None, False) if dialect == "openai.chat" else document.get("store") is not False
-    )
+def is_stored(document: object) -> bool:
+    """Whether the provider may keep the response to this request: by default it does, or an account's settings say."""
+    return not isinstance(document, dict) or document.get("store") is not False
