@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TOGETHER = 4  # processes
+TOGETHER = 3  # processes
 LONGEST_FIRST = ("core", "envoy", "k8s", "properties", "redis", "cli", "attempts", "faults", "policies")
 NO_TESTS = {"__pycache__", "cases", "node"}
 _COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)\b")

@@ -11,11 +11,13 @@ from policyd.adapters.counters_redis import Patience, RedisCounters
 from policyd.core.compile.compiler import compile_documents
 from policyd.core.model.decision import Verdict
 from policyd.core.model.steps import Ended, RequestBody, RequestHeaders, ResponseChunk, ResponseHeaders
+from policyd.enforcer import Deadlines
 from tests.driving import Bed, Outcome, answer_of, chat, policy, stream_of
 from tests.fakes import EPOCH
 from tests.redis.servers import RedisServer
 
 MODES = ("Monitor", "Soft", "Full")
+PATIENT = Deadlines(store_s=5)  # a busy machine is no fault of the store's
 
 
 def calls_of(key: str, limit: int) -> str:
@@ -31,7 +33,7 @@ def over_redis(server: RedisServer, spec: str, mode: str, story: Callable[[Bed],
     async def whole() -> None:
         store = RedisCounters(server.url, patience=Patience(5, 5))
         try:
-            await story(Bed(policy(spec, mode=mode), counters=store))
+            await story(Bed(policy(spec, mode=mode), counters=store, deadlines=PATIENT))
         finally:
             await store.close()
 
