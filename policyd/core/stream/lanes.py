@@ -22,7 +22,10 @@ class Keep(NamedTuple):
 class Lane:
     """One channel: what of it may leave."""
 
-    __slots__ = ("blind", "closed_by", "complete_by", "hold", "keep", "kind", "released", "reopened", "said", "watch")
+    __slots__ = (
+        "blind", "closed_by", "complete_by", "first_closed_by", "hold", "keep", "kind", "released", "reopened", "said",
+        "watch",
+    )  # fmt: skip
 
     def __init__(self, channel: Channel, redactors: Sequence[Redactor], watch: Watch | None, keep: Keep) -> None:
         self.kind = channel[0]
@@ -32,6 +35,7 @@ class Lane:
         self.released = 0  # characters
         self.said: list[str] = []  # what has left, as it left
         self.closed_by: int | None = None  # the entry that closed it
+        self.first_closed_by: int | None = None  # the entry that closed it before text followed after all
         self.complete_by: int | None = None  # the entry that completed the tool call
         self.reopened = False  # text has followed after it was closed: only the end of the body closes it again
 
@@ -56,6 +60,13 @@ class Lane:
     def closed_before(self, event: int) -> bool:
         """Whether an entry before this one has closed the channel."""
         return self.hold.closed and self.closed_by is not None and self.closed_by < event
+
+    def closed_at(self, event: int, end: int) -> bool:
+        """Whether it was closed when this entry came, and it was `end` characters long: text that has followed since
+        makes no difference to what could leave then."""
+        if self.hold.floor < max(end, 1):
+            return self.closed_before(event)
+        return self.first_closed_by is not None and self.first_closed_by < event
 
     def complete_before(self, event: int) -> bool:
         """Whether an entry before this one has completed the tool call."""

@@ -222,6 +222,8 @@ class Outbox:
     def _close_lane(lane: Lane, number: int) -> None:
         if not lane.hold.closed:
             lane.closed_by = number
+            if lane.first_closed_by is None:
+                lane.first_closed_by = number
             lane.hold.close()
 
     # ---- out --------------------------------------------------------------------------------------------------------
@@ -368,7 +370,7 @@ class Outbox:
         matched = False
         for lane in self._lanes.values():
             start, end = bounds[id(lane)]
-            closed = lane.closed_by is not None and lane.closed_before(before + self._first())
+            closed = lane.closed_at(before + self._first(), end)
             limits[id(lane)] = start
             if not lane.keep or closed:
                 continue
